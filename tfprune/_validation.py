@@ -1,0 +1,68 @@
+"""Argument checks in one message style: what was expected, what came, how to mend it."""
+
+import math
+import numbers
+
+import numpy as np
+
+
+def message(expected, received, mend):
+    """Puts together an error message in the order that all of tfprune uses.
+
+    Args:
+        expected: What the argument has to be, without the word "Expected".
+        received: What came, usually `name=value`.
+        mend: A sentence that says what to do.
+
+    Returns:
+        One string.
+    """
+    return f"Expected {expected}. Received: {received}. {mend}"
+
+
+def integer(name, value, minimum, mend):
+    """Returns `value` as an `int`, or raises if it is no whole number from `minimum` up."""
+    whole = isinstance(value, numbers.Integral) and not isinstance(value, (bool, np.bool_))
+    if not whole and isinstance(value, (numbers.Real, np.floating)):
+        whole = not isinstance(value, (bool, np.bool_)) and float(value).is_integer()
+    if not whole and isinstance(value, np.ndarray) and value.ndim == 0:
+        return integer(name, value[()], minimum, mend)
+    if not whole:
+        raise TypeError(message(f"`{name}` to be a whole number", f"{name}={value!r}", mend))
+    if value < minimum:
+        raise ValueError(message(f"`{name}` to be at least {minimum}", f"{name}={value!r}", mend))
+    return int(value)
+
+
+def sparsity(name, value, minimum=0.0):
+    """Returns `value` as a `float`, or raises if it is not a fraction in [minimum, 1)."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (numbers.Real, np.floating)):
+        raise TypeError(
+            message(
+                f"`{name}` to be a number in [0, 1)",
+                f"{name}={value!r}",
+                "Give the fraction of zeros, for instance 0.9.",
+            )
+        )
+    number = float(value)
+    if math.isfinite(number) and 1 < number <= 100:
+        mend = f"Sparsity is a fraction, not a percentage: did you mean {number / 100:g}?"
+    elif number == 1:
+        mend = "A sparsity of 1 would leave no weight at all: choose a value below 1."
+    else:
+        mend = "Give the fraction of zeros, for instance 0.9."
+    if not minimum <= number < 1:
+        raise ValueError(
+            message(f"`{name}` to be a fraction in [{minimum:g}, 1)", f"{name}={value!r}", mend)
+        )
+    return number
+
+
+def choice(name, value, allowed):
+    """Returns `value`, or raises if it is not one of `allowed`."""
+    if value not in allowed:
+        listed = ", ".join(repr(option) for option in allowed)
+        raise ValueError(
+            message(f"`{name}` to be one of {listed}", f"{name}={value!r}", "Choose one of these.")
+        )
+    return value

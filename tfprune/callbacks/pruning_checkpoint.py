@@ -1,0 +1,88 @@
+"""A checkpoint that lets only models at their target sparsity compete."""
+
+import warnings
+
+import keras
+
+from tfprune import _validation as check
+from tfprune.mask_update import compete, expected_zeros
+from tfprune.wrapper import mask_owners
+
+
+class PruningCheckpoint(keras.callbacks.ModelCheckpoint):
+    """Keeps the best model among those that have reached the target sparsity of their schedule.
+
+    With a plain `ModelCheckpoint(save_best_only=True)` the best model is nearly always an early
+    one that is still dense. This one starts to compare when every wrapped weight is as sparse as
+    its schedule will ever ask for.
+
+    Args:
+        filepath: Where to save, as in `keras.callbacks.ModelCheckpoint`.
+        monitor: Name of the metric to compare by.
+        save_best_only: `False` saves every epoch at target sparsity.
+        **kwargs: Further arguments of `keras.callbacks.ModelCheckpoint`.
+
+    Raises:
+        ValueError: If the model has no wrapped layer.
+
+    Example:
+
+    >>> callbacks = [
+    ...     tfprune.UpdatePruningStep(),
+    ...     tfprune.PruningCheckpoint("best.keras", monitor="val_accuracy", mode="max"),
+    ... ]
+    """
+
+    def __init__(self, filepath, monitor="val_loss", *, save_best_only=True, **kwargs):
+        super().__init__(filepath, monitor=monitor, save_best_only=save_best_only, **kwargs)
+        self._weights: list = []
+        self._zeros: list = []
+        self._reached = False
+        self._ever_reached = False
+
+    def set_model(self, model):
+        super().set_model(model)
+        owners = mask_owners(model)
+        if not owners:
+            raise ValueError(
+                check.message(
+                    "a model with wrapped layers",
+                    f"model '{model.name}' without any",
+                    "Use keras.callbacks.ModelCheckpoint for a plain model.",
+                )
+            )
+        self._weights = [weight for owner in owners for weight in owner.pruned_weights]
+        self._ever_reached = False
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self.save_freq != "epoch" and self._at_target():
+            super().on_train_batch_end(batch, logs)
+
+    def on_epoch_end(self, epoch, logs=None):
+        if self._at_target():
+            super().on_epoch_end(epoch, logs)
+
+    def on_train_end(self, logs=None):
+        super().on_train_end(logs)
+        if not self._ever_reached:
+            warnings.warn(
+                check.message(
+                    "training to reach the target sparsity",
+                    "training that ended before it, so that nothing was saved",
+                    "Train for longer, or let the schedule end earlier.",
+                ),
+                stacklevel=2,
+            )
+
+    def _at_target(self):
+        zeros = [weight.zeros for weight in self._weights]
+        if zeros != self._zeros:
+            self._zeros = zeros
+            pairs = [(w.method.schedule.target_sparsity, w) for w in self._weights]
+            groups = compete(pairs)
+            self._reached = all(
+                pruned >= expected
+                for pruned, expected, _ in (expected_zeros([group]) for group in groups)
+            )
+        self._ever_reached = self._ever_reached or self._reached
+        return self._reached

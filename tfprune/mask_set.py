@@ -1,0 +1,240 @@
+"""The masks of one wrapper: made, enforced, saved and loaded here and nowhere else."""
+
+import json
+
+import numpy as np
+from keras import ops
+
+from tfprune import _keras_graph as graph
+from tfprune import _validation as check
+from tfprune import registry
+
+
+class MaskConstraint:
+    """Puts a weight's masked values to zero after each optimizer update, inside the compiled step.
+
+    Args:
+        mask: Bool Keras variable, True = keep.
+        user: The constraint that the weight had already, or `None`.
+    """
+
+    def __init__(self, mask, user=None):
+        self.mask = mask
+        self.user = user
+        self.average = None
+
+    def __call__(self, weight):
+        value = weight if self.user is None else self.user(weight)
+        if graph.is_tracing_without_state() and graph.backend() == "jax":
+            # The mask's value is not here but among the arguments of the train step, which
+            # UpdatePruningStep lets project the weights itself.
+            return ops.convert_to_tensor(value)
+        if self.average is not None:
+            self.average.assign(masked(self.average, self.mask))
+        return masked(value, self.mask)
+
+    def get_config(self):
+        return {} if self.user is None else {"user": self.user}
+
+
+def masked(value, mask):
+    """Returns `value` where `mask` is True, and +0 elsewhere, whatever stood there."""
+    value = ops.convert_to_tensor(value)
+    return ops.where(ops.convert_to_tensor(mask), value, ops.zeros((), dtype=value.dtype))
+
+
+class PrunedWeight:
+    """One weight with its mask.
+
+    Attributes:
+        path: Layer path inside the wrapper and name of the weight, "lstm_cell/kernel" for instance.
+        layer: The layer that owns the weight.
+        axes: `KernelAxes` of the weight.
+        method: The `Method` by which it is pruned.
+        variable: The weight.
+        mask: The mask, a bool variable of the same shape.
+        threshold: Highest score that the latest mask update removed, or `None`.
+    """
+
+    def __init__(self, path, layer, entry, method, mask):
+        self.path = path
+        self.layer = layer
+        self.axes = entry.axes_of(layer)
+        self.method = method
+        self.variable = entry.get(layer)
+        self.mask = mask
+        self.threshold = None
+        self._entry = entry
+        self._zeros = None
+        self.attach()
+
+    def attach(self):
+        """Puts the mask's constraint on the weight, outside the constraint that it has."""
+        self.constraint = MaskConstraint(self.mask, self.variable.constraint)
+        self.variable.constraint = self.constraint
+
+    def check_in_place(self):
+        """Raises if the layer no longer computes with the weight that the mask belongs to."""
+        if self._entry.get(self.layer) is not self.variable:
+            raise ValueError(
+                check.message(
+                    f"layer '{self.layer.name}' to compute with the weight that its mask was "
+                    "made for",
+                    "a layer that was given LoRA weights or was quantized while wrapped",
+                    "Call tfprune.strip_pruning(model) first, then enable_lora() or quantize().",
+                )
+            )
+
+    @property
+    def zeros(self):
+        """Number of pruned weights."""
+        if self._zeros is None:
+            mask = graph.host_array(self.mask)
+            self._zeros = int(mask.size - np.count_nonzero(mask))
+        return self._zeros
+
+    @property
+    def size(self):
+        """Number of weights."""
+        return int(np.prod(self.variable.shape))
+
+    def set_mask(self, mask):
+        """Assigns a mask and puts the masked values of the weight to zero."""
+        self._zeros = int(mask.size - np.count_nonzero(mask))
+        self.mask.assign(mask)
+        self.project()
+
+    def forget_count(self):
+        """Tells that the mask variable was written by somebody else."""
+        self._zeros = None
+
+    def project(self):
+        """Puts the masked values of the weight, and of its moving average, to zero."""
+        self.variable.assign(masked(self.variable, self.mask))
+        if self.constraint.average is not None:
+            self.constraint.average.assign(masked(self.constraint.average, self.mask))
+
+
+class MaskSet:
+    """The masks of all prunable weights inside one layer, and the count of pruning steps.
+
+    It is a plain object, so that Keras tracks the masks once, in the wrapper that made them.
+
+    Args:
+        owner: The wrapper; it creates the mask variables.
+        inner: The wrapped layer, built.
+        default: The `Method` of weights without a method of their own.
+        overrides: `{position: Method or None}` by position in the flattened layers of `inner`.
+    """
+
+    def __init__(self, owner, inner, default, overrides):
+        self.weights: list = []
+        for path, layer, entry, method in find_prunable(inner, default, overrides):
+            variable = entry.get(layer)
+            if method is None or any(variable is known.variable for known in self.weights):
+                continue
+            shape = tuple(variable.shape)
+            method.pattern.check(shape, entry.axes_of(layer).resolve(len(shape)), path)
+            mask = owner.add_weight(
+                name=f"{path.replace('/', '_')}_mask",
+                shape=shape,
+                dtype="bool",
+                initializer="ones",
+                trainable=False,
+                autocast=False,
+            )
+            self.weights.append(PrunedWeight(path, layer, entry, method, mask))
+        if not self.weights:
+            raise ValueError(nothing_to_prune(inner))
+        self.step = 0
+        self.clock = None
+        self.seeds = None
+
+    def current_step(self):
+        """Optimizer steps completed since pruning began, up to this moment."""
+        return self.step + (self.clock.elapsed() if self.clock is not None else 0)
+
+    def state(self):
+        """Step and random states, as plain numbers."""
+        seeds = self.seeds
+        if seeds is None and self.clock is not None:
+            seeds = self.clock.seeds()
+        return {"step": self.current_step(), "seeds": seeds}
+
+    def set_state(self, state):
+        """Takes over what `state()` gave."""
+        self.step = int(state["step"])
+        self.seeds = state["seeds"]
+        if self.clock is not None:
+            self.clock.reset()
+
+    def save(self, store):
+        """Writes masks (one bit a weight), step and random states into a Keras store."""
+        state = self.state()
+        store["pruning_step"] = np.array(state["step"], dtype="int64")
+        if state["seeds"]:
+            store["seed_states"] = np.array(state["seeds"], dtype="int64")
+        for position, weight in enumerate(self.weights):
+            store[f"mask_{position}"] = np.packbits(graph.host_array(weight.mask).reshape(-1))
+
+    def load(self, store, name):
+        """Reads what `save` wrote; raises before anything is changed if it does not fit."""
+        masks = []
+        for position, weight in enumerate(self.weights):
+            bits = np.asarray(store[f"mask_{position}"]) if f"mask_{position}" in store else None
+            if bits is None or bits.dtype != np.uint8 or bits.shape != (-(-weight.size // 8),):
+                found = "no mask" if bits is None else f"{bits.dtype} data of shape {bits.shape}"
+                raise ValueError(
+                    check.message(
+                        f"the mask of {name}/{weight.path}, {weight.size} bits, in the file",
+                        found,
+                        "The file is damaged or belongs to another model. Weights of a plain "
+                        "model are read by tfprune.load_plain_weights(model, path).",
+                    )
+                )
+            flat = np.unpackbits(bits, count=weight.size).astype(bool)
+            masks.append(flat.reshape(tuple(weight.variable.shape)))
+        step = int(np.asarray(store["pruning_step"])) if "pruning_step" in store else 0
+        seeds = np.asarray(store["seed_states"]).tolist() if "seed_states" in store else None
+        for weight, mask in zip(self.weights, masks, strict=True):
+            weight.mask.assign(mask)
+            weight.forget_count()
+        self.set_state({"step": step, "seeds": seeds})
+
+
+def find_prunable(inner, default, overrides):
+    """Lists `(path, layer, PrunableWeight, method)` for all prunable weights inside a layer."""
+    paths = {id(chain[-1][1]): chain[-1][0] for chain in graph.walk(inner)}
+    found = []
+    for position, layer in enumerate(graph.flatten(inner)):
+        method = overrides.get(position, default)
+        for entry in registry.own_prunable_weights(layer) or ():
+            path = "/".join(filter(None, (paths.get(id(layer)), entry.name)))
+            found.append((path, layer, entry, method))
+    return found
+
+
+def nothing_to_prune(layer):
+    """The message for a layer without any prunable weight."""
+    return check.message(
+        f"'{layer.name}' to have a weight that can be pruned",
+        f"a {type(layer).__name__}",
+        "Leave this layer unwrapped, or name its weights with "
+        f"tfprune.register_prunable({type(layer).__name__}, [...]).",
+    )
+
+
+def tensorflow_state(mask_set):
+    """Returns an object through which tf.train.Checkpoint saves the step and random states."""
+    import tensorflow as tf
+
+    class PruningState(tf.train.experimental.PythonState):
+        def serialize(self):
+            return json.dumps(mask_set.state())
+
+        def deserialize(self, string_value):
+            mask_set.set_state(json.loads(string_value))
+            for weight in mask_set.weights:
+                weight.forget_count()
+
+    return PruningState()

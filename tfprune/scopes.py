@@ -1,0 +1,143 @@
+"""Scopes: which weights compete with each other for the zeros."""
+
+from dataclasses import dataclass
+
+import keras
+
+from tfprune import _frozen, masks
+from tfprune import _validation as check
+from tfprune._frozen import Frozen
+
+
+class Scope(Frozen):
+    """Base class of all scopes: frozen, and equal where their fields are equal."""
+
+    def zeros(self, requests, sparsity):
+        """Returns how many units each group of competing weights is to have pruned.
+
+        Args:
+            requests: List of `tfprune.masks.MaskRequest`.
+            sparsity: Fraction of pruned units, in [0, 1).
+        """
+        raise NotImplementedError(f"{type(self).__name__} has to implement `zeros`.")
+
+    def masks(self, requests, sparsity):
+        """Computes masks.
+
+        Args:
+            requests: List of `tfprune.masks.MaskRequest`.
+            sparsity: Fraction of pruned units, in [0, 1).
+
+        Returns:
+            List of `(kept, threshold)`, one a request; see `tfprune.masks.masks_with_zeros`.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has to implement `masks`.")
+
+
+@keras.saving.register_keras_serializable(package="tfprune")
+@dataclass(frozen=True)
+class Local(Scope):
+    """Each weight on its own: all get the same sparsity.
+
+    Example:
+
+    >>> tfprune.scopes.get("local")
+    Local()
+    """
+
+    def zeros(self, requests, sparsity):
+        return sum(self._zeros_of(request, sparsity) for request in requests)
+
+    def _zeros_of(self, request, sparsity):
+        return min(request.units - masks.kept_count(request.units, sparsity), request.most_zeros)
+
+    def masks(self, requests, sparsity):
+        results = []
+        for request in requests:
+            (kept,), threshold = masks.masks_with_zeros(
+                [request], self._zeros_of(request, sparsity)
+            )
+            results.append((kept, threshold))
+        return results
+
+
+@keras.saving.register_keras_serializable(package="tfprune")
+@dataclass(frozen=True)
+class Global(Scope):
+    """One threshold over all weights: those with many small units get sparser.
+
+    No weight loses its last unit. What a weight at its cap does not give, the others give, so
+    the overall count stays exact.
+
+    Args:
+        max_sparsity: Cap on the sparsity of each single weight, in (0, 1), or `None`.
+
+    Raises:
+        ValueError, TypeError: For a cap out of range.
+
+    Example:
+
+    >>> tfprune.scopes.Global(max_sparsity=0.99)
+    Global(max_sparsity=0.99)
+    """
+
+    max_sparsity: float | None = None
+
+    def __post_init__(self):
+        if self.max_sparsity is not None:
+            cap = check.sparsity("max_sparsity", self.max_sparsity)
+            object.__setattr__(self, "max_sparsity", cap)
+
+    def _most_zeros(self, request):
+        if self.max_sparsity is None:
+            return request.most_zeros
+        capped = request.units - masks.kept_count(request.units, self.max_sparsity)
+        return max(request.zeros_now, min(request.most_zeros, capped))
+
+    def zeros(self, requests, sparsity):
+        units = sum(request.units for request in requests)
+        asked = units - masks.kept_count(units, sparsity)
+        return min(asked, sum(self._most_zeros(request) for request in requests))
+
+    def masks(self, requests, sparsity):
+        results: dict = {}
+        competing = list(range(len(requests)))
+        zeros = self.zeros(requests, sparsity)
+        while competing:
+            group = [requests[i] for i in competing]
+            kept, threshold = masks.masks_with_zeros(group, zeros)
+            counts = [item.size - int(item.sum()) for item in kept]
+            over = [n for n, count in enumerate(counts) if count > self._most_zeros(group[n])]
+            if not over:
+                results.update(
+                    {i: (item, threshold) for i, item in zip(competing, kept, strict=True)}
+                )
+                break
+            for n in over:
+                most = self._most_zeros(group[n])
+                (only,), own = masks.masks_with_zeros([group[n]], most)
+                results[competing[n]] = (only, own)
+                zeros -= most
+            competing = [i for n, i in enumerate(competing) if n not in over]
+        return [results[i] for i in range(len(requests))]
+
+
+_BY_NAME = {"local": Local, "global": Global}
+
+
+def built_in():
+    """Returns the scopes that come with tfprune, by name."""
+    return dict(_BY_NAME)
+
+
+def get(scope):
+    """Returns a scope.
+
+    Args:
+        scope: A `Scope`, "local", "global", its serialized form, or `None` for `Local`.
+
+    Raises:
+        ValueError: For an unknown name.
+        TypeError: For anything else.
+    """
+    return _frozen.get(scope, "scope", Scope, _BY_NAME, Local)

@@ -1,0 +1,398 @@
+"""Wrappers: a layer, or a subclassed model, together with the masks of the weights inside it."""
+
+import warnings
+
+import keras
+from keras import tree
+
+from tfprune import _keras_graph as graph
+from tfprune import _validation as check
+from tfprune import patterns, schedules
+from tfprune.mask_set import MaskSet, find_prunable, nothing_to_prune, tensorflow_state
+from tfprune.methods import Method
+
+
+class MaskOwner:
+    """What `PruneLowMagnitude` and `PrunedModel` share: it holds `self.inner` and its masks.
+
+    Masks are made in `build`, when the inner layer has its weights. Without the masks, the owner
+    does nothing that the inner layer would not do: same output, masks of padding, dtypes, losses.
+    """
+
+    supports_masking = True
+    name: str
+    built: bool
+
+    def _init_masks(self, method, overrides):
+        self._method = method
+        self._overrides = dict(overrides or {})
+        # In a list, Keras would try to track what it holds.
+        self._mask_set = None
+        self._trained_by_callback = False
+        self._warned = False
+
+    @property
+    def inner(self):
+        """The layer or model whose weights are pruned."""
+        raise NotImplementedError(f"{type(self).__name__} has to say what it wraps.")
+
+    @property
+    def pruned_weights(self):
+        """List of `PrunedWeight`, one for each mask; empty before the layer is built."""
+        return [] if self._mask_set is None else list(self._mask_set.weights)
+
+    @property
+    def mask_set(self):
+        """The masks with what belongs to them, or `None` before the layer is built."""
+        return self._mask_set
+
+    @property
+    def pruning_step(self):
+        """Optimizer steps completed since pruning began."""
+        return 0 if self._mask_set is None else self._mask_set.current_step()
+
+    def __call__(self, *args, **kwargs):
+        if not self.built and not self.inner.built:
+            # Keras builds the inner layer by its own rules, whatever arguments it takes.
+            symbolic_args, symbolic_kwargs = tree.map_structure(_as_symbolic, (args, kwargs))
+            self.inner(*symbolic_args, **symbolic_kwargs)
+        return super().__call__(*args, **kwargs)  # type: ignore[misc]
+
+    def build(self, input_shape=None):
+        if not self.inner.built:
+            self.inner.build(input_shape)
+        if self._mask_set is None:
+            self._mask_set = MaskSet(self, self.inner, self._method, self._overrides)
+            if graph.backend() == "tensorflow":
+                self._checkpoint_state = tensorflow_state(self._mask_set)
+        self.built = True
+
+    def get_build_config(self):
+        return {"inner": self.inner.get_build_config()} if self.inner.built else None
+
+    def build_from_config(self, config):
+        if config and config.get("inner"):
+            if not self.inner.built:
+                self.inner.build_from_config(config["inner"])
+            if self.inner.built and not self.built:
+                self.build()
+
+    def call(self, *args, **kwargs):
+        for weight in self.pruned_weights:
+            weight.check_in_place()
+        self._check_trained_by_callback()
+        return self.inner(*args, **kwargs)
+
+    def _check_trained_by_callback(self):
+        if self._trained_by_callback or not graph.is_training(self):
+            return
+        line = "Add callbacks=[tfprune.UpdatePruningStep()] to model.fit(...)"
+        if graph.backend() == "jax" and graph.is_tracing_without_state():
+            raise ValueError(
+                check.message(
+                    "training on the JAX backend to be run with UpdatePruningStep, which keeps "
+                    "the pruned weights at zero",
+                    f"'{self.name}' in a training step without it",
+                    f"{line}, or call tfprune.UpdatePruningStep(model) before a loop of your own.",
+                )
+            )
+        if not self._warned:
+            self._warned = True
+            warnings.warn(
+                check.message(
+                    f"'{self.name}' to be trained with UpdatePruningStep",
+                    "a training step without it: the sparsity will not change",
+                    f"{line}; in a loop of your own, call tfprune.UpdatePruningStep(model).step() "
+                    "after each optimizer step.",
+                ),
+                stacklevel=2,
+            )
+
+    def compute_mask(self, inputs, previous_mask=None):
+        if not self.inner.supports_masking:
+            return None
+        if isinstance(inputs, tuple) and len(inputs) == 1:
+            inputs = inputs[0]
+        if isinstance(previous_mask, tuple) and len(previous_mask) == 1:
+            previous_mask = previous_mask[0]
+        return self.inner.compute_mask(inputs, previous_mask)
+
+    def compute_output_shape(self, *args, **kwargs):
+        return self.inner.compute_output_shape(*args, **kwargs)
+
+    def compute_output_spec(self, *args, **kwargs):
+        return self.inner.compute_output_spec(*args, **kwargs)
+
+    def save_own_variables(self, store):
+        if self._mask_set is not None:
+            self._mask_set.save(store)
+
+    def load_own_variables(self, store):
+        if self._mask_set is None:
+            raise ValueError(
+                check.message(
+                    f"'{self.name}' to be built before its masks are loaded",
+                    "an unbuilt layer",
+                    "Call the model once on data first.",
+                )
+            )
+        self._mask_set.load(store, self.name)
+
+    def enable_lora(self, *args, **kwargs):
+        """Not possible while wrapped: the effective weight would be dense."""
+        raise self._strip_first("enable_lora()")
+
+    def quantize(self, *args, **kwargs):
+        """Not possible while wrapped: it replaces the weight that the mask belongs to."""
+        raise self._strip_first("quantize()")
+
+    def _strip_first(self, call):
+        return ValueError(
+            check.message(
+                "a layer without masks",
+                f"{call} on '{self.name}', whose weights are masked",
+                f"Call tfprune.strip_pruning(model) first, then {call}.",
+            )
+        )
+
+    def get_config(self):
+        # dtype and the like are the inner layer's; what is written here is the owner's own.
+        config = super().get_config()  # type: ignore[misc]
+        method = self._method.get_config()
+        config.update(
+            pruning_schedule=method["schedule"],
+            pattern=method["pattern"],
+            scope=method["scope"],
+            criterion=method["criterion"],
+            overrides=[
+                [position, None if method is None else method.get_config()]
+                for position, method in self._overrides.items()
+            ],
+        )
+        return config
+
+
+def _as_symbolic(value):
+    if hasattr(value, "shape") and hasattr(value, "dtype"):
+        return keras.KerasTensor(value.shape, dtype=keras.backend.standardize_dtype(value.dtype))
+    return value
+
+
+def _overrides_from(overrides):
+    pairs = overrides.items() if isinstance(overrides, dict) else (overrides or [])
+    return {
+        int(position): Method.of(**method) if isinstance(method, dict) else method
+        for position, method in pairs
+    }
+
+
+def pattern_of(block_size, block_pooling_type, sparsity_m_by_n, pattern):
+    """Returns the pattern that tfmot's three arguments, or `pattern`, stand for."""
+    mend = "Give only one of them."
+    block_size = tuple(block_size) if isinstance(block_size, list) else block_size
+    given = [
+        name
+        for name, present in (
+            ("block_size", block_size != (1, 1)),
+            ("sparsity_m_by_n", sparsity_m_by_n is not None),
+            ("pattern", pattern is not None),
+        )
+        if present
+    ]
+    if len(given) > 1:
+        raise ValueError(check.message("one pattern", f"{' and '.join(given)} together", mend))
+    block = patterns.Block(block_size, block_pooling_type)
+    if sparsity_m_by_n is not None:
+        if not isinstance(sparsity_m_by_n, (tuple, list)) or len(sparsity_m_by_n) != 2:
+            raise TypeError(
+                check.message(
+                    "`sparsity_m_by_n` to be a pair",
+                    f"sparsity_m_by_n={sparsity_m_by_n!r}",
+                    "(2, 4) means 2 zeros in every 4 weights.",
+                )
+            )
+        return patterns.NOfM(*sparsity_m_by_n)
+    if "block_size" in given:
+        return block
+    return patterns.get(pattern)
+
+
+@keras.saving.register_keras_serializable(package="tfprune")
+class PruneLowMagnitude(MaskOwner, keras.layers.Wrapper):
+    """A layer with masks on its prunable weights, those of layers inside it included.
+
+    Most users get it from `prune_low_magnitude`. It has the name of the layer that it holds, so
+    that output names, losses by name and `get_layer` stay as they were.
+
+    Args:
+        layer: The layer to prune. It is used as it is; `prune_low_magnitude` makes a copy.
+        pruning_schedule: A `PruningSchedule`.
+        block_size: `(height, width)` of blocks, as in tfmot.
+        block_pooling_type: "AVG" or "MAX", as in tfmot.
+        sparsity_m_by_n: `(zeros, group)`, as in tfmot: (2, 4) means 2 zeros in 4.
+        pattern: A pattern or the name of one, instead of the three above.
+        scope: A scope or the name of one.
+        criterion: A criterion or the name of one.
+        overrides: Methods for single layers inside `layer`, as `get_config` gives them.
+        **kwargs: Arguments of `keras.layers.Layer`.
+
+    Raises:
+        ValueError: If the layer has nothing to prune, or is a wrapper already.
+
+    Example:
+
+    >>> layer = tfprune.PruneLowMagnitude(
+    ...     keras.layers.Dense(4), tfprune.ConstantSparsity(0.5, begin_step=0))
+    >>> layer(np.ones((1, 8))).shape[1]
+    4
+    """
+
+    def __init__(
+        self,
+        layer,
+        pruning_schedule=None,
+        block_size=(1, 1),
+        block_pooling_type="AVG",
+        sparsity_m_by_n=None,
+        *,
+        pattern=None,
+        scope=None,
+        criterion=None,
+        overrides=None,
+        **kwargs,
+    ):
+        if pruning_schedule is None:
+            pruning_schedule = schedules.ConstantSparsity(0.5, begin_step=0)
+        check_wrappable(layer)
+        pattern = pattern_of(block_size, block_pooling_type, sparsity_m_by_n, pattern)
+        method = Method.of(pruning_schedule, pattern, criterion, scope)
+        overrides = _overrides_from(overrides)
+        if layer.built and not find_prunable(layer, method, overrides):
+            raise ValueError(nothing_to_prune(layer))
+        kwargs.setdefault("name", layer.name)
+        kwargs.setdefault("trainable", layer.trainable)
+        # Inputs are the inner layer's to cast.
+        kwargs.setdefault("autocast", False)
+        kwargs.setdefault("dtype", layer.dtype_policy)
+        super().__init__(layer, **kwargs)
+        self._init_masks(method, overrides)
+
+    @property
+    def inner(self):
+        return self.layer
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        config = dict(config)
+        layer = keras.saving.deserialize_keras_object(
+            config.pop("layer"), custom_objects=custom_objects
+        )
+        return cls(layer, **config)
+
+
+@keras.saving.register_keras_serializable(package="tfprune")
+class PrunedModel(MaskOwner, keras.Model):
+    """A subclassed model beside the masks of its weights.
+
+    The layers of a subclassed model cannot be replaced, so this model holds the untouched model
+    and the masks. `prune_low_magnitude` makes it, `strip_pruning` takes it apart again.
+
+    Args:
+        model: The model to prune.
+        pruning_schedule: A `PruningSchedule`.
+        pattern: A pattern or the name of one.
+        scope: A scope or the name of one.
+        criterion: A criterion or the name of one.
+        overrides: Methods for single layers inside `model`, as `get_config` gives them.
+        **kwargs: Arguments of `keras.Model`.
+
+    Raises:
+        ValueError: If the model trains itself with a `train_step` of its own.
+    """
+
+    def __init__(
+        self,
+        model,
+        pruning_schedule,
+        *,
+        pattern=None,
+        scope=None,
+        criterion=None,
+        overrides=None,
+        **kwargs,
+    ):
+        own = graph.own_loop(model)
+        if own:
+            raise ValueError(
+                check.message(
+                    f"a subclassed model without a {own[0]}() of its own",
+                    f"{type(model).__name__} with {', '.join(own)}",
+                    "Wrap the layers in its constructor with prune_low_magnitude(layer, ...) "
+                    "instead; then its own methods stay in force.",
+                )
+            )
+        method = Method.of(pruning_schedule, pattern, criterion, scope)
+        kwargs.setdefault("name", model.name)
+        kwargs.setdefault("trainable", model.trainable)
+        super().__init__(**kwargs)
+        self.model = model
+        self._init_masks(method, _overrides_from(overrides))
+
+    @property
+    def inner(self):
+        return self.model
+
+    def get_config(self):
+        config = MaskOwner.get_config(self)
+        return {
+            "name": self.name,
+            "model": keras.saving.serialize_keras_object(self.model),
+            **{
+                name: config[name]
+                for name in ("pruning_schedule", "pattern", "scope", "criterion", "overrides")
+            },
+        }
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        config = dict(config)
+        model = keras.saving.deserialize_keras_object(
+            config.pop("model"), custom_objects=custom_objects
+        )
+        return cls(model, **config)
+
+
+def mask_owners(model):
+    """Returns all wrappers in a model, itself included, each once, in a fixed order."""
+    return [layer for layer in graph.flatten(model) if isinstance(layer, MaskOwner)]
+
+
+def check_wrappable(layer):
+    """Raises unless a layer can be wrapped in `PruneLowMagnitude`."""
+    if not isinstance(layer, keras.layers.Layer):
+        raise TypeError(not_keras(layer, "layer"))
+    if any(isinstance(inner, MaskOwner) for inner in graph.flatten(layer)):
+        raise ValueError(
+            check.message(
+                "a layer without pruning wrappers",
+                f"'{layer.name}', which is wrapped already or holds a wrapped layer",
+                "Strip it first with tfprune.strip_pruning, or use it as it is.",
+            )
+        )
+
+
+def not_keras(thing, name):
+    """The message for something that is no Keras 3 object."""
+    modules = [base.__module__ for base in type(thing).__mro__]
+    if any(module.split(".")[0] == "tf_keras" for module in modules) or any(
+        module.startswith(("tensorflow.python.keras", "keras.legacy")) for module in modules
+    ):
+        received = f"a tf_keras object, {type(thing).__module__}.{type(thing).__name__}"
+        mend = (
+            "Build the model with `import keras` (Keras 3) instead of tf_keras; if "
+            "TF_USE_LEGACY_KERAS is set, `tf.keras` is tf_keras too."
+        )
+    else:
+        received = f"{name}={type(thing).__name__}"
+        mend = "Pass a keras.Model, a keras.layers.Layer, or a list of layers."
+    return check.message("a Keras 3 layer or model", received, mend)
