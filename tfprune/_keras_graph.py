@@ -237,6 +237,20 @@ def is_tracing_without_state():
     return in_stateless_scope()
 
 
+def adopt_call_arguments(wrapper, layer):
+    """Lets Keras treat the call arguments of a wrapper as it treats those of the layer inside."""
+    for name in (
+        "_call_signature",
+        "call_signature_parameters",
+        "_call_has_training_arg",
+        "_call_has_mask_arg",
+        "_call_context_args",
+        "_call_has_context_arg",
+    ):
+        # Past Keras's tracking, which would take these for state of the wrapper.
+        object.__setattr__(wrapper, name, getattr(layer, name))
+
+
 def is_training(layer):
     """Whether a layer's `call` runs in training mode now."""
     context = layer._get_call_context()

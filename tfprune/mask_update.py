@@ -1,5 +1,7 @@
 """One mask update: scores in, new masks out, all of them or none."""
 
+import numpy as np
+
 from tfprune import _keras_graph as graph
 from tfprune.masks import MaskRequest
 
@@ -29,7 +31,8 @@ def update_masks(groups):
         if threshold is None:
             continue
         weight.threshold = threshold
-        if kept.size - int(kept.sum()) == request.zeros_now and not (kept == request.pruned).any():
+        # Masks are nested, so an equal count means an equal mask.
+        if kept.size - np.count_nonzero(kept) == request.zeros_now:
             continue
         weight.set_mask(request.spread(kept))
         changed = True

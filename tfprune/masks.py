@@ -73,15 +73,40 @@ class Scores:
 
         With `checked`, raises if a weight or a score is not finite.
         """
+        scores = self._score(index, checked)
+        if self.excluded is None:
+            return scores
+        return np.where(self.excluded[index], scores.dtype.type(np.inf), scores)
+
+    def scan(self, part, low, high):
+        """Returns how many scores are at most `low`, and those strictly between the two.
+
+        Raises if a weight or a score is not finite.
+        """
+        scores = self._score(part, checked=True)
+        above = scores > low
+        inside = above & (scores < high)
+        if self.excluded is not None:
+            # Joining bits is eight times quicker here than writing infinity into the scores.
+            np.logical_or(above, self.excluded[part], out=above)
+            np.greater(inside, self.excluded[part], out=inside)
+        return scores.size - np.count_nonzero(above), scores[inside]
+
+    def mark_above(self, part, threshold, out):
+        """Writes into `out` which scores are above the threshold or excluded; counts them."""
+        np.greater(self._score(part), threshold, out=out)
+        if self.excluded is not None:
+            np.logical_or(out, self.excluded[part], out=out)
+        return np.count_nonzero(out)
+
+    def _score(self, index, checked=False):
         values = _as_comparable(self.values[index])
         scores = values if self.score is None else self.score(values)
         if checked and not (
             np.isfinite(scores).all() and (self.score is None or np.isfinite(values).all())
         ):
             raise_not_finite(self.name)
-        if self.excluded is None:
-            return scores
-        return np.where(self.excluded[index], scores.dtype.type(np.inf), scores)
+        return scores
 
 
 def raise_not_finite(name):
@@ -137,7 +162,7 @@ def keep_masks(scores, zeros):
         raise ValueError(
             check.message(f"`zeros` from 0 to {total}", f"zeros={zeros}", "Ask for fewer zeros.")
         )
-    with _Workers(total) as workers:
+    with Workers(total) as workers:
         pieces = _pieces(scores)
         if zeros == 0:
             workers.map(lambda piece: piece[0].read(piece[1], checked=True), pieces)
@@ -158,8 +183,7 @@ def keep_masks(scores, zeros):
 
         def write(piece):
             item, part = piece
-            above = np.greater(item.read(part), threshold, out=target[id(item)][part])
-            return np.count_nonzero(above)
+            return item.mark_above(part, threshold, target[id(item)][part])
 
         above = sum(workers.map(write, pieces))
         _keep_first_equal(pieces, target, threshold, total - zeros - above)
@@ -178,13 +202,7 @@ def _kth_lowest(scores, pieces, k, workers):
     """Returns the k-th lowest score (k from 1), reading each score once in all but rare cases."""
     low, high = _bracket(scores, k)
 
-    def scan(piece):
-        values = piece[0].read(piece[1], checked=True)
-        above = values > low
-        inside = values[above & (values < high)]
-        return values.size - np.count_nonzero(above), inside
-
-    found = workers.map(scan, pieces)
+    found = workers.map(lambda piece: piece[0].scan(piece[1], low, high), pieces)
     at_most_low = sum(count for count, _ in found)
     inside = np.concatenate([values for _, values in found])
     if at_most_low < k <= at_most_low + inside.size:
@@ -209,9 +227,10 @@ def _bracket(scores, k):
     """Two scores that the k-th lowest very probably lies between, from a sample."""
     total = sum(item.size for item in scores)
     random = np.random.default_rng(total)
+    wanted = min(_SAMPLE, total // 128)
     drawn = []
     for item in scores:
-        number = -(-_SAMPLE * item.size // total)
+        number = -(-wanted * item.size // total)
         drawn.append(item.read(random.integers(0, item.size, number)))
     sample = np.sort(np.concatenate(drawn))
     share = k / total
@@ -233,14 +252,20 @@ def _keep_first_equal(pieces, target, threshold, missing):
         missing -= equal.size
 
 
-class _Workers:
-    """Runs a function over pieces, in threads where there is enough to do (NumPy lets go)."""
+class Workers:
+    """Runs a function over many things, in threads where there is enough to do.
+
+    NumPy lets other threads run while it works on a piece.
+
+    Args:
+        total: Number of scores in all the things together.
+    """
 
     def __init__(self, total):
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
-        threads = min(cores or os.cpu_count() or 1, 8, total // (4 * _PIECE))
-        self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
-        self._threads = threads
+        affinity = getattr(os, "sched_getaffinity", None)
+        cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+        self._threads = min(cores, 8, total // (8 * _PIECE))
+        self._pool = ThreadPoolExecutor(self._threads) if self._threads > 1 else None
 
     def __enter__(self):
         return self
@@ -249,13 +274,14 @@ class _Workers:
         if self._pool is not None:
             self._pool.shutdown()
 
-    def map(self, function, pieces):
-        if self._pool is None:
-            return [function(piece) for piece in pieces]
-        # Neighbouring pieces go to one thread: fewer hand-overs, and memory read in order.
-        share = -(-len(pieces) // self._threads)
-        runs = [pieces[start : start + share] for start in range(0, len(pieces), share)]
-        done = self._pool.map(lambda run: [function(piece) for piece in run], runs)
+    def map(self, function, things):
+        """Returns the list of results, in order."""
+        if self._pool is None or len(things) < 2:
+            return [function(thing) for thing in things]
+        # Neighbours go to one thread: fewer hand-overs, and memory read in order.
+        share = -(-len(things) // self._threads)
+        runs = [things[start : start + share] for start in range(0, len(things), share)]
+        done = self._pool.map(lambda run: [function(thing) for thing in run], runs)
         return [result for run in done for result in run]
 
 

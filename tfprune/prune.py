@@ -218,9 +218,12 @@ class _Plan:
         if self.policy is not None and not self.policy.allow_pruning(layer):
             return False
         default, overrides = self._methods(layer, around)
-        found = find_prunable(layer, default, overrides)
-        unknown_until_built = isinstance(layer, registry.PrunableLayer) and not layer.built
-        return unknown_until_built or any(method is not None for *_, method in found)
+        if any(method is not None for *_, method in find_prunable(layer, default, overrides)):
+            return True
+        return any(
+            registry.unknown_until_built(inner) and overrides.get(position, default) is not None
+            for position, inner in enumerate(graph.flatten(layer))
+        )
 
     def wrapped(self, layer, clone, around=()):
         """Returns the wrapper of a layer's clone."""

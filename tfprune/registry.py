@@ -162,6 +162,12 @@ def own_prunable_weights(layer):
     return None
 
 
+def unknown_until_built(layer):
+    """Whether a layer shows only once it is built which weights and layers it has inside."""
+    kinds = (PrunableLayer, keras.layers.MultiHeadAttention, keras.layers.GroupQueryAttention)
+    return isinstance(layer, kinds) and not layer.built
+
+
 def _indexed(layer, index):
     name = "weight"
     if layer.built:

@@ -196,6 +196,20 @@ def _as_step(step):
     return ops.convert_to_tensor(step, dtype="int64" if _wide_integers() else "int32")
 
 
+def _epoch(name, value, steps_per_epoch):
+    """Returns the step at which an epoch, which may be a fraction, begins."""
+    number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+    if not (number and 0 <= value < math.inf):
+        raise ValueError(
+            check.message(
+                f"`{name}` to be a number of epochs, 0 or more",
+                f"{name}={value!r}",
+                "Epochs are counted from 0; 1.5 is the middle of the second one.",
+            )
+        )
+    return round(value * steps_per_epoch)
+
+
 def _wide_integers():
     return keras.backend.backend() != "jax"
 
@@ -262,8 +276,8 @@ class _FrozenSchedule(Frozen, PruningSchedule):
                     f"{cls.__name__} ends at a step: say in which epoch.",
                 )
             )
-        begin_step = round(begin_epoch * steps_per_epoch)
-        end_step = -1 if end_epoch is None else round(end_epoch * steps_per_epoch)
+        begin_step = _epoch("begin_epoch", begin_epoch, steps_per_epoch)
+        end_step = -1 if end_epoch is None else _epoch("end_epoch", end_epoch, steps_per_epoch)
         span = end_step - begin_step if end_step >= 0 else 10 * steps_per_epoch
         kwargs.setdefault("frequency", min(100, max(1, span // 10)))
         return own(*args, begin_step=begin_step, end_step=end_step, **kwargs)
@@ -416,7 +430,8 @@ class PolynomialDecay(_Ramp):
 
     def __post_init__(self):
         super().__post_init__()
-        if not (isinstance(self.power, (int, float, np.number)) and 0 < self.power < math.inf):
+        number = isinstance(self.power, (int, float, np.number)) and self.power is not True
+        if not (number and 0 < self.power < math.inf):
             raise ValueError(
                 check.message(
                     "`power` to be a positive number",

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import keras
+import numpy as np
 
 from tfprune import _frozen, masks
 from tfprune import _validation as check
@@ -52,13 +53,13 @@ class Local(Scope):
         return min(request.units - masks.kept_count(request.units, sparsity), request.most_zeros)
 
     def masks(self, requests, sparsity):
-        results = []
-        for request in requests:
-            (kept,), threshold = masks.masks_with_zeros(
-                [request], self._zeros_of(request, sparsity)
-            )
-            results.append((kept, threshold))
-        return results
+        def mask_of(request):
+            zeros = self._zeros_of(request, sparsity)
+            (kept,), threshold = masks.masks_with_zeros([request], zeros)
+            return kept, threshold
+
+        with masks.Workers(sum(request.weight.size for request in requests)) as workers:
+            return workers.map(mask_of, requests)
 
 
 @keras.saving.register_keras_serializable(package="tfprune")
@@ -106,7 +107,7 @@ class Global(Scope):
         while competing:
             group = [requests[i] for i in competing]
             kept, threshold = masks.masks_with_zeros(group, zeros)
-            counts = [item.size - int(item.sum()) for item in kept]
+            counts = [item.size - np.count_nonzero(item) for item in kept]
             over = [n for n, count in enumerate(counts) if count > self._most_zeros(group[n])]
             if not over:
                 results.update(

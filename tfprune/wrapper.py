@@ -30,6 +30,7 @@ class MaskOwner:
         self._mask_set = None
         self._trained_by_callback = False
         self._warned = False
+        graph.adopt_call_arguments(self, self.inner)
 
     @property
     def inner(self):
@@ -63,6 +64,9 @@ class MaskOwner:
             self.inner.build(input_shape)
         if self._mask_set is None:
             self._mask_set = MaskSet(self, self.inner, self._method, self._overrides)
+            for position, weight in enumerate(self._mask_set.weights):
+                # tf.train.Checkpoint finds variables by attributes alone.
+                setattr(self, f"_mask_{position}", weight.mask)
             if graph.backend() == "tensorflow":
                 self._checkpoint_state = tensorflow_state(self._mask_set)
         self.built = True
@@ -111,10 +115,6 @@ class MaskOwner:
     def compute_mask(self, inputs, previous_mask=None):
         if not self.inner.supports_masking:
             return None
-        if isinstance(inputs, tuple) and len(inputs) == 1:
-            inputs = inputs[0]
-        if isinstance(previous_mask, tuple) and len(previous_mask) == 1:
-            previous_mask = previous_mask[0]
         return self.inner.compute_mask(inputs, previous_mask)
 
     def compute_output_shape(self, *args, **kwargs):

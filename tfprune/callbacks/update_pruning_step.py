@@ -343,7 +343,7 @@ class _Clock:
 
     def reset(self):
         """Called when the step was loaded from a file."""
-        self.was_reset = self.running
+        self.was_reset = self.was_reset or self.running
         self.running = False
 
     def elapsed(self):

@@ -1,0 +1,33 @@
+"""What all tests share."""
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tfmot_truth
+
+
+@pytest.fixture(scope="session")
+def tfmot(tmp_path_factory):
+    """What tfmot itself answers, by key; asked once, in a process of its own.
+
+    Importing tfmot sets TF_USE_LEGACY_KERAS for the whole process.
+    """
+    path = tmp_path_factory.mktemp("tfmot") / "truth.npz"
+    environment = {k: v for k, v in os.environ.items() if k != "KERAS_BACKEND"}
+    done = subprocess.run(
+        [sys.executable, tfmot_truth.__file__, str(path)],
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=False,
+    )
+    if done.returncode:
+        raise RuntimeError(done.stderr)
+    with np.load(path) as answers:
+        return dict(answers)
