@@ -4,6 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 from keras.src.backend.common.stateless_scope import in_stateless_scope
+from keras.src.layers.rnn.conv_lstm import ConvLSTMCell as ConvLSTMCell
 from keras.src.models.functional import Functional
 
 from tfprune import _validation as check

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import keras
 
 from tfprune import _validation as check
+from tfprune._keras_graph import ConvLSTMCell
 from tfprune.patterns import KernelAxes
 
 _DENSE = KernelAxes((-2,), (-1,))
@@ -131,11 +132,7 @@ def _register_keras_layers():
         register_prunable(getattr(layers, f"SeparableConv{dimensions}"), separable)
     for cell in (layers.SimpleRNNCell, layers.LSTMCell, layers.GRUCell):
         register_prunable(cell, ["kernel", "recurrent_kernel"])
-    # The cell of a ConvLSTM is not exported by Keras; its class is found on an instance.
-    conv_lstm = layers.ConvLSTM2D(1, 1)
-    for base in type(conv_lstm.cell).__mro__:
-        if base.__name__ == "ConvLSTMCell":
-            register_prunable(base, ["kernel", "recurrent_kernel"])
+    register_prunable(ConvLSTMCell, ["kernel", "recurrent_kernel"])
     if hasattr(layers, "ReversibleEmbedding"):
         _REGISTRY[layers.ReversibleEmbedding] = _reversible_embedding
 

@@ -70,8 +70,6 @@ class PruningSummaries(keras.callbacks.Callback):
         self._writer.close()
 
     def _write(self):
-        import tensorflow as tf
-
         _ = self.model  # On JAX, Keras writes the state into the variables on this access.
         zeros = size = 0
         with self._writer.as_default():
@@ -79,9 +77,20 @@ class PruningSummaries(keras.callbacks.Callback):
                 step = owner.pruning_step
                 for weight in owner.pruned_weights:
                     name = f"{owner.name}/{weight.path}"
-                    tf.summary.scalar(f"sparsity/{name}", weight.zeros / weight.size, step=step)
+                    _write_scalar(f"sparsity/{name}", weight.zeros / weight.size, step=step)
                     if weight.threshold is not None:
-                        tf.summary.scalar(f"threshold/{name}", weight.threshold, step=step)
+                        _write_scalar(f"threshold/{name}", weight.threshold, step=step)
                     zeros, size = zeros + weight.zeros, size + weight.size
-            tf.summary.scalar("sparsity", zeros / size, step=step)
+            _write_scalar("sparsity", zeros / size, step=step)
         self._writer.flush()
+
+
+def _write_scalar(name, value, step):
+    """`tf.summary.scalar`, which TensorFlow has only where TensorBoard is installed too."""
+    import tensorflow as tf
+
+    metadata = tf.compat.v1.SummaryMetadata(
+        plugin_data=tf.compat.v1.SummaryMetadata.PluginData(plugin_name="scalars"),
+        data_class=1,
+    )
+    tf.summary.write(name, tf.constant(value, tf.float32), step=step, metadata=metadata)

@@ -1,6 +1,7 @@
 """The callback that asks the schedule and updates the masks."""
 
 import warnings
+from typing import Any
 
 import keras
 import numpy as np
@@ -45,6 +46,8 @@ class UpdatePruningStep(keras.callbacks.Callback):
 
     def __init__(self, model=None):
         super().__init__()
+        # Not `self.model`: on JAX, Keras writes the state into the variables on each access.
+        self._trained: Any = None
         self._owners: list = []
         self._schedules = _Lookahead()
         self._asked: dict = {}
@@ -60,6 +63,7 @@ class UpdatePruningStep(keras.callbacks.Callback):
 
     def set_model(self, model):
         super().set_model(model)
+        self._trained = model
         self._owners = mask_owners(model)
         if not self._owners:
             raise ValueError(
@@ -107,7 +111,7 @@ class UpdatePruningStep(keras.callbacks.Callback):
         if self._clock.was_reset:
             # A file was loaded in the middle of training: go on from what it says.
             self._sync()
-            self._restore_seeds(self._model)
+            self._restore_seeds(self._trained)
             self._begin_counting(self._last_batch(batch) + 1)
         before, accumulation, first = self._in_epoch
         batches = self._last_batch(batch) + 1 - first
@@ -194,7 +198,7 @@ class UpdatePruningStep(keras.callbacks.Callback):
             List of the new trainable values.
         """
         if self._projection is None:
-            self._projection = Projection(self._model)
+            self._projection = Projection(self._trained)
         return self._projection(trainable_variables, non_trainable_variables)
 
     @property
@@ -205,7 +209,7 @@ class UpdatePruningStep(keras.callbacks.Callback):
     # -- Counting ------------------------------------------------------------------------------
 
     def _begin_counting(self, first=0):
-        optimizer = getattr(self._model, "optimizer", None)
+        optimizer = getattr(self._trained, "optimizer", None)
         before, accumulation = (0, 1) if optimizer is None else graph.batches_done(optimizer)
         self._in_epoch = (before, accumulation, first)
         self._clock.start(before, accumulation)
@@ -220,13 +224,13 @@ class UpdatePruningStep(keras.callbacks.Callback):
             self._clock.stop()
 
     def _sync(self):
-        if graph.backend() == "jax" and hasattr(self._model, "jax_state_sync"):
-            self._model.jax_state_sync()
+        if graph.backend() == "jax" and hasattr(self._trained, "jax_state_sync"):
+            self._trained.jax_state_sync()
 
     # -- Asking --------------------------------------------------------------------------------
 
     def _ask_now(self):
-        self._restore_seeds(self._model)
+        self._restore_seeds(self._trained)
         self._asked = {}
         self._ask(0)
 
