@@ -10,6 +10,12 @@ import sys
 import numpy as np
 import pytest
 import tfmot_truth
+from hypothesis import settings
+
+# The same examples in every run; a busy machine is no reason to fail.
+settings.register_profile("tfprune", derandomize=True, deadline=None, max_examples=200)
+settings.register_profile("explore", deadline=None, max_examples=3000)
+settings.load_profile("tfprune")
 
 
 @pytest.fixture(scope="session")

@@ -212,6 +212,16 @@ def test_huge_array_same_as_sorting(sparsity, ties):
     )
 
 
+def test_huge_array_with_an_earlier_mask():
+    weight = np.random.default_rng(0).normal(size=10_000_000).astype("float32")
+    before = np.random.default_rng(1).random(weight.size) < 0.4
+    kept = exact_count(weight.size, "0.7")
+    np.testing.assert_array_equal(
+        tfprune.compute_mask(weight, 0.7, mask=before),
+        by_sorting(np.where(before, np.abs(weight), -1), kept),
+    )
+
+
 @pytest.mark.parametrize("bracket", [(-np.inf, -1), (-1, 0), (0.5, 0.5), (5, np.inf), (0, 1e-3)])
 @pytest.mark.parametrize("zeros", [1, 50_000, 99_999, 100_000])
 def test_a_missed_bracket_costs_time_only(monkeypatch, bracket, zeros):
@@ -382,7 +392,7 @@ def test_several_arrays_are_as_one(arrays, data):
     assert also == threshold
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(0, 2**32), st.lists(st.integers(1, 200_000), min_size=2, max_size=4), st.data())
 def test_several_large_arrays_are_as_one(seed, sizes, data):
     drawn = np.random.default_rng(seed)

@@ -280,8 +280,11 @@ def test_every_unit_has_weights(kernel, pattern):
 @given(kernels, any_pattern, st.integers(0, 99), st.integers(0, 2**32))
 def test_masks_consist_of_whole_units(kernel, pattern, percent, seed):
     shape, axes = kernel
-    # Not every count is possible with N:M; a depthwise kernel has one input.
-    assume(type(pattern) is not NOfM and not (axes is DEPTHWISE and type(pattern) is Block))
+    # Not every count is possible with N:M.
+    assume(type(pattern) is not NOfM)
+    if type(pattern) is Block:
+        _, *sizes = (math.prod(shape[a] for a in part) for part in axes.as_matrices(len(shape)))
+        assume(all(n <= size for n, size in zip(pattern.block_size, sizes, strict=True)))
     weight = np.random.default_rng(seed).normal(size=shape)
     mask = tfprune.compute_mask(weight, percent / 100, pattern=pattern, axes=axes)
     units = pattern.collapse(mask, axes)

@@ -238,11 +238,9 @@ def test_wrap_train_strip(make, tmp_path):
     plain_values, count = values(plain), len(plain.layers)
     pruned = tfprune.prune_low_magnitude(plain, schedule_to())
     equal(predictions(pruned, x), before)
-    assert (
-        pruned.name == plain.name and pruned.output_names == plain.output_names
-        if hasattr(plain, "output_names")
-        else True
-    )
+    assert pruned.name == plain.name
+    if make is several:
+        assert pruned.output_names == plain.output_names == ["y", "z"]
 
     train(pruned, make)
     check_exact(pruned, 0.75)
@@ -289,12 +287,11 @@ def test_strip_does_not_change_the_wrapped_model(make):
 def test_the_compiled_state_of_the_users_model_stays(make):
     plain = make()
     x, y = data_for(make)
-    loss = (
-        [lambda a, b: ops.mean(ops.abs(a - b))] * len(y)
-        if isinstance(y, list)
-        else (lambda a, b: ops.mean(ops.abs(a - b)))
-    )
-    plain.compile("adam", loss)
+
+    def loss(target, output):
+        return ops.mean(ops.abs(target - output))
+
+    plain.compile("adam", [loss] * len(y) if make is several else loss)
     plain.fit(x, y, epochs=1, verbose=0)
     optimizer, steps = plain.optimizer, int(plain.optimizer.iterations)
     pruned = tfprune.prune_low_magnitude(plain, schedule_to())
@@ -370,7 +367,7 @@ def test_frozen_layers_are_pruned_and_not_trained():
     np.testing.assert_array_equal(after, np.where(after == 0, 0, kernel))
     assert np.count_nonzero(after) == 12
     stripped = tfprune.strip_pruning(pruned)
-    assert [layer.trainable for layer in stripped.layers] == [l.trainable for l in plain.layers]
+    assert [layer.name for layer in stripped.layers if not layer.trainable] == ["a"]
     rows = {row.layer: row.status for row in tfprune.sparsity_report(pruned).rows}
     assert rows == {"a": "pruned, frozen", "b": "pruned"}
 
@@ -486,10 +483,10 @@ class WrapsItself(keras.Model):
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
-        self.first, self.plain, *self.more = tfprune.prune_low_magnitude(
-            [layers.Dense(8), layers.LayerNormalization(), layers.Dense(8), layers.Dense(8)],
-            schedule_to(),
-        )
+        # The weights of the plain layer have the shapes of those around it.
+        self.first = tfprune.prune_low_magnitude(layers.Dense(8), schedule_to())
+        self.more = tfprune.prune_low_magnitude([layers.Dense(8), layers.Dense(8)], schedule_to())
+        self.plain = layers.Dense(8)
         self.ends = (tfprune.prune_low_magnitude(layers.Dense(2), schedule_to()),)
 
     def build(self, input_shape):
@@ -554,8 +551,11 @@ def test_plain_weights_that_do_not_fit(tmp_path):
     before = values(pruned)
     other = sequential()
     other.save_weights(tmp_path / "other.weights.h5")
-    for source in (other, tmp_path / "other.weights.h5"):
-        with pytest.raises(ValueError, match=r"[Ee]xpected"):
+    for source, message in (
+        (other, "Expected the same weights in .* Received: "),
+        (tmp_path / "other.weights.h5", "could not be loaded.*Dense name=b"),
+    ):
+        with pytest.raises(ValueError, match=message):
             tfprune.load_plain_weights(pruned, source)
         equal(values(pruned), before)
 
@@ -565,7 +565,9 @@ def test_wrapped_file_is_no_plain_file(tmp_path):
     pruned = tfprune.prune_low_magnitude(plain, at_once())
     before = values(pruned)
     plain.save_weights(tmp_path / "plain.weights.h5")
-    with pytest.raises(ValueError, match="load_plain_weights|[Ee]xpected|missing"):
+    with pytest.raises(
+        ValueError, match=r"Expected the mask of a/kernel, 48 bits.*no mask.*load_plain_weights"
+    ):
         pruned.load_weights(tmp_path / "plain.weights.h5")
     equal(values(pruned), before)
 
@@ -750,35 +752,32 @@ KERNEL = np.array(
 @pytest.mark.parametrize(
     ("args", "pattern", "kept"),
     [
-        # Blocks of 2 x 2, mean: 2.75 and 3.475 against 3 and 9.
-        (
-            ((2, 2),),
-            tfprune.Block((2, 2), "AVG"),
-            ["0011", "0011", "1100", "1100"][:0] or ["0000", "0000", "1111", "1111"],
-        ),
-        # Maximum: 8, 3, 9, 7.9.
+        # The means of the four blocks are 2.75, 3, 9 and 3.475.
+        (((2, 2),), tfprune.Block((2, 2), "AVG"), ["0000", "0000", "1111", "1111"]),
+        # Their maxima are 8, 3, 9 and 7.9.
         (((2, 2), "MAX"), tfprune.Block((2, 2), "MAX"), ["1100", "1100", "1100", "1100"]),
-        # 2 zeros in each column of 4; of the equal ones in a column the later go.
+        # Two zeros in each column; the last column keeps 7.9 and the first of two 3s.
         (
             ((1, 1), "AVG", None, (2, 4)),
             tfprune.NOfM(2, 4),
-            ["0010", "0010", "1100", "1101"][:0] or ["0011", "0010", "1100", "1101"],
+            ["0011", "0010", "1100", "1101"],
         ),
     ],
+    ids=["mean of blocks", "maximum of blocks", "2 of 4"],
 )
 def test_tfmot_arguments(args, pattern, kept):
     layer = layers.Dense(4)
     layer.build((None, 4))
     layer.kernel.assign(KERNEL)
     wrapper = tfprune.prune_low_magnitude(layer, at_once(), *args)
+    tfprune.UpdatePruningStep(keras.Sequential([keras.Input((4,)), wrapper]))
     (weight,) = wrapper.pruned_weights
     assert weight.method.pattern == pattern
-    tfprune.UpdatePruningStep(keras.Sequential([keras.Input((4,)), wrapper]))
     assert ["".join("01"[k] for k in row) for row in weight.mask.numpy().astype(int)] == kept
 
 
 def test_default_schedule_is_tfmots():
-    (weight,) = tfprune.prune_low_magnitude(built_dense()).pruned_weights
+    weight, _ = weights_of(tfprune.prune_low_magnitude(functional()))
     assert weight.method.schedule == tfprune.ConstantSparsity(0.5, begin_step=0)
 
 
@@ -795,12 +794,6 @@ def test_prune_scope(tmp_path):
 
 
 # -- LoRA and quantization ---------------------------------------------------------------------
-
-
-def built_dense(units=8, **kwargs):
-    layer = layers.Dense(units, **kwargs)
-    layer.build((None, 6))
-    return layer
 
 
 @pytest.mark.parametrize(
@@ -897,7 +890,7 @@ REFUSED = {
     "unbuilt sequential": (
         lambda: tfprune.prune_low_magnitude(keras.Sequential([layers.Dense(2)], name="early")),
         ValueError,
-        r"Expected a built model. Received: 'early', which has no weights yet. Give it a keras.Input",
+        r"Expected a built model. Received: 'early', which has no weights yet. Give it",
     ),
     "unbuilt subclassed": (
         lambda: tfprune.prune_low_magnitude(Subclassed(name="early")),
@@ -1029,9 +1022,9 @@ REFUSED = {
         "to have a weight that can be pruned. Received: a Subclassed",
     ),
     "rule without a match": (
-        lambda: tfprune.prune_low_magnitude(functional(), rules=[Rule("c*")]),
+        lambda: tfprune.prune_low_magnitude(functional(), rules=[Rule("e*")]),
         ValueError,
-        r"Expected each rule to match a layer. Received: Rule\(match='c\*'\).*The layers are: .*a, b",
+        r"Expected each rule to match a layer. Received: Rule\(match='e\*'\).*layers are: a, b",
     ),
     "rule of a wrong kind": (
         lambda: tfprune.prune_low_magnitude(functional(), rules=["a"]),

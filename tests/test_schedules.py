@@ -521,7 +521,8 @@ def test_schedule_objects_of_tfmot_are_accepted():
 
 @pytest.fixture
 def axes():
-    matplotlib = pytest.importorskip("matplotlib")
+    import matplotlib
+
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 

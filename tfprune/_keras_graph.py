@@ -195,6 +195,7 @@ def replace_inside(model, replacement):
         replacement: Function from a layer to the one that takes its place, or to itself.
     """
     for holder in flatten(model):
+        order, places = list(children(holder)), {}
         for name, value in list(vars(holder).items()):
             if name.startswith("_"):
                 continue
@@ -205,11 +206,16 @@ def replace_inside(model, replacement):
             else:
                 continue
             new = [replacement(v) if isinstance(v, keras.layers.Layer) else v for v in items]
-            changed = [old for old, item in zip(items, new, strict=True) if old is not item]
-            for old in changed:
+            changed = [(old, item) for old, item in zip(items, new, strict=True) if old is not item]
+            for old, item in changed:
                 holder._tracker.untrack(old)
+                places[id(item)] = old
             if changed:
                 setattr(holder, name, remake(new))
+        if places:
+            # The order of layers is the order of their weights: each takes the place of the old.
+            at = {id(layer): place for place, layer in enumerate(order)}
+            holder._layers.sort(key=lambda layer: at[id(places.get(id(layer), layer))])
 
 
 def seed_generators(layer):
@@ -230,6 +236,8 @@ def host_array(variable):
         return np.asarray(value) if hasattr(value, "numpy") else ops.convert_to_numpy(variable)
     if backend() == "jax":
         return np.asarray(value)
+    if backend() == "torch" and value.device.type == "cpu" and str(value.dtype) != "torch.bfloat16":
+        return value.detach().numpy()
     return ops.convert_to_numpy(variable)
 
 

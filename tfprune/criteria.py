@@ -13,7 +13,8 @@ class Criterion(Frozen):
     """Base class of all criteria: frozen, and equal where their fields are equal.
 
     A criterion with `elementwise = True` scores each weight from its own value alone. Only then
-    may the mask kernel hand it the weight in pieces.
+    may the mask kernel hand it the weight in pieces. Its score of a weight that is not finite
+    must not be finite either: that is how such weights are found.
 
     Example:
 

@@ -135,6 +135,7 @@ class MaskSet:
                 continue
             shape = tuple(variable.shape)
             method.pattern.check(shape, entry.axes_of(layer).resolve(len(shape)), path)
+            method.pattern.check_target(method.schedule.target_sparsity, path)
             mask = owner.add_weight(
                 name=f"{path.replace('/', '_')}_mask",
                 shape=shape,

@@ -102,9 +102,7 @@ class Scores:
     def _score(self, index, checked=False):
         values = _as_comparable(self.values[index])
         scores = values if self.score is None else self.score(values)
-        if checked and not (
-            np.isfinite(scores).all() and (self.score is None or np.isfinite(values).all())
-        ):
+        if checked and not np.isfinite(scores).all():
             raise_not_finite(self.name)
         return scores
 

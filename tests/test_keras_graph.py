@@ -1,0 +1,400 @@
+"""Everything that tfprune takes from inside Keras: a change there is to be noticed here first."""
+
+import inspect
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+
+from tfprune import _keras_graph as graph
+
+
+@pytest.fixture(autouse=True)
+def _fresh():
+    keras.utils.set_random_seed(7)
+    yield
+    keras.backend.clear_session()
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class Holder(layers.Layer):
+    """Layers in an attribute, a list, a dictionary, one of them held twice."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.a = layers.Dense(4, name="a")
+        self.many = [layers.Dense(4, name="b"), self.a]
+        self.named = {"c": layers.Dropout(0.5, name="c")}
+        self.d = layers.Bidirectional(layers.LSTM(2, name="lstm"), name="d")
+
+    def build(self, input_shape):
+        self.a.build((None, None, 4))
+        self.many[0].build((None, None, 4))
+        self.d.build((None, 5, 4))
+        self.built = True
+
+    def call(self, inputs, training=False):
+        x = self.named["c"](self.many[0](self.a(inputs)))
+        return self.d(x)
+
+
+def functional():
+    x = keras.Input((5, 4))
+    inner = keras.Sequential([keras.Input((5, 4)), layers.Dense(4, name="deep")], name="inner")
+    y = layers.Dense(2, name="out")(Holder(name="holder")(inner(x)))
+    return keras.Model(x, y, name="outer")
+
+
+def names(items):
+    return [layer.name for layer in items if not isinstance(layer, layers.InputLayer)]
+
+
+# -- Walking -----------------------------------------------------------------------------------
+
+INSIDE_HOLDER = [
+    "a",
+    "b",
+    "c",
+    "d",
+    "backward_lstm",
+    "lstm_cell",
+    "forward_lstm",
+    "lstm_cell",
+]
+
+
+def test_flatten_is_the_same_before_and_after_building():
+    holder = Holder(name="holder")
+    assert names(graph.flatten(holder)) == ["holder", *INSIDE_HOLDER]
+    before = [id(layer) for layer in graph.flatten(holder)]
+    holder(np.ones((1, 5, 4), "float32"))
+    assert [id(layer) for layer in graph.flatten(holder)] == before
+
+
+def test_flatten_of_a_model_is_the_same_in_a_copy(tmp_path):
+    model = functional()
+    expected = names(graph.flatten(model))
+    assert expected[0] == "outer" and set(INSIDE_HOLDER) | {"inner", "deep", "out"} < set(expected)
+    assert names(graph.flatten(keras.models.clone_model(model))) == expected
+    model.save(tmp_path / "model.keras")
+    assert names(graph.flatten(keras.saving.load_model(tmp_path / "model.keras"))) == expected
+
+
+def test_children_are_the_layers_directly_inside():
+    model = functional()
+    assert names(graph.children(model)) == ["inner", "holder", "out"]
+    assert names(graph.children(model.get_layer("holder"))) == ["a", "b", "c", "d"]
+    assert names(graph.children(model.get_layer("out"))) == []
+
+
+def test_walk_gives_paths_once_each_outer_first():
+    model = functional()
+    paths = [c[-1][0] for c in graph.walk(model) if not isinstance(c[-1][1], layers.InputLayer)]
+    assert paths == [
+        "inner",
+        "inner/deep",
+        "holder",
+        "holder/a",
+        "holder/b",
+        "holder/c",
+        "holder/d",
+        "holder/d/forward_lstm",
+        "holder/d/forward_lstm/lstm_cell",
+        "holder/d/backward_lstm",
+        "holder/d/backward_lstm/lstm_cell",
+        "out",
+    ]
+    chain = next(c for c in graph.walk(model) if c[-1][0] == "holder/d")
+    assert [path for path, _ in chain] == ["holder", "holder/d"]
+    around = (("outer", model),)
+    assert next(iter(graph.walk(model.get_layer("inner"), around)))[-1][0].startswith("outer/")
+
+
+class Own(keras.Model):
+    def train_step(self, data):
+        return super().train_step(data)
+
+    def compute_loss(self, *args, **kwargs):
+        return super().compute_loss(*args, **kwargs)
+
+
+class Stacked(keras.Sequential):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("make", "is_graph", "own"),
+    [
+        (functional, True, []),
+        (lambda: keras.Sequential([layers.Dense(2)]), True, []),
+        (lambda: Stacked([layers.Dense(2)]), True, []),
+        (keras.Model, False, []),
+        (Own, False, ["train_step", "compute_loss"]),
+        (
+            lambda: Own(i := keras.Input((2,)), layers.Dense(2)(i)),
+            True,
+            ["train_step", "compute_loss"],
+        ),
+    ],
+    ids=["functional", "sequential", "sequential subclass", "empty", "own", "functional own"],
+)
+def test_kinds_of_models(make, is_graph, own):
+    model = make()
+    assert (graph.is_graph(model), graph.own_loop(model)) == (is_graph, own)
+
+
+# -- Copying -----------------------------------------------------------------------------------
+
+
+def same(layer):
+    clone = graph.bare_clone(layer)
+    return layer, clone, clone
+
+
+def outputs(model, x):
+    return ops.convert_to_numpy(model(x))
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_clone_has_the_weights_and_shares_nothing(compiled):
+    model, x = functional(), np.ones((2, 5, 4), "float32")
+    if compiled:
+        # A loss that no config can hold.
+        model.compile("adam", lambda a, b: ops.mean(a - b), metrics=[lambda a, b: ops.mean(a)])
+    clone = graph.clone_graph(model, same)
+    assert model.compiled is compiled and not clone.compiled
+    expected = outputs(model, x)
+    np.testing.assert_array_equal(outputs(clone, x), expected)
+    for one, other in zip(model.weights, clone.weights, strict=True):
+        assert one is not other and one.path == other.path
+        other.assign(ops.zeros_like(other))
+    np.testing.assert_array_equal(outputs(model, x), expected)
+    assert not set(map(id, graph.flatten(model))) & set(map(id, graph.flatten(clone)))
+
+
+def test_clone_of_a_frozen_model():
+    model = functional()
+    model.trainable = False
+    assert not graph.clone_graph(model, same).trainable_weights
+    model.trainable = True
+    model.get_layer("holder").a.trainable = False
+    assert graph.clone_graph(model, same).trainable_weights
+
+
+def test_clone_keeps_random_states():
+    model = keras.Sequential([keras.Input((100,)), layers.Dropout(0.5, seed=3)])
+    x = np.ones((1, 100), "float32")
+    model(x, training=True)
+    clone = graph.clone_graph(model, same)
+    np.testing.assert_array_equal(clone(x, training=True), model(x, training=True))
+    fresh = keras.models.clone_model(model)
+    assert (outputs_in_training(fresh, x) != outputs_in_training(model, x)).any()
+
+
+def outputs_in_training(model, x):
+    return ops.convert_to_numpy(model(x, training=True))
+
+
+class NeedsMore(keras.Model):
+    """A Functional model that cannot be made from (inputs, outputs) alone."""
+
+    def __init__(self, width):
+        x = keras.Input((4,))
+        super().__init__(x, layers.Dense(width)(x))
+
+    def train_step(self, data):
+        return super().train_step(data)
+
+
+def test_a_train_step_is_not_lost_silently():
+    with pytest.raises(
+        ValueError, match=r"Expected a class that can be made from \(inputs, outputs\).*NeedsMore"
+    ):
+        graph.clone_graph(NeedsMore(3), same)
+
+
+class NoConfig(layers.Layer):
+    def __init__(self, width):
+        super().__init__()
+        self.width = width
+
+
+def test_a_layer_without_config_says_so():
+    with pytest.raises(ValueError, match=r"Implement NoConfig.get_config\(\)"):
+        graph.bare_clone(NoConfig(3))
+
+
+def test_weights_that_do_not_match():
+    one, other = layers.Dense(2), layers.Dense(3)
+    one.build((None, 4))
+    other.build((None, 4))
+    before = other.kernel.numpy()
+    with pytest.raises(ValueError, match="Expected the same weights in 'one' and its copy"):
+        graph.copy_variables(one.weights, other.weights, "one")
+    np.testing.assert_array_equal(other.kernel, before)
+
+
+def test_replacing_layers_keeps_their_order():
+    holder = Holder()
+    order = names(graph.children(holder))
+    new = {"a": layers.Dense(4, name="a2"), "b": layers.Dense(4, name="b2")}
+    graph.replace_inside(holder, lambda layer: new.get(layer.name, layer))
+    assert order == ["a", "b", "c", "d"]
+    assert names(graph.children(holder)) == ["a2", "b2", "c", "d"]
+    assert holder.a is holder.many[1] is new["a"]
+    holder(np.ones((1, 5, 4), "float32"))
+    assert [v.path.split("/")[-2] for v in holder.weights[:4]] == ["a2", "a2", "b2", "b2"]
+
+
+# -- Random states -----------------------------------------------------------------------------
+
+
+def test_seed_generators_are_found():
+    x = keras.Input((8, 8, 3))
+    y = layers.GaussianNoise(0.1)(layers.RandomFlip()(x))
+    y = layers.TimeDistributed(layers.Dropout(0.5))(y)
+    y = layers.LSTM(2, dropout=0.5)(layers.Reshape((8, 24))(y))
+    model = keras.Model(x, y)
+    found = graph.seed_generators(model)
+    assert len(found) == len({id(generator) for generator in found}) >= 4
+    # Every random state that Keras itself lists among the variables is among them.
+    weights = {id(v) for v in model.weights}
+    states = {id(v) for v in model.variables if id(v) not in weights and "seed" in v.path}
+    assert states == {id(generator.state) for generator in found}
+    before = [generator.state.numpy() for generator in found]
+    model(np.ones((1, 8, 8, 3), "float32"), training=True)
+    moved = [(b != g.state.numpy()).any() for b, g in zip(before, found, strict=True)]
+    assert sum(moved) >= 4
+
+
+# -- Reading variables -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64", "bool"])
+def test_host_array(dtype):
+    value = np.array([[1, 0], [0, 1]])
+    variable = keras.Variable(value.astype("float32"), dtype=dtype)
+    array = graph.host_array(variable)
+    assert isinstance(array, np.ndarray) and str(array.dtype) == dtype
+    np.testing.assert_array_equal(array.astype(int), value)
+    variable.assign(ops.ones((2, 2), dtype=dtype))
+    assert graph.host_array(variable).all()
+
+
+def test_stateless_scope():
+    assert not graph.is_tracing_without_state()
+    with keras.StatelessScope():
+        assert graph.is_tracing_without_state()
+    assert not graph.is_tracing_without_state()
+
+
+class Witness(layers.Dense):
+    """Notes in which mode it is called; it does not ask for `training` itself."""
+
+    def call(self, inputs):
+        self.modes.add(graph.is_training(self))
+        return super().call(inputs)
+
+
+def test_training_mode_is_seen_inside():
+    layer = Witness(2)
+    layer.modes = set()
+    model = keras.Sequential([keras.Input((3,)), keras.Sequential([keras.Input((3,)), layer])])
+    x = np.ones((4, 3), "float32")
+    layer.modes = set()
+    model.predict(x, verbose=0)
+    model(x)
+    assert layer.modes == {False}
+    model(x, training=True)
+    assert layer.modes == {False, True}
+    model.compile("sgd", "mse")
+    layer.modes = set()
+    model.fit(x, np.ones((4, 2)), verbose=0)
+    assert layer.modes == {True}
+    assert not graph.is_training(layer)
+
+
+def test_call_arguments_are_those_of_the_layer():
+    class Odd(layers.Layer):
+        def call(self, first, second=None, *, mask=None, training=False):
+            return first
+
+    class Around(layers.Wrapper):
+        def call(self, *args, **kwargs):
+            return self.layer(*args, **kwargs)
+
+    layer = Odd()
+    around = Around(layer)
+    count = len(around.weights), len(graph.children(around))
+    graph.adopt_call_arguments(around, layer)
+    assert around._call_signature == inspect.signature(layer.call)
+    assert around._call_has_training_arg and around._call_has_mask_arg
+    assert (len(around.weights), len(graph.children(around))) == count
+    x = ops.ones((2, 3))
+    # Keras takes a tensor and a number together only where it sees the names.
+    assert around(x, second=x, mask=None, training=True).shape == (2, 3)
+
+
+# -- Optimizers --------------------------------------------------------------------------------
+
+
+def trained(optimizer, batches=7):
+    model = keras.Sequential([keras.Input((3,)), layers.Dense(2)])
+    model.compile(optimizer, "mse")
+    random = np.random.default_rng(0)
+    x, y = (random.normal(size=(4 * batches, n)).astype("float32") for n in (3, 2))
+    model.fit(x, y, 4, verbose=0)
+    return model
+
+
+@pytest.mark.parametrize(("accumulation", "updates"), [(None, 7), (2, 3), (3, 2), (8, 0)])
+@pytest.mark.parametrize("scaled", [False, True], ids=["plain", "loss scaling"])
+def test_batches_and_updates(accumulation, updates, scaled):
+    optimizer = keras.optimizers.SGD(0.1, gradient_accumulation_steps=accumulation)
+    inner = optimizer
+    if scaled:
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer, initial_scale=2.0)
+    model = trained(optimizer)
+    assert graph.single_optimizers(model.optimizer) == [inner]
+    batches, steps = graph.batches_done(model.optimizer)
+    assert (batches, steps) == (7, accumulation or 1)
+    assert batches // steps == int(inner.iterations) == updates
+
+
+@pytest.mark.parametrize("scaled", [False, True], ids=["plain", "loss scaling"])
+def test_averages(scaled):
+    optimizer = keras.optimizers.SGD(0.5, use_ema=True, ema_momentum=0.75)
+    if scaled:
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer, initial_scale=2.0)
+    model = keras.Sequential([keras.Input((3,)), layers.Dense(2)])
+    assert graph.averages(optimizer) == {}
+    model.compile(optimizer, "mse")
+    optimizer.build(model.trainable_variables)
+    found = graph.averages(optimizer)
+    assert set(found) == {id(v) for v in model.trainable_variables}
+    kernel = model.layers[0].kernel
+    start = kernel.numpy()
+    model.train_on_batch(np.ones((4, 3), "float32"), np.ones((4, 2), "float32"))
+    assert (kernel.numpy() != start).any()
+    # The first average is what the optimizer starts from; then 3/4 old and 1/4 new.
+    first, second = found[id(kernel)].numpy(), kernel.numpy()
+    model.train_on_batch(np.ones((4, 3), "float32"), np.ones((4, 2), "float32"))
+    np.testing.assert_allclose(
+        found[id(kernel)].numpy(), 0.75 * first + 0.25 * kernel.numpy(), rtol=1e-5
+    )
+    assert (second != kernel.numpy()).any()
+
+
+def test_several_optimizers():
+    """The parts stand in the optimizer once it is built; each counts the batches."""
+    sgd, adam = keras.optimizers.SGD(0.1), keras.optimizers.Adam(use_ema=True)
+    optimizer = keras.optimizers.MultiOptimizer(lambda v: adam if v.ndim == 2 else sgd)
+    model = trained(optimizer)
+    assert set(map(id, graph.single_optimizers(optimizer))) == {id(sgd), id(adam)}
+    assert graph.batches_done(optimizer) == (7, 1)
+    assert set(graph.averages(optimizer)) == {id(model.layers[0].kernel)}
+
+
+def test_no_averages_without_ema():
+    assert graph.averages(trained("adam").optimizer) == {}

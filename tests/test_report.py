@@ -1,0 +1,198 @@
+"""The sparsity report: rows, totals, statuses, data and text."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import tfprune
+
+HALF = tfprune.ConstantSparsity(0.5, begin_step=0)
+
+
+@pytest.fixture(autouse=True)
+def _fresh():
+    keras.utils.set_random_seed(7)
+    yield
+    keras.backend.clear_session()
+
+
+def model():
+    x = keras.Input((10,))
+    inner = keras.Sequential(
+        [keras.Input((10,)), layers.Dense(20, name="deep"), layers.BatchNormalization(name="norm")],
+        name="block",
+    )
+    frozen = layers.Dense(10, name="frozen", trainable=False)
+    y = layers.Reshape((10, 1))(frozen(layers.ReLU()(inner(x))))
+    y = layers.Bidirectional(layers.GRU(2, name="gru"), name="both")(y)
+    return keras.Model(x, layers.Dense(5, name="out")(y))
+
+
+# (layer, type, parameters), counted by hand: inputs x outputs; a GRU has three gates.
+PARTS = [
+    ("block/deep", "Dense", 10 * 20),
+    ("block/norm", "BatchNormalization", 4 * 20),
+    ("frozen", "Dense", 20 * 10),
+    ("both/forward_gru/gru_cell", "GRUCell", 1 * 6 + 2 * 6),
+    ("both/backward_gru/gru_cell", "GRUCell", 1 * 6 + 2 * 6),
+    ("out", "Dense", 4 * 5),
+]
+PRUNABLE = 200 + 200 + 18 + 18 + 20
+
+
+def rows_of(report):
+    return [(row.layer, row.type, row.parameters) for row in report.rows]
+
+
+def statuses_of(report):
+    return [row.status for row in report.rows]
+
+
+def test_wrapped():
+    pruned = tfprune.prune_low_magnitude(model(), HALF, rules=[tfprune.Rule("out", prune=False)])
+    tfprune.UpdatePruningStep(pruned)
+    report = tfprune.sparsity_report(pruned)
+    assert rows_of(report) == PARTS
+    assert statuses_of(report) == [
+        "pruned",
+        "nothing to prune",
+        "pruned, frozen",
+        "pruned",
+        "pruned",
+        "not pruned",
+    ]
+    # BatchNormalization starts with zeros of its own: beta and the moving mean.
+    assert [row.zeros for row in report.rows] == [100, 40, 100, 9, 9, 0]
+    assert [row.sparsity for row in report.rows] == [0.5, 0.5, 0.5, 0.5, 0.5, 0.0]
+    assert (report.prunable.parameters, report.prunable.zeros) == (PRUNABLE, 218)
+    assert report.sparsity == 218 / PRUNABLE
+    assert (report.total.parameters, report.total.zeros) == (PRUNABLE + 80, 258)
+    assert report.total.sparsity == 258 / (PRUNABLE + 80)
+
+
+@pytest.mark.parametrize("strip", [False, True], ids=["plain", "stripped"])
+def test_without_wrappers(strip):
+    plain = model()
+    if strip:
+        pruned = tfprune.prune_low_magnitude(plain, HALF)
+        tfprune.UpdatePruningStep(pruned)
+        plain = tfprune.strip_pruning(pruned)
+    report = tfprune.sparsity_report(plain)
+    assert rows_of(report) == PARTS
+    assert set(statuses_of(report)) == {"not pruned", "nothing to prune"}
+    assert report.sparsity == (0.5 if strip else 0.0)
+
+
+def test_zeros_are_counted_in_the_weight():
+    plain = keras.Sequential([keras.Input((4,)), layers.Dense(3, name="d")])
+    kernel = np.array([[1, 0, 0], [0, -0.0, 2], [1e-30, 3, 4], [5, 6, 7]], "float32")
+    plain.layers[0].kernel.assign(kernel)
+    (row,) = tfprune.sparsity_report(plain).rows
+    assert (row.parameters, row.zeros, row.sparsity) == (12, 4, 4 / 12)
+
+
+def test_data_is_json():
+    pruned = tfprune.prune_low_magnitude(model(), HALF)
+    tfprune.UpdatePruningStep(pruned)
+    data = json.loads(json.dumps(tfprune.sparsity_report(pruned).to_dict()))
+    assert set(data) == {"layers", "prunable", "total"}
+    assert data["layers"][0] == {
+        "layer": "block/deep",
+        "type": "Dense",
+        "parameters": 200,
+        "zeros": 100,
+        "sparsity": 0.5,
+        "status": "pruned",
+    }
+    assert len(data["layers"]) == len(PARTS)
+    assert data["prunable"] == {"parameters": PRUNABLE, "zeros": 228, "sparsity": 0.5}
+    assert data["total"]["parameters"] == PRUNABLE + 80
+
+
+def test_text_is_a_table():
+    plain = keras.Sequential([keras.Input((64,)), layers.Dense(32, name="wide")])
+    pruned = tfprune.prune_low_magnitude(plain, tfprune.ConstantSparsity(0.75, begin_step=0))
+    tfprune.UpdatePruningStep(pruned)
+    lines = str(tfprune.sparsity_report(pruned)).splitlines()
+    (line,) = [line for line in lines if "wide" in line]
+    assert [cell.strip() for cell in line.strip("│").split("│")] == [
+        "wide",
+        "Dense",
+        "2,048",
+        "1,536",
+        "75.00%",
+        "pruned",
+    ]
+    for title in ("Layer", "Type", "Parameters", "Zeros", "Sparsity", "Status"):
+        assert any(title in line for line in lines[:4])
+    assert sum("1,536" in line for line in lines) == 3
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class Small(keras.Model):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.first = layers.Dense(8, name="first")
+        self.parts = [layers.Dense(8, name="part", trainable=False)]
+
+    def build(self, input_shape):
+        self.first.build(input_shape)
+        self.parts[0].build((None, 8))
+        self.built = True
+
+    def call(self, inputs):
+        return self.parts[0](self.first(inputs))
+
+
+def test_subclassed():
+    plain = Small(name="small")
+    plain.build((None, 4))
+    assert rows_of(tfprune.sparsity_report(plain)) == [
+        ("first", "Dense", 32),
+        ("part", "Dense", 64),
+    ]
+    pruned = tfprune.prune_low_magnitude(plain, HALF)
+    tfprune.UpdatePruningStep(pruned)
+    report = tfprune.sparsity_report(pruned)
+    assert [row.layer.split("/")[-1] for row in report.rows] == ["first", "part"]
+    assert statuses_of(report) == ["pruned", "pruned, frozen"]
+    assert [row.zeros for row in report.rows] == [16, 32]
+
+
+def test_shared_layer_is_one_row():
+    x = keras.Input((6,))
+    layer = layers.Dense(6, name="shared")
+    pruned = tfprune.prune_low_magnitude(keras.Model(x, layer(layer(x))), HALF)
+    assert rows_of(tfprune.sparsity_report(pruned)) == [("shared", "Dense", 36)]
+
+
+@pytest.mark.parametrize("wrap", [False, True])
+def test_single_layer(wrap):
+    layer = layers.Dense(4, name="alone")
+    layer.build((None, 8))
+    if wrap:
+        layer = tfprune.prune_low_magnitude(layer, HALF)
+        layer.build((None, 8))
+    (row,) = tfprune.sparsity_report(layer).rows
+    assert (row.layer, row.type, row.parameters) == ("alone", "Dense", 32)
+    assert row.status == ("pruned" if wrap else "not pruned")
+
+
+def test_model_without_weights():
+    report = tfprune.sparsity_report(keras.Sequential([keras.Input((4,)), layers.ReLU()]))
+    assert (report.rows, report.sparsity, report.total.parameters) == ([], 0.0, 0)
+
+
+@pytest.mark.parametrize(
+    ("thing", "error", "message"),
+    [
+        (3, TypeError, "Expected a Keras 3 layer or model. Received: model=int"),
+        (Small(name="early"), ValueError, "Expected a built model. Received: 'early'. Call it"),
+    ],
+)
+def test_bad_input(thing, error, message):
+    with pytest.raises(error, match=message):
+        tfprune.sparsity_report(thing)
