@@ -56,7 +56,11 @@ def application(name):
     make = getattr(keras.applications, name)
     for size in SIZES:
         try:
-            return make(weights=None, input_shape=(size, size, 3), classes=10), size
+            shape = (size, size, 3)
+            # No softmax: it would hide differences.
+            return make(
+                weights=None, input_shape=shape, classes=10, classifier_activation=None
+            ), size
         except ValueError as error:
             reason = error
     raise reason
@@ -88,11 +92,13 @@ def kernels(model):
     }
 
 
-def test_all_models_are_known():
-    assert len(NAMES) >= 38 and set(LARGE.split()) | set(FAMILIES) <= set(NAMES)
-    # A family is a name without its size: every model belongs to one that is trained.
-    families = {name.rstrip("0123456789").rstrip("B") for name in FAMILIES}
-    assert {"MobileNet", "ResNet", "VGG"} <= families
+def test_every_model_belongs_to_a_family_that_is_trained():
+    stems = """ConvNeXt DenseNet EfficientNetB EfficientNetV2 InceptionResNet InceptionV MobileNet
+        MobileNetV2 MobileNetV3 NASNet ResNet ResNet50V2 VGG Xception"""
+    for stem, trained in zip(stems.split(), FAMILIES, strict=True):
+        assert trained.startswith(stem)
+    assert not [name for name in NAMES if not name.startswith(tuple(stems.split()))]
+    assert set(LARGE.split()) < set(NAMES)
 
 
 @pytest.mark.parametrize("name", marked(NAMES, lambda name: name in LARGE.split()))
@@ -102,7 +108,7 @@ def test_wrap_and_strip(name):
     x = images(size)
     estimate_statistics(plain, x)
     expected = keras.ops.convert_to_numpy(plain(x))
-    assert np.ptp(expected, axis=0).max() > 1e-4
+    assert np.ptp(expected, axis=0).max() > 1e-2 * np.abs(expected).max()
 
     pruned = tfprune.prune_low_magnitude(plain, tfprune.ConstantSparsity(0.5, begin_step=0))
     np.testing.assert_array_equal(keras.ops.convert_to_numpy(pruned(x)), expected)
@@ -125,7 +131,6 @@ def test_wrap_and_strip(name):
     # All other weights are as they were.
     pruned_ids = {id(v) for layer in stripped._flatten_layers() for v in _kernel_variables(layer)}
     for one, other in zip(stripped.weights, plain.weights, strict=True):
-        assert one.path == other.path
         if id(one) not in pruned_ids:
             np.testing.assert_array_equal(one.numpy(), other.numpy())
 
@@ -141,7 +146,7 @@ def test_one_step_of_training(name):
     pruned = tfprune.prune_low_magnitude(
         plain, tfprune.PolynomialDecay(0.0, 0.5, begin_step=0, end_step=1, frequency=1)
     )
-    pruned.compile("sgd", "sparse_categorical_crossentropy")
+    pruned.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     history = pruned.fit(
         images(size), np.arange(4), epochs=1, verbose=0, callbacks=[tfprune.UpdatePruningStep()]
     ).history

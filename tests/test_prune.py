@@ -414,7 +414,9 @@ def test_single_layer(built):
     if built:
         layer(x)
     wrapper = tfprune.prune_low_magnitude(layer, at_once())
-    assert layer.built is built and wrapper.inner is not layer and wrapper.name == layer.name
+    assert layer.built is wrapper.built is built
+    assert len(wrapper.pruned_weights) == int(built)
+    assert wrapper.inner is not layer and wrapper.name == layer.name
     if built:
         equal([wrapper(x)], [layer(x)])
     model = keras.Sequential([keras.Input((6,)), wrapper])
@@ -868,10 +870,25 @@ def test_tf_keras(kind):
     message = r"Expected a Keras 3 layer or model. Received: a tf_keras object, .*`import keras`"
     with pytest.raises(TypeError, match=message):
         tfprune.prune_low_magnitude(legacy(kind))
-    if kind != "list":
-        for function in (tfprune.strip_pruning, tfprune.sparsity_report):
-            with pytest.raises(TypeError, match=message):
-                function(legacy(kind))
+    if kind == "list":
+        return
+    for function in (
+        tfprune.strip_pruning,
+        tfprune.sparsity_report,
+        lambda thing: tfprune.load_plain_weights(thing, "plain.keras"),
+        lambda thing: tfprune.load_plain_weights(tfprune.prune_low_magnitude(functional()), thing),
+    ):
+        with pytest.raises(TypeError, match=message):
+            function(legacy(kind))
+
+
+class HoldsAttention(layers.Layer):
+    """More layers come into being inside the attention when it is built."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.attention = layers.MultiHeadAttention(2, 2, name="attention")
+        self.dense = layers.Dense(4, name="dense")
 
 
 REFUSED = {
@@ -966,6 +983,20 @@ REFUSED = {
         lambda: tfprune.prune_low_magnitude(functional(), at_once(0.9), sparsity_m_by_n=(2, 4)),
         ValueError,
         r"Expected the schedule of a/kernel to end at 2/4 = 0.5.*a target sparsity of 0.9",
+    ),
+    "N:M with another target, one layer": (
+        lambda: tfprune.prune_low_magnitude(
+            layers.Dense(4, name="d"), at_once(0.9), sparsity_m_by_n=(2, 4)
+        ),
+        ValueError,
+        r"Expected the schedule of d/kernel to end at 2/4 = 0.5.*a target sparsity of 0.9",
+    ),
+    "rules inside a layer that is not built": (
+        lambda: tfprune.prune_low_magnitude(
+            HoldsAttention(name="h"), rules=[Rule("h/dense", prune=False)]
+        ),
+        ValueError,
+        "Expected a built layer where rules vary .* Received: 'h', in which 'attention' has no",
     ),
     "N:M turned round": (
         lambda: tfprune.prune_low_magnitude(functional(), at_once(), sparsity_m_by_n=(4, 2)),

@@ -1,5 +1,7 @@
 """The only file that touches Keras internals; tests/test_keras_graph.py would notice a change."""
 
+import tempfile
+
 import keras
 import numpy as np
 from keras import ops
@@ -67,13 +69,14 @@ def own_loop(model):
     ]
 
 
-def clone_graph(model, make):
+def clone_graph(model, make, omit=()):
     """Clones a Sequential or Functional model with its weights, nested ones too.
 
     Args:
         model: The model, built; it is not changed.
         make: Function from a layer of the model to `(source, target, stand_in)`: the layer to
             stand in its place in the clone, and where in it the weights of `source` go to.
+        omit: `id`s of variables that have no place in the clone.
 
     Returns:
         A new model with the same weights, uncompiled.
@@ -96,7 +99,7 @@ def clone_graph(model, make):
     if not new.built:
         new.build(model.input_shape)
     for source, target in copies:
-        copy_weights(source, target)
+        copy_weights(source, target, omit)
     if not model.trainable:
         new.trainable = False
     return new
@@ -140,7 +143,7 @@ class _uncompiled:
 def bare_clone(layer):
     """Clones a layer, or a subclassed model, without its weights."""
     try:
-        return type(layer).from_config(layer.get_config())
+        clone = type(layer).from_config(layer.get_config())
     except (NotImplementedError, TypeError) as error:
         raise ValueError(
             check.message(
@@ -150,6 +153,35 @@ def bare_clone(layer):
                 "constructor's arguments.",
             )
         ) from error
+    _copy_assets(layer, clone)
+    return clone
+
+
+def _copy_assets(source, target):
+    """Copies what Keras saves beside the weights: the vocabularies of lookup layers."""
+    pairs = [
+        (old, new)
+        for old, new in zip(flatten(source), flatten(target), strict=False)
+        if hasattr(old, "save_assets") and type(old) is type(new)
+    ]
+    for old, new in pairs:
+        if isinstance(old, (keras.layers.StringLookup, keras.layers.IntegerLookup)):
+            store: dict = {}
+            old.save_own_variables(store)
+            new.load_own_variables(store)
+    for old, new in pairs:
+        with tempfile.TemporaryDirectory() as folder:
+            old.save_assets(folder)
+            new.load_assets(folder)
+
+
+def build_from_config(layer, config):
+    """Builds a layer, or a subclassed model, from the build config of its like."""
+    layer.build_from_config(config or {})
+    if layer.weights:
+        # A model without a build() of its own was only run; building it again would forget the
+        # shape that it was run with.
+        layer.built = True
 
 
 def clone_layer(layer):
@@ -157,14 +189,23 @@ def clone_layer(layer):
     clone = bare_clone(layer)
     if layer.built:
         if not clone.built:
-            clone.build_from_config(layer.get_build_config() or {})
+            build_from_config(clone, layer.get_build_config())
         copy_weights(layer, clone)
     return clone
 
 
-def copy_weights(source, target):
-    """Copies all weights and random states from a layer to its clone."""
-    copy_variables(_state(source), _state(target), source.name)
+def copy_weights(source, target, omit=()):
+    """Copies all weights and random states from a layer to its clone, all but those in `omit`."""
+    kept = [variable for variable in _state(source) if id(variable) not in omit]
+    copy_variables(kept, _state(target), source.name)
+    refresh_constants(target)
+
+
+def refresh_constants(layer):
+    """Tells layers that compute with constants made of their weights that these have changed."""
+    for inner in flatten(layer):
+        if isinstance(inner, keras.layers.Normalization):
+            inner.finalize_state()
 
 
 def copy_variables(sources, targets, name):
@@ -196,7 +237,9 @@ def replace_inside(model, replacement):
     """
     for holder in flatten(model):
         order, places = list(children(holder)), {}
-        for name, value in list(vars(holder).items()):
+        # On PyTorch a layer is a Module, which keeps the layers inside it apart.
+        attributes = {**vars(holder), **getattr(holder, "_modules", {})}
+        for name, value in attributes.items():
             if name.startswith("_"):
                 continue
             if isinstance(value, keras.layers.Layer):

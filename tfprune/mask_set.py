@@ -2,6 +2,7 @@
 
 import json
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -10,7 +11,7 @@ from tfprune import _validation as check
 from tfprune import registry
 
 
-class MaskConstraint:
+class MaskConstraint(keras.constraints.Constraint):
     """Puts a weight's masked values to zero after each optimizer update, inside the compiled step.
 
     Args:

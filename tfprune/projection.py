@@ -35,11 +35,17 @@ class Projection:
         return values
 
     def install(self, model):
-        """Makes the model's own train step project its result. Does nothing the second time."""
-        original = model.train_step
-        if getattr(original, "projects", False):
-            return
+        """Makes the model's own train step project its result.
+
+        Does nothing if it does so already; compiling again after freezing a layer, or with
+        another optimizer, moves the variables to other positions.
+        """
         averages = self._average_positions(model)
+        positions = (self._pairs, averages)
+        installed = getattr(model.train_step, "positions", None)
+        if installed == positions:
+            return
+        original = model.train_step if installed is None else model.train_step.original
 
         def train_step(state, data):
             logs, state = original(state, data)
@@ -51,7 +57,8 @@ class Projection:
                     optimizer[average] = masked(optimizer[average], others[mask])
             return logs, (trainable, others, optimizer, metrics)
 
-        train_step.projects = True  # type: ignore[attr-defined]
+        train_step.positions = positions  # type: ignore[attr-defined]
+        train_step.original = original  # type: ignore[attr-defined]
         model.train_step = train_step
         model.train_function = None
 

@@ -1,5 +1,7 @@
 """Wrapping and stripping."""
 
+import os
+
 import keras
 
 from tfprune import _keras_graph as graph
@@ -75,19 +77,15 @@ def prune_low_magnitude(
     if isinstance(to_prune, (list, tuple)):
         for layer in to_prune:
             check_wrappable(layer)
-        wrapped = [
-            plan.wrapped(layer, graph.clone_layer(layer)) if plan.prunes(layer) else layer
-            for layer in to_prune
-        ]
         plan.check_used(to_prune)
-        return wrapped
+        return [plan.wrapped_alone(layer) if plan.prunes(layer) else layer for layer in to_prune]
     if isinstance(to_prune, keras.Model):
         return _prune_model(to_prune, plan)
     check_wrappable(to_prune)
     if not plan.prunes(to_prune):
         raise ValueError(nothing_to_prune(to_prune))
     plan.check_used([to_prune])
-    return plan.wrapped(to_prune, graph.clone_layer(to_prune))
+    return plan.wrapped_alone(to_prune)
 
 
 def strip_pruning(model):
@@ -122,24 +120,35 @@ def strip_pruning(model):
     if isinstance(model, MaskOwner):
         model = model.inner
     if graph.is_graph(model):
-        return graph.clone_graph(model, _without_wrapper)
+        return graph.clone_graph(model, _without_wrapper, _mask_ids(model))
     if mask_owners(model):
         return _strip_subclassed(model)
     return graph.clone_layer(model)
 
 
+def _mask_ids(model):
+    return {id(w.mask) for owner in mask_owners(model) for w in owner.pruned_weights}
+
+
 def _without_wrapper(layer):
     source = layer.inner if isinstance(layer, MaskOwner) else layer
-    clone = graph.bare_clone(source)
+    clone = _bare_without_wrappers(source)
     return source, clone, clone
 
 
-def _strip_subclassed(model):
-    """Strips a model whose own constructor made the wrappers."""
+def _unwrapped(layer):
+    if isinstance(layer, MaskOwner):
+        return layer.inner
+    if graph.is_graph(layer) and mask_owners(layer):
+        return graph.clone_graph(layer, _without_wrapper, _mask_ids(layer))
+    return layer
+
+
+def _bare_without_wrappers(model):
+    """Clones a layer or model without its weights, and without wrappers that it makes itself."""
     clone = graph.bare_clone(model)
-    graph.replace_inside(
-        clone, lambda layer: layer.inner if isinstance(layer, MaskOwner) else layer
-    )
+    if mask_owners(clone):
+        graph.replace_inside(clone, _unwrapped)
     if mask_owners(clone):
         raise ValueError(
             check.message(
@@ -148,10 +157,17 @@ def _strip_subclassed(model):
                 "Keep wrapped layers in plain attributes.",
             )
         )
-    clone.build_from_config(model.get_build_config() or {})
-    masks = {id(w.mask) for owner in mask_owners(model) for w in owner.pruned_weights}
+    return clone
+
+
+def _strip_subclassed(model):
+    """Strips a model or layer whose own constructor made the wrappers."""
+    clone = _bare_without_wrappers(model)
+    graph.build_from_config(clone, model.get_build_config())
+    masks = _mask_ids(model)
     kept = [variable for variable in model.weights if id(variable) not in masks]
     graph.copy_variables(kept, list(clone.weights), model.name)
+    graph.refresh_constants(clone)
     return clone
 
 
@@ -166,6 +182,7 @@ def load_plain_weights(model, filepath):
             plain model itself.
 
     Raises:
+        TypeError: If `model` is no Keras 3 model, or `filepath` neither a path nor such a model.
         ValueError: If the file does not fit the model; then nothing is changed.
 
     Example:
@@ -174,15 +191,20 @@ def load_plain_weights(model, filepath):
     >>> pruned = tfprune.prune_low_magnitude(plain)
     >>> tfprune.load_plain_weights(pruned, plain)
     """
-    plain = filepath
-    if not isinstance(filepath, keras.Model):
+    if not isinstance(model, keras.layers.Layer):
+        raise TypeError(not_keras(model, "model"))
+    if isinstance(filepath, keras.Model):
+        plain = filepath
+    elif isinstance(filepath, (str, os.PathLike)):
         plain = strip_pruning(model)
         plain.load_weights(filepath)
-    owners = mask_owners(model)
-    masks = {id(weight.mask) for owner in owners for weight in owner.pruned_weights}
+    else:
+        raise TypeError(not_keras(filepath, "filepath"))
+    masks = _mask_ids(model)
     targets = [variable for variable in model.weights if id(variable) not in masks]
     graph.copy_variables(list(plain.weights), targets, model.name)
-    for owner in owners:
+    graph.refresh_constants(model)
+    for owner in mask_owners(model):
         for weight in owner.pruned_weights:
             weight.project()
 
@@ -237,6 +259,31 @@ class _Plan:
             overrides=overrides,
         )
 
+    def wrapped_alone(self, layer):
+        """Returns the wrapper of a copy of a layer that is in no model, built if the layer is."""
+        self.check_patterns(layer, ())
+        self._check_countable(layer)
+        wrapper = self.wrapped(layer, graph.clone_layer(layer))
+        if layer.built:
+            wrapper.build()
+        return wrapper
+
+    def _check_countable(self, layer):
+        """Raises if rules vary inside a layer that has not made all the layers inside it yet."""
+        growing = [
+            inner
+            for inner in graph.flatten(layer)
+            if registry.unknown_until_built(inner) and not isinstance(inner, registry.PrunableLayer)
+        ]
+        if growing and self._methods(layer, ())[1]:
+            raise ValueError(
+                check.message(
+                    "a built layer where rules vary the method inside it",
+                    f"'{layer.name}', in which '{growing[0].name}' has no weights yet",
+                    "Call the layer on data once, or wrap the built model that it is part of.",
+                )
+            )
+
     def _methods(self, layer, around):
         """The method of a layer itself, and those of layers inside it that differ."""
         own = (*around, (_path(around, layer), layer))
@@ -250,15 +297,17 @@ class _Plan:
         return default or self.method, overrides
 
     def check_patterns(self, layer, around):
-        """Raises unless the patterns fit the weights of a built layer."""
+        """Raises unless the patterns fit the schedules, and the weights where they exist."""
         default, overrides = self._methods(layer, around)
         path = _path(around, layer)
         for below, owner, entry, method in find_prunable(layer, default, overrides):
-            if method is not None and owner.built:
+            if method is None:
+                continue
+            if owner.built:
                 shape = tuple(entry.get(owner).shape)
                 axes = entry.axes_of(owner).resolve(len(shape))
                 method.pattern.check(shape, axes, f"{path}/{below}")
-                method.pattern.check_target(method.schedule.target_sparsity, f"{path}/{below}")
+            method.pattern.check_target(method.schedule.target_sparsity, f"{path}/{below}")
 
     def check_used(self, layers):
         """Raises if a rule matches none of these layers and none inside them."""

@@ -77,7 +77,7 @@ class MaskOwner:
     def build_from_config(self, config):
         if config and config.get("inner"):
             if not self.inner.built:
-                self.inner.build_from_config(config["inner"])
+                graph.build_from_config(self.inner, config["inner"])
             if self.inner.built and not self.built:
                 self.build()
 

@@ -11,7 +11,7 @@ from tfprune import _keras_graph as graph
 from tfprune import _validation as check
 from tfprune.mask_update import compete, expected_zeros, update_masks
 from tfprune.projection import Projection
-from tfprune.wrapper import mask_owners
+from tfprune.wrapper import mask_owners, not_keras
 
 _AHEAD = 1024
 
@@ -30,7 +30,9 @@ class UpdatePruningStep(keras.callbacks.Callback):
         model: The wrapped model, for a loop of your own only.
 
     Raises:
-        ValueError: If the model has no wrapped layer, or a weight turns NaN or infinite.
+        ValueError: If the model has no wrapped layer, a weight turns NaN or infinite, or a second
+            UpdatePruningStep stands among the callbacks.
+        TypeError: If `model` is no Keras 3 model.
 
     Example:
 
@@ -56,6 +58,8 @@ class UpdatePruningStep(keras.callbacks.Callback):
         self._clock = _Clock(model)
         self._in_epoch = (0, 1, 0)
         if model is not None:
+            if not isinstance(model, keras.layers.Layer):
+                raise TypeError(not_keras(model, "model"))
             self.set_model(model)
             self._ask_now()
 
@@ -88,6 +92,8 @@ class UpdatePruningStep(keras.callbacks.Callback):
             owner.mask_set.step = owner.mask_set.current_step()
             owner.mask_set.clock = self._clock
             owner._trained_by_callback = True
+            for weight in owner.mask_set.weights:
+                weight.forget_count()
         self._restore_seeds(model)
         if optimizer is not None and not optimizer.built:
             optimizer.build(model.trainable_variables)
@@ -99,6 +105,14 @@ class UpdatePruningStep(keras.callbacks.Callback):
         self._refresh_sparsity()
 
     def on_train_begin(self, logs=None):
+        if any(owner.mask_set.clock is not self._clock for owner in self._owners):
+            raise ValueError(
+                check.message(
+                    "one UpdatePruningStep among the callbacks",
+                    "several, which would count each step several times",
+                    "Leave one of them out.",
+                )
+            )
         self._clock.stop()
         self._asked = {}
 
@@ -130,6 +144,7 @@ class UpdatePruningStep(keras.callbacks.Callback):
         self._settle()
         self._clock.stop()
         for weight in self._weights():
+            weight.forget_count()
             weight.project()
         self._refresh_sparsity()
         self._warn_if_short()
@@ -179,6 +194,7 @@ class UpdatePruningStep(keras.callbacks.Callback):
             if sync is not None:
                 sync()
             self._update(due)
+            self._asked = {}
         elif graph.backend() == "torch":
             # torch.optim knows no constraints.
             for weight in self._weights():
@@ -212,7 +228,7 @@ class UpdatePruningStep(keras.callbacks.Callback):
         optimizer = getattr(self._trained, "optimizer", None)
         before, accumulation = (0, 1) if optimizer is None else graph.batches_done(optimizer)
         self._in_epoch = (before, accumulation, first)
-        self._clock.start(before, accumulation)
+        self._clock.start(optimizer, before, accumulation)
 
     def _settle(self):
         """Takes the exact count from the optimizer, once an epoch."""
@@ -236,12 +252,22 @@ class UpdatePruningStep(keras.callbacks.Callback):
 
     def _ask(self, elapsed):
         due = self._due(elapsed)
+        if not due:
+            return
+        self._sync()
+        # Batches may be ahead of the optimizer: it skips a step whose gradients overflow, and
+        # never takes one where nothing can be trained.
+        exact = min(elapsed, self._clock.elapsed())
+        if exact < elapsed:
+            due = self._due(exact)
         if due:
-            self._sync()
             self._update(due)
+        for owner in self._owners:
+            for weight in owner.mask_set.weights:
+                self._asked[id(weight)] = owner.mask_set.step + exact
 
     def _due(self, elapsed):
-        """`(sparsity, weight)` for all weights with an update due since the last time."""
+        """`(sparsity, weight)` for all weights with an update due since they were last asked."""
         due = []
         for owner in self._owners:
             step = owner.mask_set.step + elapsed
@@ -250,9 +276,10 @@ class UpdatePruningStep(keras.callbacks.Callback):
                 if since >= step:
                     continue
                 sparsity = self._schedules.latest_due(weight.method.schedule, since + 1, step)
-                self._asked[id(weight)] = step
                 if sparsity is not None:
                     due.append((sparsity, weight))
+                else:
+                    self._asked[id(weight)] = step
         return due
 
     def _update(self, due):
@@ -299,7 +326,7 @@ class UpdatePruningStep(keras.callbacks.Callback):
                     "Something else wrote the masks or the schedule: look for callbacks that "
                     "restore earlier weights.",
                 )
-            elif step < end or (end < 0 and held < target):
+            elif step < end or (end < 0 and held < np.float32(target)):
                 self._warn(
                     f"training to reach the schedule's sparsity of {target:g}"
                     + (f" at step {end}" if end >= 0 else ""),
@@ -333,12 +360,15 @@ class _Clock:
 
     def __init__(self, model):
         self._model = model
+        # The one that was counted when the clock was started: compiling again brings another.
+        self._optimizer: Any = None
         self.running = False
         self.was_reset = False
         self._batches = 0
         self._accumulation = 1
 
-    def start(self, batches, accumulation):
+    def start(self, optimizer, batches, accumulation):
+        self._optimizer = optimizer
         self.running, self.was_reset = True, False
         self._batches, self._accumulation = batches, accumulation
 
@@ -352,10 +382,9 @@ class _Clock:
 
     def elapsed(self):
         """Optimizer steps since `start`; reads one number from the device."""
-        optimizer = getattr(self._model, "optimizer", None)
-        if not self.running or optimizer is None:
+        if not self.running or self._optimizer is None:
             return 0
-        batches, accumulation = graph.batches_done(optimizer)
+        batches, accumulation = graph.batches_done(self._optimizer)
         return batches // accumulation - self._batches // accumulation
 
     def seeds(self):

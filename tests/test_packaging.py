@@ -1,0 +1,119 @@
+"""What is installed: declared dependencies against the imports, documents against the files."""
+
+import ast
+import configparser
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+import tfprune
+
+ROOT = Path(__file__).parents[1]
+# Where the name to import differs from the name to install.
+PACKAGES = {
+    "sklearn": "scikit-learn",
+    "tensorflow_model_optimization": "tensorflow-model-optimization",
+}
+# What every TensorFlow or Keras brings along.
+BROUGHT = {"h5py", "ml_dtypes"}
+# The user's choice of backend.
+CHOSEN = {"jax", "torch"}
+
+
+@pytest.fixture(scope="module")
+def setup():
+    parser = configparser.ConfigParser()
+    parser.read(ROOT / "setup.cfg")
+    return parser
+
+
+def requirements(text):
+    return {re.split(r"[<>=!~\[ ]", line)[0] for line in text.split("\n") if line.strip()}
+
+
+def imports(folder, at_import_only=False):
+    """Packages that the files of a folder import from outside, with the files that do."""
+    own = {"tfprune", *(path.stem for path in (ROOT / folder).rglob("*.py"))}
+    found = {}
+    for path in (ROOT / folder).rglob("*.py"):
+        tree = ast.parse(path.read_text())
+        for node in tree.body if at_import_only else ast.walk(tree):
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                names = [node.module]
+            else:
+                continue
+            for top in {name.split(".")[0] for name in names} - own - sys.stdlib_module_names:
+                found.setdefault(PACKAGES.get(top, top), set()).add(path.name)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("folder", "extras", "at_import_only"),
+    [
+        ("tfprune", [], True),
+        ("tfprune", ["plots"], False),
+        ("tutorials", ["demo"], False),
+        ("tests", ["test"], False),
+        ("benchmarks", ["test"], False),
+    ],
+)
+def test_what_is_imported_is_declared(setup, folder, extras, at_import_only):
+    declared = requirements(setup["options"]["install_requires"])
+    for extra in extras:
+        declared |= requirements(setup["options.extras_require"][extra])
+    found = imports(folder, at_import_only)
+    assert found
+    undeclared = {name: files for name, files in found.items() if name not in declared}
+    assert set(undeclared) <= (BROUGHT | CHOSEN if folder in ("tests", "benchmarks") else set())
+
+
+def test_nothing_is_declared_in_vain(setup):
+    declared = requirements(setup["options"]["install_requires"])
+    assert declared <= set(imports("tfprune"))
+
+
+def test_extras(setup):
+    extras = {
+        name: requirements(setup["options.extras_require"][name])
+        for name in setup["options.extras_require"]
+    }
+    assert set(extras) == {"demo", "plots", "test", "tfmot"}
+    assert extras["demo"] | extras["plots"] | extras["tfmot"] <= extras["test"]
+
+
+def test_types_and_version_are_packaged(setup):
+    assert (Path(tfprune.__file__).parent / "py.typed").exists()
+    assert "py.typed" in setup["options.package_data"]["tfprune"].split()
+    assert setup["metadata"]["version"] == "attr: tfprune.__version__"
+    assert re.fullmatch(r"\d+\.\d+\.\d+", tfprune.__version__)
+    assert setup["metadata"]["license"] == "Apache-2.0"
+    assert "Version 2.0, January 2004" in (ROOT / "LICENSE").read_text()
+
+
+def test_ci_runs_the_commands_of_the_readme():
+    readme = (ROOT / "README.md").read_text()
+    commands = re.findall(r"^```bash\n(.*)\n```$", readme, flags=re.MULTILINE)
+    assert len(commands) == 2
+    script = (ROOT / ".ci" / "run").read_text()
+    assert all(command in script for command in commands)
+
+
+def test_files_that_the_documents_name_exist():
+    for document in (ROOT / "README.md", ROOT / "docs" / "architecture.md"):
+        named = set(
+            re.findall(r"`((?:tests|docs|tutorials|benchmarks)/[\w./]+)`", document.read_text())
+        )
+        assert named
+        assert {name for name in named if not (ROOT / name).exists()} == set()
+
+
+def test_the_house_of_the_document_is_the_house_that_stands():
+    rows = re.findall(r"^\| \d \| `([\w./]+)`", (ROOT / "docs/architecture.md").read_text(), re.M)
+    package = ROOT / "tfprune"
+    standing = {path.name for path in package.glob("*.py")}
+    standing |= {f"{path.parent.name}/" for path in package.glob("*/__init__.py")}
+    assert set(rows) == standing
