@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import tfprune
-from tfprune import masks
+from tfprune import masks, selection
 from tfprune.patterns import KernelAxes
 
 DTYPES = ["float16", ml_dtypes.bfloat16, "float32", "float64"]
@@ -226,7 +226,7 @@ def test_huge_array_with_an_earlier_mask():
 @pytest.mark.parametrize("zeros", [1, 50_000, 99_999, 100_000])
 def test_a_missed_bracket_costs_time_only(monkeypatch, bracket, zeros):
     scores = np.abs(np.round(np.random.default_rng(1).normal(size=100_000), 3))
-    monkeypatch.setattr(masks, "_bracket", lambda scores, k: bracket)
+    monkeypatch.setattr(selection, "_bracket", lambda scores, k: bracket)
     (mask,), _ = masks.keep_masks([scores], zeros)
     np.testing.assert_array_equal(mask, by_sorting(scores, scores.size - zeros))
 
