@@ -5,13 +5,21 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
-from tfprune import _frozen, masks
+from tfprune import _frozen, distributions, masks
 from tfprune import _validation as check
 from tfprune._frozen import Frozen
 
 
 class Scope(Frozen):
     """Base class of all scopes: frozen, and equal where their fields are equal."""
+
+    def check(self, requests, sparsity):
+        """Raises ValueError, naming a layer, if weights can never have this sparsity.
+
+        Args:
+            requests: List of `tfprune.masks.MaskRequest`.
+            sparsity: Fraction of pruned units, in [0, 1).
+        """
 
     def zeros(self, requests, sparsity):
         """Returns how many units each group of competing weights is to have pruned.
@@ -38,28 +46,52 @@ class Scope(Frozen):
 @keras.saving.register_keras_serializable(package="tfprune")
 @dataclass(frozen=True)
 class Local(Scope):
-    """Each weight on its own: all get the same sparsity.
+    """Each weight on its own: its units compete with each other alone.
+
+    Args:
+        distribution: How the overall sparsity is shared out over the weights: a
+            `tfprune.distributions.Distribution` or the name of one. By default each weight gets
+            the schedule's sparsity, rounded by itself, as in tfmot.
+
+    Raises:
+        ValueError, TypeError: For an unknown distribution.
 
     Example:
 
-    >>> tfprune.scopes.get("local")
-    Local()
+    >>> tfprune.Local("erdos_renyi_kernel")
+    Local(distribution=ErdosRenyiKernel(power=1.0))
     """
 
-    def zeros(self, requests, sparsity):
-        return sum(self._zeros_of(request, sparsity) for request in requests)
+    distribution: distributions.Distribution | None = None
 
-    def _zeros_of(self, request, sparsity):
-        return min(request.units - masks.kept_count(request.units, sparsity), request.most_zeros)
+    def __post_init__(self):
+        if self.distribution is not None:
+            object.__setattr__(self, "distribution", distributions.get(self.distribution))
+
+    def check(self, requests, sparsity):
+        if self.distribution is not None:
+            self.distribution.check(requests, sparsity)
+
+    def zeros(self, requests, sparsity):
+        return sum(self._zeros_of_each(requests, sparsity))
+
+    def _zeros_of_each(self, requests, sparsity):
+        if self.distribution is not None:
+            return self.distribution.zeros(requests, sparsity)
+        return [
+            min(request.units - masks.kept_count(request.units, sparsity), request.most_zeros)
+            for request in requests
+        ]
 
     def masks(self, requests, sparsity):
-        def mask_of(request):
-            zeros = self._zeros_of(request, sparsity)
+        def mask_of(pair):
+            request, zeros = pair
             (kept,), threshold = masks.masks_with_zeros([request], zeros)
             return kept, threshold
 
+        pairs = list(zip(requests, self._zeros_of_each(requests, sparsity), strict=True))
         with masks.Workers(sum(request.weight.size for request in requests)) as workers:
-            return workers.map(mask_of, requests)
+            return workers.map(mask_of, pairs)
 
 
 @keras.saving.register_keras_serializable(package="tfprune")
@@ -135,10 +167,19 @@ def get(scope):
     """Returns a scope.
 
     Args:
-        scope: A `Scope`, "local", "global", its serialized form, or `None` for `Local`.
+        scope: A `Scope`, "local", "global", its serialized form, or `None` for `Local`. A
+            `tfprune.distributions.Distribution`, or the name of one, stands for `Local` with it.
 
     Raises:
         ValueError: For an unknown name.
         TypeError: For anything else.
     """
+    if isinstance(scope, str):
+        if scope in distributions.built_in():
+            return Local(distributions.get(scope))
+        check.choice("scope", scope, (*_BY_NAME, *distributions.built_in()))
+    if isinstance(scope, dict):
+        scope = keras.saving.deserialize_keras_object(scope)
+    if isinstance(scope, distributions.Distribution):
+        return Local(scope)
     return _frozen.get(scope, "scope", Scope, _BY_NAME, Local)

@@ -1,0 +1,516 @@
+"""Distributions: how an overall sparsity is shared out over layers."""
+
+import fnmatch
+from bisect import bisect_right
+from dataclasses import dataclass
+from fractions import Fraction
+from math import prod
+
+import keras
+import numpy as np
+
+from tfprune import _frozen, masks
+from tfprune import _validation as check
+from tfprune._frozen import Frozen
+
+
+class Distribution(Frozen):
+    """Base class of all distributions: frozen, and equal where their fields are equal.
+
+    One of your own says by `densities` how dense the layers are to be, each beside the others.
+    The counts are this class's affair: they add up to the overall budget exactly, no layer gets
+    more than it has or loses its last unit, and what one layer cannot take, the others take.
+
+    Example:
+
+    >>> @dataclasses.dataclass(frozen=True)
+    ... class LaterIsSparser(tfprune.Distribution):
+    ...     def densities(self, requests):
+    ...         return [1 / (1 + position) for position in range(len(requests))]
+    >>> tfprune.Local(LaterIsSparser())
+    Local(distribution=LaterIsSparser())
+    """
+
+    def densities(self, requests):
+        """Returns one positive number a request: its density, beside those of the others.
+
+        Args:
+            requests: List of `tfprune.masks.MaskRequest`.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has to implement `densities`.")
+
+    def limits(self, requests):
+        """Returns for each request how many of its units may be pruned at most.
+
+        Args:
+            requests: List of `tfprune.masks.MaskRequest`.
+        """
+        return [request.most_zeros for request in requests]
+
+    def share(self, requests, low, high, total):
+        """Returns how many units of each request are to be pruned, `total` in all.
+
+        Args:
+            requests: List of `tfprune.masks.MaskRequest`.
+            low: List of the fewest that each may have.
+            high: List of the most that each may have.
+            total: Their sum: from `sum(low)` to `sum(high)`.
+        """
+        units = [request.units for request in requests]
+        kept = apportion(
+            [Fraction(d) * n for d, n in zip(self.densities(requests), units, strict=True)],
+            [n - most for n, most in zip(units, high, strict=True)],
+            [n - fewest for n, fewest in zip(units, low, strict=True)],
+            sum(units) - total,
+        )
+        return [n - k for n, k in zip(units, kept, strict=True)]
+
+    def check(self, requests, sparsity):
+        """Raises ValueError, naming a layer, unless the layers can have this sparsity.
+
+        Args:
+            requests: List of `tfprune.masks.MaskRequest`.
+            sparsity: Fraction of pruned units, in [0, 1).
+        """
+        self._bounds(requests, sparsity)
+
+    def zeros(self, requests, sparsity):
+        """Returns how many units of each request are to be pruned.
+
+        The sum is the exact count for all units together, see `tfprune.masks.kept_count`; the
+        parts are rounded by largest remainder. While the sum rises, no part falls, and while it
+        falls, none rises: so masks never flicker.
+
+        Args:
+            requests: List of `tfprune.masks.MaskRequest`.
+            sparsity: Fraction of pruned units, in [0, 1).
+
+        Raises:
+            ValueError: If the layers cannot have that many zeros; it names them.
+        """
+        low, high, total = self._bounds(requests, sparsity)
+        now = [request.zeros_now for request in requests]
+        if total == sum(now):
+            return now
+        if sum(high) < total:
+            # It falls from masks that were shared out by another rule.
+            return apportion(now, low, now, total)
+        return self.share(requests, low, high, total)
+
+    def _bounds(self, requests, sparsity):
+        """Fewest and most zeros of each request, and the sum that they are to have."""
+        units = sum(request.units for request in requests)
+        total = units - masks.kept_count(units, sparsity)
+        limits = self.limits(requests)
+        now = [request.zeros_now for request in requests]
+        if total < sum(now):
+            return [0] * len(now), [min(pair) for pair in zip(now, limits, strict=True)], total
+        high = [max(pair) for pair in zip(now, limits, strict=True)]
+        if total > sum(high):
+            raise ValueError(self._too_much(requests, high, sparsity))
+        return now, high, total
+
+    def _too_much(self, requests, high, sparsity):
+        most = sum(high) / sum(request.units for request in requests)
+        kept = [request.units - number for request, number in zip(requests, high, strict=True)]
+        worst = sorted(range(len(kept)), key=lambda i: -kept[i])[:3]
+        named = ", ".join(
+            f"{requests[i].name} keeps {kept[i]} of {requests[i].units}" for i in worst
+        )
+        return check.message(
+            f"a sparsity of at most {most:.4g}, all that {self} can give here",
+            f"sparsity={float(sparsity):g}, where of the units of each layer at least those "
+            f"have to stay: {named}",
+            "Lower the sparsity, or choose another distribution.",
+        )
+
+
+def apportion(weights, low, high, total):
+    """Shares a whole number out in proportion to weights, within bounds, exactly.
+
+    Each part is `clip(c * weight, low, high)` with one `c` for all, which says both what a capped
+    part is and that the others are solved again without it. Then it is rounded by largest
+    remainder; of equal remainders, the first is rounded up.
+
+    Args:
+        weights: List of numbers, none negative.
+        low: List of whole numbers: the least that each part may be.
+        high: List of whole numbers: the most that each part may be.
+        total: What the parts add up to, a whole number from `sum(low)` to `sum(high)`.
+
+    Returns:
+        List of `int`.
+
+    Example:
+
+    >>> tfprune.distributions.apportion([1, 1, 2], [0, 0, 0], [10, 1, 10], 8)
+    [2, 1, 5]
+    """
+    weights = [Fraction(weight) for weight in weights]
+
+    def parts(c):
+        return [
+            min(max(c * weight, fewest), most)
+            for weight, fewest, most in zip(weights, low, high, strict=True)
+        ]
+
+    ends = sorted(
+        {
+            Fraction(bound) / weight
+            for bounds in (low, high)
+            for weight, bound in zip(weights, bounds, strict=True)
+            if weight
+        }
+    )
+    # The sum grows with c, along a straight line between two neighbouring ends.
+    position = bisect_right(ends, total, key=lambda c: sum(parts(c)))
+    if position == len(ends):
+        exact = parts(ends[-1]) if ends else list(low)
+    else:
+        before = parts(ends[position - 1]) if position else list(low)
+        after = parts(ends[position])
+        missing = total - sum(before)
+        step = Fraction(missing, 1) / (sum(after) - sum(before)) if missing else 0
+        exact = [a + step * (b - a) for a, b in zip(before, after, strict=True)]
+    whole = [int(part // 1) for part in exact]
+    by_remainder = sorted(range(len(whole)), key=lambda i: whole[i] - exact[i])
+    for i in by_remainder[: total - sum(whole)]:
+        whole[i] += 1
+    return whole
+
+
+@keras.saving.register_keras_serializable(package="tfprune")
+@dataclass(frozen=True)
+class Uniform(Distribution):
+    """The same sparsity for all layers.
+
+    `Local()` without a distribution rounds each layer by itself; here the layers are rounded so
+    that the overall count is exact.
+
+    Example:
+
+    >>> tfprune.scopes.get("uniform")
+    Local(distribution=Uniform())
+    """
+
+    def densities(self, requests):
+        return [1] * len(requests)
+
+
+@keras.saving.register_keras_serializable(package="tfprune")
+@dataclass(frozen=True)
+class FirstLayerDense(Distribution):
+    """The first layer is not pruned; all others get the same sparsity, higher by what it lacks.
+
+    Example:
+
+    >>> model = keras.Sequential([keras.Input((8,)), *(keras.layers.Dense(8) for _ in range(3))])
+    >>> pruned = tfprune.prune_low_magnitude(
+    ...     model, tfprune.ConstantSparsity(0.5, 0), scope=tfprune.FirstLayerDense())
+    >>> _ = tfprune.UpdatePruningStep(pruned)
+    >>> [row.zeros for row in tfprune.sparsity_report(pruned).rows]
+    [0, 48, 48]
+
+    Reference:
+
+    - [Evci et al., 2020: Rigging the Lottery](https://arxiv.org/abs/1911.11134)
+    """
+
+    def densities(self, requests):
+        return [1] * len(requests)
+
+    def limits(self, requests):
+        return [0, *(request.most_zeros for request in requests[1:])]
+
+
+@dataclass(frozen=True)
+class _Random(Distribution):
+    """Layers as dense as random graphs are."""
+
+    power: float = 1.0
+
+    def __post_init__(self):
+        power = self.power
+        number = isinstance(power, (int, float, np.floating)) and not isinstance(power, bool)
+        if not number or not 0 <= power < np.inf:
+            raise (ValueError if number else TypeError)(
+                check.message(
+                    "`power` to be a number of at least 0",
+                    f"power={power!r}",
+                    "1 is the usual value; 0 makes the distribution uniform.",
+                )
+            )
+        object.__setattr__(self, "power", float(power))
+
+    def _sizes(self, request):
+        raise NotImplementedError
+
+    def densities(self, requests):
+        found = []
+        for request in requests:
+            sizes = self._sizes(request)
+            found.append(Fraction(sum(sizes), prod(sizes)) ** Fraction(self.power))
+        return found
+
+
+def _by_role(request):
+    """Inputs, outputs and the sizes of the window; a depthwise kernel has one input."""
+    shape = request.weight.shape
+    spatial, inputs, outputs = request.axes.as_matrices(len(shape))
+    channels = [prod(shape[axis] for axis in axes) for axes in (inputs, outputs)]
+    return channels, [shape[axis] for axis in spatial]
+
+
+_POWER = """
+    Args:
+        power: The density is taken to this power; at least 0.
+
+    Raises:
+        ValueError, TypeError: For a power that is none.
+"""
+
+
+def _random(cls):
+    """Registers a random distribution and completes its docstring."""
+    cls.__doc__ = cls.__doc__.replace("\n    {power}\n", _POWER)
+    return keras.saving.register_keras_serializable(package="tfprune")(dataclass(frozen=True)(cls))
+
+
+@_random
+class ErdosRenyi(_Random):
+    """Erdos-Renyi: density in proportion to `(n_in + n_out) / (n_in * n_out)`.
+
+    Large layers get sparser than small ones: the number of connections of a layer grows with its
+    number of neurons. A layer whose density would exceed 1 stays dense, and the others are solved
+    again.
+
+    {power}
+
+    Example:
+
+    >>> model = keras.Sequential([keras.Input((100,)), *map(keras.layers.Dense, (50, 10))])
+    >>> pruned = tfprune.prune_low_magnitude(
+    ...     model, tfprune.ConstantSparsity(0.8, 0), scope="erdos_renyi")
+    >>> _ = tfprune.UpdatePruningStep(pruned)
+    >>> [row.sparsity for row in tfprune.sparsity_report(pruned).rows]
+    [0.8428, 0.372]
+
+    Reference:
+
+    - [Mocanu et al., 2018: Scalable training of artificial neural networks with adaptive sparse
+      connectivity](https://www.nature.com/articles/s41467-018-04316-3)
+    """
+
+    def _sizes(self, request):
+        return _by_role(request)[0]
+
+
+@_random
+class ErdosRenyiKernel(_Random):
+    """Erdos-Renyi-Kernel: the window of a convolution counts too.
+
+    Density in proportion to `(n_in + n_out + height + width) / (n_in * n_out * height * width)`.
+    A layer whose density would exceed 1 stays dense, and the others are solved again. In layers
+    without a window it is `ErdosRenyi`.
+
+    {power}
+
+    Example:
+
+    >>> tfprune.scopes.get("erdos_renyi_kernel")
+    Local(distribution=ErdosRenyiKernel(power=1.0))
+
+    Reference:
+
+    - [Evci et al., 2020: Rigging the Lottery](https://arxiv.org/abs/1911.11134)
+    """
+
+    def _sizes(self, request):
+        channels, window = _by_role(request)
+        return [*channels, *window]
+
+
+@keras.saving.register_keras_serializable(package="tfprune")
+@dataclass(frozen=True)
+class LAMP(Distribution):
+    """Layer-adaptive magnitudes: what one threshold on the LAMP score leaves of each layer.
+
+    The score of a weight is its square, divided by the sum of the squares of all weights of its
+    layer that are no smaller, itself included. So the largest one of each layer scores 1. Where
+    several weights go as one unit, their pooled square stands for them. Within a layer, the
+    criterion chooses. Where the sparsity falls, the layers give back in proportion to their zeros.
+
+    Example:
+
+    >>> tfprune.scopes.get("lamp")
+    Local(distribution=LAMP())
+
+    Reference:
+
+    - [Lee et al., 2021: Layer-adaptive sparsity for the Magnitude-based
+      Pruning](https://arxiv.org/abs/2010.07611)
+    """
+
+    def share(self, requests, low, high, total):
+        now = [request.zeros_now for request in requests]
+        if total < sum(now):
+            # Pruned weights are zero and so have no score.
+            return apportion(now, low, high, total)
+        counts = list(low)
+        more = [i for i in range(len(requests)) if high[i] > low[i]]
+        scores = [
+            masks.Scores(_lamp(requests[i])[: high[i] - low[i]], name=requests[i].name)
+            for i in more
+        ]
+        kept, _ = masks.keep_masks(scores, total - sum(low))
+        for i, mask in zip(more, kept, strict=True):
+            counts[i] += mask.size - int(np.count_nonzero(mask))
+        return counts
+
+
+def _lamp(request):
+    """LAMP scores of a request's unpruned units, in ascending order."""
+    weight = request.weight.astype("float64")
+    if not np.isfinite(weight).all():
+        masks.raise_not_finite(request.name)
+    squares = request.pattern.pool(weight * weight, request.axes).reshape(-1)
+    squares = np.sort(squares[~request.pruned])
+    no_smaller = np.cumsum(squares[::-1])[::-1]
+    return np.divide(squares, no_smaller, out=np.zeros_like(squares), where=no_smaller > 0)
+
+
+@keras.saving.register_keras_serializable(package="tfprune")
+@dataclass(frozen=True)
+class PerLayer(Distribution):
+    """A sparsity of your own for each layer.
+
+    The schedule says the overall sparsity. Where it is another than these make together, they are
+    scaled in proportion; a layer that would lose its last unit keeps it, and the others are
+    solved again.
+
+    Args:
+        sparsities: `{pattern: sparsity}`: name or path patterns of layers as in file names
+            ("conv_*", "encoder/*"), and fractions in [0, 1). Where several match a layer, the
+            last one counts. Layers at 0 are not pruned. By default all layers get the same.
+
+    Raises:
+        ValueError, TypeError: For sparsities out of range; when masks are made, for a layer that
+            no pattern matches and a pattern that matches no layer.
+
+    Example:
+
+    >>> model = keras.Sequential([
+    ...     keras.Input((10,)), keras.layers.Dense(10, name="a"), keras.layers.Dense(10, name="b")])
+    >>> pruned = tfprune.prune_low_magnitude(
+    ...     model, tfprune.ConstantSparsity(0.6, 0), scope=tfprune.PerLayer({"a": 0.2, "b": 0.4}))
+    >>> _ = tfprune.UpdatePruningStep(pruned)
+    >>> [row.zeros for row in tfprune.sparsity_report(pruned).rows]
+    [40, 80]
+    """
+
+    sparsities: tuple = (("*", 0.5),)
+
+    def __init__(self, sparsities=(("*", 0.5),)):
+        mend = 'Use for instance PerLayer({"conv_*": 0.5, "dense": 0.9}).'
+        try:
+            pairs = dict(sparsities)
+        except (TypeError, ValueError):
+            pairs = None
+        if pairs is None or not all(isinstance(key, str) for key in pairs):
+            raise TypeError(
+                check.message(
+                    "`sparsities` to be a dictionary from name patterns to fractions",
+                    f"{sparsities=}",
+                    mend,
+                )
+            )
+        if not pairs:
+            raise ValueError(check.message("at least one sparsity", f"{sparsities=}", mend))
+        pairs = {key: check.sparsity(f"sparsities[{key!r}]", s) for key, s in pairs.items()}
+        object.__setattr__(self, "sparsities", tuple(pairs.items()))
+
+    def get_config(self):
+        return {"sparsities": dict(self.sparsities)}
+
+    def limits(self, requests):
+        return [
+            request.most_zeros if sparsity else 0
+            for request, sparsity in zip(requests, self._found(requests), strict=True)
+        ]
+
+    def share(self, requests, low, high, total):
+        asked = [s * r.units for s, r in zip(self._found(requests), requests, strict=True)]
+        return apportion(asked, low, high, total)
+
+    def _found(self, requests):
+        """The sparsity asked for each request."""
+        unused = {key for key, _ in self.sparsities}
+        found = []
+        for request in requests:
+            names = _names(request.name)
+            matching = [
+                (key, sparsity)
+                for key, sparsity in self.sparsities
+                if any(fnmatch.fnmatchcase(name, key) for name in names)
+            ]
+            if not matching:
+                raise ValueError(
+                    check.message(
+                        "PerLayer to give each layer a sparsity",
+                        f"none for {request.name}",
+                        'Add it, or a "*" in front for all others; 0 leaves a layer dense.',
+                    )
+                )
+            unused -= {key for key, _ in matching}
+            found.append(Fraction(str(matching[-1][1])))
+        if unused:
+            named = ", ".join(request.name for request in requests[:20])
+            raise ValueError(
+                check.message(
+                    "each name in PerLayer to match a layer that is pruned on this schedule",
+                    f"{sorted(unused)[0]!r}, which matches none",
+                    f"These are: {named}.",
+                )
+            )
+        return found
+
+
+def _names(path):
+    """All names by which a pattern may mean a weight: its path, and parts of it."""
+    parts = path.split("/")
+    layers = parts[:-1]
+    inside = {
+        "/".join(layers[start:end])
+        for start in range(len(layers))
+        for end in range(start + 1, len(layers) + 1)
+    }
+    return inside | {"/".join(parts[start:]) for start in range(max(1, len(layers)))}
+
+
+_BY_NAME = {
+    "uniform": Uniform,
+    "first_layer_dense": FirstLayerDense,
+    "erdos_renyi": ErdosRenyi,
+    "erdos_renyi_kernel": ErdosRenyiKernel,
+    "lamp": LAMP,
+    "per_layer": PerLayer,
+}
+
+
+def built_in():
+    """Returns the distributions that come with tfprune, by name."""
+    return dict(_BY_NAME)
+
+
+def get(distribution):
+    """Returns a distribution.
+
+    Args:
+        distribution: A `Distribution`, the name of one, its serialized form, or `None` for
+            `Uniform`.
+
+    Raises:
+        ValueError: For an unknown name.
+        TypeError: For anything else.
+    """
+    return _frozen.get(distribution, "distribution", Distribution, _BY_NAME, Uniform)
