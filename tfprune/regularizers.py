@@ -1,0 +1,128 @@
+"""Regularizers: soft penalties that push whole units of a weight towards zero while training."""
+
+import math
+import numbers
+
+import keras
+import numpy as np
+from keras import ops
+
+from tfprune import _validation as check
+from tfprune import patterns
+
+
+@keras.saving.register_keras_serializable(package="tfprune")
+class GroupLasso(keras.regularizers.Regularizer):
+    """Group lasso: `strength * sum over units of sqrt(size of the unit) * ||unit||_2`.
+
+    Where L1 makes single weights small, this makes whole filters, channels or blocks small, so
+    that pruning them afterwards costs little. At a unit that is all zero its gradient is zero, so
+    pruned units do not disturb it.
+
+    Args:
+        strength: Factor of the penalty, a number of at least 0; often 1e-5 to 1e-3.
+        pattern: What a unit is: `Filter`, `Channel`, `Kernel`, `Row`, `Column`, `Slice` or `Block`,
+            or the name of one. Its `pooling` makes no difference here.
+        axes: `tfprune.patterns.KernelAxes` of the weight; by default the last axis counts outputs
+            and the one before it inputs, as in Dense and Conv kernels.
+
+    Raises:
+        ValueError: If the strength is negative or not finite, the pattern has no units that are
+            small together, or, when it is called, the pattern does not fit the weight.
+        TypeError: If an argument is of the wrong kind.
+
+    Example:
+
+    >>> penalty = tfprune.GroupLasso(0.5, "filter")
+    >>> round(float(penalty(np.array([[3.0, 0.0], [4.0, 0.0]], dtype="float32"))), 4)
+    3.5355
+    >>> layer = keras.layers.Conv2D(32, 3, kernel_regularizer=tfprune.GroupLasso(1e-4))
+
+    Reference:
+
+    - [Yuan & Lin, 2006: Model selection and estimation in regression with grouped
+      variables](https://doi.org/10.1111/j.1467-9868.2005.00532.x)
+    - [Wen et al., 2016: Learning Structured Sparsity in Deep Neural
+      Networks](https://arxiv.org/abs/1608.03665)
+    """
+
+    def __init__(self, strength, pattern="filter", axes=None):
+        self.strength = _strength(strength)
+        self.pattern = patterns.get(pattern)
+        if not isinstance(self.pattern, (patterns._SlicePattern, patterns.Block)):
+            raise ValueError(
+                check.message(
+                    "a slice pattern or Block for GroupLasso",
+                    f"pattern={self.pattern}",
+                    "For single weights use keras.regularizers.L1.",
+                )
+            )
+        self.axes = _kernel_axes(axes)
+
+    def __call__(self, x):
+        x = ops.convert_to_tensor(x)
+        shape = tuple(x.shape)
+        self.pattern.check(shape, self.axes)
+        squares = ops.square(x)
+        if isinstance(self.pattern, patterns.Block):
+            totals, sizes = self._of_blocks(squares, shape)
+        else:
+            totals, sizes = self._of_slices(squares, shape)
+        # The root of zero has no gradient, so it is taken of something else there.
+        some = totals > 0
+        norms = ops.where(some, ops.sqrt(ops.where(some, totals, 1)), 0)
+        return self.strength * ops.sum(norms * ops.convert_to_tensor(np.sqrt(sizes), norms.dtype))
+
+    def _of_slices(self, squares, shape):
+        """Sum of each unit, and the number of weights that all of them have."""
+        pooled = self.pattern._pooled_axes(len(shape), self.axes)
+        totals = ops.sum(squares, axis=pooled) if pooled else squares
+        return totals, math.prod(shape[axis] for axis in pooled)
+
+    def _of_blocks(self, squares, shape):
+        """Sum of each block, and the number of weights of each."""
+        order = self.axes.as_matrices(len(shape))
+        matrices = [math.prod(shape[axis] for axis in part) for part in order]
+        squares = ops.reshape(ops.transpose(squares, sum(order, ())), matrices)
+        positions, inputs, outputs = matrices
+        height, width = self.pattern.block_size
+        rows, columns = -(-inputs // height), -(-outputs // width)
+        margin = ((0, 0), (0, rows * height - inputs), (0, columns * width - outputs))
+        tiles = ops.reshape(ops.pad(squares, margin), (positions, rows, height, columns, width))
+        return ops.sum(tiles, axis=(2, 4)), self.pattern._weights_in_block(shape, self.axes)
+
+    def get_config(self):
+        return {
+            "strength": self.strength,
+            "pattern": keras.saving.serialize_keras_object(self.pattern),
+            "axes": {"inputs": list(self.axes.inputs), "outputs": list(self.axes.outputs)},
+        }
+
+
+def _strength(value):
+    number = isinstance(value, (numbers.Real, np.floating)) and not isinstance(value, bool)
+    if not number or not 0 <= float(value) < math.inf:
+        raise (ValueError if number else TypeError)(
+            check.message(
+                "`strength` to be a number of at least 0",
+                f"strength={value!r}",
+                "Start with 1e-4 and look at what it does to the loss.",
+            )
+        )
+    return float(value)
+
+
+def _kernel_axes(axes):
+    if axes is None:
+        return patterns.KernelAxes()
+    if isinstance(axes, dict) and set(axes) == {"inputs", "outputs"}:
+        return patterns.KernelAxes(tuple(axes["inputs"]), tuple(axes["outputs"]))
+    if isinstance(axes, patterns.KernelAxes):
+        return axes
+    raise TypeError(
+        check.message(
+            "`axes` to be tfprune.patterns.KernelAxes",
+            f"axes={axes!r}",
+            "For a transposed convolution, for instance: KernelAxes(inputs=(-1,), outputs=(-2,)).",
+        )
+    )
