@@ -1,0 +1,31 @@
+"""Pruners: named combinations, and algorithms with a loop of their own, one a file."""
+
+from tfprune.pruners.agp import agp
+from tfprune.pruners.lottery_ticket import LotteryTicket
+from tfprune.pruners.one_shot import one_shot
+from tfprune.pruners.recipes import (
+    activation_apoz_rank,
+    activation_mean_rank,
+    fpgm,
+    l1_filter,
+    l2_filter,
+    level,
+    slim,
+    taylor_fo_weight,
+)
+from tfprune.pruners.tickets import Tickets
+
+__all__ = [
+    "LotteryTicket",
+    "Tickets",
+    "activation_apoz_rank",
+    "activation_mean_rank",
+    "agp",
+    "fpgm",
+    "l1_filter",
+    "l2_filter",
+    "level",
+    "one_shot",
+    "slim",
+    "taylor_fo_weight",
+]

@@ -1,0 +1,187 @@
+"""Named one-shot pruners: NNI's, as combinations of criterion, pattern and scope.
+
+Those that prune filters take convolutions alone, as in NNI; `rules` come after that and can take
+in others: `Rule(keras.layers.Dense)`.
+"""
+
+from dataclasses import dataclass
+
+import keras
+
+from tfprune import _keras_graph as graph
+from tfprune import _validation as check
+from tfprune.evidence import Evidence
+from tfprune.methods import Rule
+from tfprune.patterns import Filter
+from tfprune.pruners.one_shot import one_shot
+
+_CONVOLUTIONS = [keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A criterion with the pattern, the scope and the layers that it is meant for.
+
+    Args:
+        criterion: Name of the criterion.
+        pattern: A pattern, or `None` for single weights.
+        scope: "local" or "global".
+        layers: "all", "convolutions", or "normalized" for those before a BatchNormalization.
+    """
+
+    criterion: str
+    pattern: object = None
+    scope: str = "local"
+    layers: str = "convolutions"
+
+    def parts(self, model, rules=None, data=None):
+        """Returns the arguments of `prune_low_magnitude` that make this recipe."""
+        own: list = []
+        if self.layers == "convolutions":
+            own = [Rule(keras.layers.Layer, prune=False), Rule(_CONVOLUTIONS)]
+        elif self.layers == "normalized":
+            own = [Rule(keras.layers.Layer, prune=False), Rule(_normalized(model, data))]
+        rules = [rules] if isinstance(rules, Rule) else list(rules or [])
+        return {
+            "criterion": self.criterion,
+            "pattern": self.pattern,
+            "scope": self.scope,
+            "rules": own + rules,
+        }
+
+
+def _normalized(model, data):
+    """Paths of the layers whose output a BatchNormalization with a scale takes."""
+    norms = Evidence(model, data).batch_norms()
+    paths = [
+        chain[-1][0]
+        for chain in graph.walk(model)
+        if id(chain[-1][1]) in norms and norms[id(chain[-1][1])].gamma is not None
+    ]
+    if not paths:
+        raise ValueError(
+            check.message(
+                "a layer with a BatchNormalization right after it, whose scale Slim goes by",
+                f"model '{model.name}' without any",
+                "Use l1_filter or fpgm, or train the model with BatchNormalization.",
+            )
+        )
+    return paths
+
+
+# Sums over a filter keep the order that the criterion's own formula gives.
+RECIPES = {
+    "level": Recipe("magnitude", layers="all"),
+    "slim": Recipe("batch_norm_scale", Filter(), "global", "normalized"),
+    "fpgm": Recipe("fpgm", Filter()),
+    "l1_filter": Recipe("l1_filter", Filter()),
+    "l2_filter": Recipe("l2_filter", Filter()),
+    "activation_apoz_rank": Recipe("apoz", Filter()),
+    "activation_mean_rank": Recipe("mean_activation", Filter()),
+    "taylor_fo_weight": Recipe("taylor", Filter(pooling="SUM"), "global"),
+}
+
+
+def get(recipe):
+    """Returns a recipe.
+
+    Args:
+        recipe: A `Recipe`, or the name of one.
+
+    Raises:
+        ValueError: For anything else.
+    """
+    if isinstance(recipe, Recipe):
+        return recipe
+    return RECIPES[check.choice("recipe", recipe, tuple(RECIPES))]
+
+
+def _run(name, model, sparsity, rules, arguments):
+    parts = RECIPES[name].parts(model, rules, arguments.get("data"))
+    return one_shot(model, sparsity, **{**parts, **arguments})
+
+
+_DOC = """
+
+    Args:
+        model: A built model. It is copied and not changed.
+        sparsity: Fraction of pruned {units}, in [0, 1).
+        rules: List of `Rule`s for layers that are treated otherwise.
+        **arguments: As in `tfprune.pruners.one_shot`.{data}
+
+    Returns:
+        The pruned model, wrapped and uncompiled.
+
+    Raises:
+        ValueError, TypeError: As `tfprune.pruners.one_shot`.
+
+    Example:
+
+    >>> model = keras.Sequential([
+    ...     keras.Input((8, 8, 3)), keras.layers.Conv2D(8, 3), keras.layers.BatchNormalization(),
+    ...     keras.layers.Flatten(), keras.layers.Dense(2)])
+    >>> x, y = np.random.normal(size=(4, 8, 8, 3)), np.ones((4, 2))
+    >>> model.compile("sgd", "mse")
+    >>> pruned = tfprune.pruners.{name}(model, 0.5{given})
+    """
+
+
+def _documented(units="filters", data=False):
+    def complete(function):
+        function.__doc__ += _DOC.format(
+            name=function.__name__,
+            units=units,
+            data=" `data` is needed." if data else "",
+            given=", data=(x, y), verbose=0" if data else "",
+        )
+        return function
+
+    return complete
+
+
+@_documented("weights")
+def level(model, sparsity, *, rules=None, **arguments):
+    """Prunes the smallest weights of each layer: NNI's Level."""
+    return _run("level", model, sparsity, rules, arguments)
+
+
+@_documented()
+def slim(model, sparsity, *, rules=None, **arguments):
+    """Prunes filters with the smallest BatchNormalization scales of all layers: NNI's Slim."""
+    return _run("slim", model, sparsity, rules, arguments)
+
+
+@_documented()
+def fpgm(model, sparsity, *, rules=None, **arguments):
+    """Prunes filters nearest to the geometric median of their layer: NNI's FPGM."""
+    return _run("fpgm", model, sparsity, rules, arguments)
+
+
+@_documented()
+def l1_filter(model, sparsity, *, rules=None, **arguments):
+    """Prunes filters with the smallest L1 norms of each convolution: NNI's L1Filter."""
+    return _run("l1_filter", model, sparsity, rules, arguments)
+
+
+@_documented()
+def l2_filter(model, sparsity, *, rules=None, **arguments):
+    """Prunes filters with the smallest L2 norms of each convolution: NNI's L2Filter."""
+    return _run("l2_filter", model, sparsity, rules, arguments)
+
+
+@_documented(data=True)
+def activation_apoz_rank(model, sparsity, *, rules=None, **arguments):
+    """Prunes filters whose relu(output) is zero most often: NNI's ActivationAPoZRank."""
+    return _run("activation_apoz_rank", model, sparsity, rules, arguments)
+
+
+@_documented(data=True)
+def activation_mean_rank(model, sparsity, *, rules=None, **arguments):
+    """Prunes filters whose relu(output) is smallest on average: NNI's ActivationMeanRank."""
+    return _run("activation_mean_rank", model, sparsity, rules, arguments)
+
+
+@_documented(data=True)
+def taylor_fo_weight(model, sparsity, *, rules=None, **arguments):
+    """Prunes the filters of all layers that the loss needs least: NNI's TaylorFOWeight."""
+    return _run("taylor_fo_weight", model, sparsity, rules, arguments)
