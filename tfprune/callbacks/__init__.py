@@ -1,7 +1,16 @@
 """Callbacks, one a file."""
 
+from tfprune.callbacks.dynamic_sparse_training import SET, SNFS, DynamicSparseTraining, RigL
 from tfprune.callbacks.pruning_checkpoint import PruningCheckpoint
 from tfprune.callbacks.pruning_summaries import PruningSummaries
 from tfprune.callbacks.update_pruning_step import UpdatePruningStep
 
-__all__ = ["PruningCheckpoint", "PruningSummaries", "UpdatePruningStep"]
+__all__ = [
+    "SET",
+    "SNFS",
+    "DynamicSparseTraining",
+    "PruningCheckpoint",
+    "PruningSummaries",
+    "RigL",
+    "UpdatePruningStep",
+]

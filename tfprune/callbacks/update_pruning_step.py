@@ -5,15 +5,16 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras import ops
 
 from tfprune import _keras_graph as graph
 from tfprune import _validation as check
-from tfprune.mask_update import compete, expected_zeros, update_masks
+from tfprune.evidence import Evidence
+from tfprune.mask_update import compete, update_masks
 from tfprune.projection import Projection
-from tfprune.wrapper import mask_owners, not_keras
-
-_AHEAD = 1024
+from tfprune.refusals import not_keras
+from tfprune.shortfall import RESTORED, shortfalls
+from tfprune.step_count import Clock, Lookahead
+from tfprune.wrapper import mask_owners
 
 
 class UpdatePruningStep(keras.callbacks.Callback):
@@ -24,14 +25,25 @@ class UpdatePruningStep(keras.callbacks.Callback):
     the progress bar, in `logs["sparsity"]` and in the history. Where training ends short of the
     schedule, the callback warns.
 
+    Masks are weights of the model: what brings back the weights of an earlier epoch, as
+    `EarlyStopping(restore_best_weights=True)` does, brings back its sparsity too. The callback
+    warns of it, wherever it stands; `PruningCheckpoint` keeps the best model at target sparsity.
+
     In a training loop of your own, give it the model and call `step()` after each optimizer step.
 
     Args:
         model: The wrapped model, for a loop of your own only.
+        data: For criteria on gradients or activations: a `tf.data.Dataset`, a
+            `keras.utils.PyDataset`, a PyTorch `DataLoader`, or arrays as a tuple `(x, y)`. Each
+            mask update runs the model on some batches of it.
+        batches: Number of batches for each mask update.
+        batch_size: Size of the batches that arrays are cut into.
+        loss: For criteria on gradients where the model is not compiled: a Keras loss.
 
     Raises:
-        ValueError: If the model has no wrapped layer, a weight turns NaN or infinite, or a second
-            UpdatePruningStep stands among the callbacks.
+        ValueError: If the model has no wrapped layer, a weight turns NaN or infinite, a second
+            UpdatePruningStep stands among the callbacks, or a criterion needs data and none is
+            given.
         TypeError: If `model` is no Keras 3 model.
 
     Example:
@@ -46,17 +58,27 @@ class UpdatePruningStep(keras.callbacks.Callback):
     [0.75]
     """
 
-    def __init__(self, model=None):
+    def __init__(self, model=None, data=None, batches=1, batch_size=32, loss=None):
         super().__init__()
+        self._evidence: Any = None
+        self._evidence_from = {
+            "data": data,
+            "batches": batches,
+            "batch_size": batch_size,
+            "loss": loss,
+        }
+        Evidence(model, **self._evidence_from)
         # Not `self.model`: on JAX, Keras writes the state into the variables on each access.
         self._trained: Any = None
         self._owners: list = []
-        self._schedules = _Lookahead()
+        self._schedules = Lookahead()
         self._asked: dict = {}
         self._sparsity = 0.0
         self._projection: Projection | None = None
-        self._clock = _Clock(model)
+        self._clock = Clock(model)
         self._in_epoch = (0, 1, 0)
+        self._batches = 0
+        self._in_own_loop = model is not None
         if model is not None:
             if not isinstance(model, keras.layers.Layer):
                 raise TypeError(not_keras(model, "model"))
@@ -86,12 +108,18 @@ class UpdatePruningStep(keras.callbacks.Callback):
                     "Give the model a keras.Input, or call it on data once.",
                 )
             )
+        self._evidence = Evidence(model, **self._evidence_from)
+        self._evidence.check([weight for owner in self._owners for weight in _still_due(owner)])
         optimizer = getattr(model, "optimizer", None)
-        self._clock = _Clock(model)
+        self._clock = Clock(model)
         for owner in self._owners:
+            other = owner.mask_set.clock
             owner.mask_set.step = owner.mask_set.current_step()
+            if other is not None:
+                # A fit inside of a fit: the outer one has to count anew when it goes on.
+                other.reset()
             owner.mask_set.clock = self._clock
-            owner._trained_by_callback = True
+            owner.attended = True
             for weight in owner.mask_set.weights:
                 weight.forget_count()
         self._restore_seeds(model)
@@ -121,15 +149,14 @@ class UpdatePruningStep(keras.callbacks.Callback):
         self._begin_counting()
         self._ask_now()
 
+    def on_train_batch_begin(self, batch, logs=None):
+        self._go_on(batch)
+
     def on_train_batch_end(self, batch, logs=None):
-        if self._clock.was_reset:
-            # A file was loaded in the middle of training: go on from what it says.
-            self._sync()
-            self._restore_seeds(self._trained)
-            self._begin_counting(self._last_batch(batch) + 1)
+        self._go_on(self._last_batch(batch) + 1)
         before, accumulation, first = self._in_epoch
-        batches = self._last_batch(batch) + 1 - first
-        elapsed = (before + batches) // accumulation - before // accumulation
+        self._batches = self._last_batch(batch) + 1 - first
+        elapsed = (before + self._batches) // accumulation - before // accumulation
         self._ask(elapsed)
         if logs is not None:
             logs["sparsity"] = self._sparsity
@@ -148,6 +175,29 @@ class UpdatePruningStep(keras.callbacks.Callback):
             weight.project()
         self._refresh_sparsity()
         self._warn_if_short()
+        for owner in self._owners:
+            owner.attended, owner.warned = self._in_own_loop, False
+        if isinstance(self._trained, keras.Model):
+            graph.before_training(self._trained, warn_if_unattended)
+        clock, zeros = self._clock, [weight.zeros for weight in self._weights()]
+        graph.after_training(self._trained, lambda: self._check_restored(clock, zeros))
+
+    def _check_restored(self, clock, zeros):
+        """Looks once more, after the other callbacks: they may bring back earlier masks."""
+        if any(owner.mask_set.clock is not clock for owner in self._owners):
+            return
+        weights = self._weights()
+        for weight in weights:
+            weight.forget_count()
+            weight.project()
+        before = self._sparsity
+        self._refresh_sparsity()
+        if [weight.zeros for weight in weights] != zeros:
+            self._warn(
+                f"the sparsity that training ended with, {before:.4f}",
+                f"{self._sparsity:.4f}, from a callback that restored an earlier epoch",
+                RESTORED,
+            )
 
     def _last_batch(self, batch):
         # With several steps in one execution, Keras may count beyond the epoch's last batch.
@@ -189,6 +239,9 @@ class UpdatePruningStep(keras.callbacks.Callback):
             )
         for owner in self._owners:
             owner.mask_set.step += 1
+        return self._step_once(sync)
+
+    def _step_once(self, sync):
         due = self._due(0)
         if due:
             if sync is not None:
@@ -228,16 +281,34 @@ class UpdatePruningStep(keras.callbacks.Callback):
         optimizer = getattr(self._trained, "optimizer", None)
         before, accumulation = (0, 1) if optimizer is None else graph.batches_done(optimizer)
         self._in_epoch = (before, accumulation, first)
+        self._batches = 0
+        for owner in self._owners:
+            if owner.mask_set.clock is not self._clock:
+                owner.mask_set.step = owner.mask_set.current_step()
+                owner.mask_set.clock = self._clock
+            owner.attended = True
         self._clock.start(optimizer, before, accumulation)
+
+    def _go_on(self, first):
+        """Counts anew after a file was loaded, or a fit was run, in the middle of training."""
+        if self._clock.was_reset:
+            self._sync()
+            self._restore_seeds(self._trained)
+            self._begin_counting(first)
 
     def _settle(self):
         """Takes the exact count from the optimizer, once an epoch."""
         if self._clock.running:
             self._sync()
-            elapsed = self._clock.elapsed()
+            elapsed = self._clock.elapsed(self._batches if self._ran_dry() else None)
             for owner in self._owners:
                 owner.mask_set.step += elapsed
             self._clock.stop()
+
+    def _ran_dry(self):
+        """Whether the epoch went on until its data ended, for all that Keras knew beforehand."""
+        steps = (self.params or {}).get("steps")
+        return graph.backend() == "tensorflow" and (steps is None or self._batches < steps)
 
     def _sync(self):
         if graph.backend() == "jax" and hasattr(self._trained, "jax_state_sync"):
@@ -283,7 +354,7 @@ class UpdatePruningStep(keras.callbacks.Callback):
         return due
 
     def _update(self, due):
-        update_masks(compete(due))
+        update_masks(compete(due), self._evidence)
         self._refresh_sparsity()
 
     def _refresh_sparsity(self):
@@ -311,117 +382,35 @@ class UpdatePruningStep(keras.callbacks.Callback):
                     generator.state.assign(np.array(state).astype(dtype))
 
     def _warn_if_short(self):
-        for schedule, pairs in self._by_schedule().items():
-            step = pairs[0][0]
-            weights = [weight for _, weight in pairs]
-            schedule = weights[0].method.schedule
-            held = self._schedules.held(schedule, step)
-            pruned, expected, units = expected_zeros(compete([(held, w) for w in weights]))
-            end = getattr(schedule, "end_step", -1)
-            target = schedule.target_sparsity
-            if pruned != expected:
-                self._warn(
-                    f"a sparsity of {expected / units:.4f}, the schedule's own at step {step}",
-                    f"{pruned / units:.4f}",
-                    "Something else wrote the masks or the schedule: look for callbacks that "
-                    "restore earlier weights.",
-                )
-            elif step < end or (end < 0 and held < np.float32(target)):
-                self._warn(
-                    f"training to reach the schedule's sparsity of {target:g}"
-                    + (f" at step {end}" if end >= 0 else ""),
-                    f"sparsity {pruned / units:.4f} at step {step}, where training ended",
-                    f"Train for {end - step} more optimizer steps, or lower end_step; "
-                    "from_epochs(..., steps_per_epoch=...) counts in epochs."
-                    if end >= 0
-                    else "Train for longer.",
-                )
-
-    def _by_schedule(self):
-        found: dict = {}
-        for owner in self._owners:
-            for weight in owner.mask_set.weights:
-                key = (id(weight.method.schedule), owner.mask_set.step)
-                for known in found:
-                    other = found[known][0][1]
-                    if known[1] == key[1] and other.method.same_competition(weight.method):
-                        key = known
-                        break
-                found.setdefault(key, []).append((owner.mask_set.step, weight))
-        return found
+        steps_taken = bool(self._trained.trainable_variables)
+        for said in shortfalls(self._owners, self._schedules, steps_taken):
+            self._warn(*said)
 
     @staticmethod
     def _warn(expected, received, mend):
         warnings.warn(check.message(expected, received, mend), stacklevel=4)
 
 
-class _Clock:
-    """Says how many optimizer steps have passed in the running epoch, and the random states."""
+def warn_if_unattended(model):
+    """Warns of a training without UpdatePruningStep, after one with it.
 
-    def __init__(self, model):
-        self._model = model
-        # The one that was counted when the clock was started: compiling again brings another.
-        self._optimizer: Any = None
-        self.running = False
-        self.was_reset = False
-        self._batches = 0
-        self._accumulation = 1
-
-    def start(self, optimizer, batches, accumulation):
-        self._optimizer = optimizer
-        self.running, self.was_reset = True, False
-        self._batches, self._accumulation = batches, accumulation
-
-    def stop(self):
-        self.running, self.was_reset = False, False
-
-    def reset(self):
-        """Called when the step was loaded from a file."""
-        self.was_reset = self.was_reset or self.running
-        self.running = False
-
-    def elapsed(self):
-        """Optimizer steps since `start`; reads one number from the device."""
-        if not self.running or self._optimizer is None:
-            return 0
-        batches, accumulation = graph.batches_done(self._optimizer)
-        return batches // accumulation - self._batches // accumulation
-
-    def seeds(self):
-        return [
-            ops.convert_to_numpy(generator.state).astype("int64").tolist()
-            for generator in graph.seed_generators(self._model)
-        ]
+    The train function is compiled then, so that no wrapper is called that could say so.
+    """
+    owners = [owner for owner in mask_owners(model) if not owner.attended]
+    if owners and graph.backend() == "jax":
+        # Compiling again may have moved the variables to other positions.
+        Projection(model).install(model)
+    if owners:
+        owners[0].warn_unattended()
+    for owner in owners:
+        owner.warned = True
 
 
-class _Lookahead:
-    """Evaluates schedules for many steps ahead at once."""
-
-    def __init__(self):
-        self._known: dict = {}
-
-    def _window(self, schedule, step):
-        entry = self._known.get(id(schedule))
-        if entry is None or not entry[1] <= step < entry[1] + _AHEAD:
-            first = step // _AHEAD * _AHEAD
-            due, sparsity = schedule.evaluate(np.arange(first, first + _AHEAD))
-            # The schedule is kept too, so that its id stays its own.
-            entry = (schedule, first, np.flatnonzero(due) + first, sparsity)
-            self._known[id(schedule)] = entry
-        return entry
-
-    def latest_due(self, schedule, first, last):
-        """Sparsity at the latest due step in [first, last], or `None`."""
-        step = last
-        while step >= first:
-            _, start, due, sparsity = self._window(schedule, step)
-            position = np.searchsorted(due, step, side="right") - 1
-            if position >= 0 and due[position] >= first:
-                return float(sparsity[due[position] - start])
-            step = start - 1
-        return None
-
-    def held(self, schedule, step):
-        """Sparsity at the latest due step up to `step`: what the masks hold then; 0 if none."""
-        value = self.latest_due(schedule, 0, step)
-        return 0.0 if value is None else value
+def _still_due(owner):
+    """Weights that get another mask update, as far as their schedules say when they end."""
+    step = owner.mask_set.current_step()
+    return [
+        weight
+        for weight in owner.mask_set.weights
+        if not 0 <= getattr(weight.method.schedule, "end_step", -1) < step
+    ]
