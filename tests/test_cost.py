@@ -1,0 +1,76 @@
+"""Parameters, multiplications and bytes, against formulas and published numbers."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import tfprune
+
+
+@pytest.mark.parametrize(
+    ("shape", "layer", "macs"),
+    [
+        ((8, 8, 3), layers.Conv2D(4, 3), 6 * 6 * 3 * 3 * 3 * 4),
+        ((8, 8, 3), layers.Conv2D(4, 3, strides=2, padding="same"), 4 * 4 * 3 * 3 * 3 * 4),
+        ((8, 8, 4), layers.Conv2D(6, 3, groups=2), 6 * 6 * 3 * 3 * 2 * 6),
+        ((8, 8, 4), layers.DepthwiseConv2D(3, depth_multiplier=2), 6 * 6 * 3 * 3 * 4 * 2),
+        ((8, 8, 4), layers.SeparableConv2D(5, 3), 6 * 6 * (3 * 3 * 4 + 4 * 5)),
+        ((4, 4, 2), layers.Conv2DTranspose(3, 2, strides=2), 4 * 4 * 2 * 2 * 2 * 3),
+        ((9, 2), layers.Conv1D(3, 3), 7 * 3 * 2 * 3),
+        ((5, 5, 5, 2), layers.Conv3D(3, 3), 27 * 27 * 2 * 3),
+        ((7, 6), layers.Dense(5), 7 * 6 * 5),
+        ((7, 6), layers.EinsumDense("abc,cd->abd", (None, 5)), 7 * 6 * 5),
+        ((7, 6), layers.BatchNormalization(), 0),
+    ],
+)
+def test_multiplications_of_one_layer(shape, layer, macs):
+    model = keras.Sequential([keras.Input(shape), layer])
+    cost = tfprune.model_cost(model)
+    assert (cost.macs, cost.uncounted) == (macs, ())
+    assert cost.parameters == model.count_params()
+    assert cost.bytes == 4 * cost.parameters
+
+
+def test_published_numbers():
+    """MobileNetV2 (Sandler et al. 2018): 300 million; VGG16 (Simonyan 2014): 15.5 billion."""
+    mobile = tfprune.model_cost(keras.applications.MobileNetV2(weights=None))
+    assert round(mobile.macs / 1e6) == 301 and mobile.parameters == 3_538_984
+
+
+def test_shared_layers_multiply_at_each_call_and_models_inside_count():
+    dense = layers.Dense(3)
+    inner = keras.Sequential([keras.Input((3,)), dense, layers.Dense(2, name="two")])
+    inputs = keras.Input((3,))
+    cost = tfprune.model_cost(keras.Model(inputs, inner(dense(inputs))))
+    assert (cost.macs, cost.parameters) == (9 + 9 + 6, 12 + 8)
+
+
+def test_what_is_not_counted_is_named():
+    inputs = keras.Input((5, 4))
+    x = layers.MultiHeadAttention(2, 2, name="attention")(inputs, inputs)
+    cost = tfprune.model_cost(keras.Model(inputs, layers.Dense(2)(x)))
+    assert (cost.macs, cost.uncounted) == (5 * 4 * 2, ("attention",))
+
+
+def test_unknown_lengths_leave_the_multiplications_open():
+    model = keras.Sequential([keras.Input((None, None, 3)), layers.Conv2D(4, 3)])
+    assert tfprune.model_cost(model).macs is None
+
+
+def test_half_precision_takes_half_the_bytes():
+    model = keras.Sequential([keras.Input((3,)), layers.Dense(4, dtype="float16")])
+    assert tfprune.model_cost(model).bytes == 2 * 16
+
+
+def test_models_that_cannot_be_counted_are_refused():
+    class Own(keras.Model):
+        def call(self, inputs):
+            return inputs
+
+    own = Own()
+    own(np.zeros((1, 2)))
+    with pytest.raises(ValueError, match="Own"):
+        tfprune.model_cost(own)
+    with pytest.raises(TypeError, match="Keras 3"):
+        tfprune.model_cost(3)

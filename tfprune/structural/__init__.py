@@ -1,0 +1,24 @@
+"""Shrinking: channels that are silent leave the model."""
+
+from tfprune.structural.channels import Call, Flow, Ledger
+from tfprune.structural.graph import ChannelGroup, Member, dependency_groups
+from tfprune.structural.recalibrate import recalibrate
+from tfprune.structural.remove import remove_channels
+from tfprune.structural.rules import register_channel_rule
+from tfprune.structural.shrink import GroupPlan, ShrinkPlan, plan_shrink, shrink
+
+__all__ = [
+    "Call",
+    "ChannelGroup",
+    "Flow",
+    "GroupPlan",
+    "Ledger",
+    "Member",
+    "ShrinkPlan",
+    "dependency_groups",
+    "plan_shrink",
+    "recalibrate",
+    "register_channel_rule",
+    "remove_channels",
+    "shrink",
+]

@@ -1,0 +1,184 @@
+"""A new, smaller model from edited layer configs and sliced weights."""
+
+import keras
+import numpy as np
+
+from tfprune import _keras_graph as graph
+from tfprune import _validation as check
+from tfprune.structural.graph import check_followable, follow, plain
+
+
+def rebuild(model, ledger, gone, extra=None):
+    """Makes a plain model anew without some of its channels.
+
+    Args:
+        model: The model that the ledger was made of.
+        ledger: Its `Ledger`.
+        gone: bool array, one entry for each label: whether it goes.
+        extra: `{id(layer): what is added to its bias}`, in the old number of channels.
+
+    Returns:
+        A new, uncompiled model.
+    """
+    extra = extra or {}
+    edits: dict = {}
+    for layer, key, labels, value in ledger.edits.values():
+        stay = np.count_nonzero(~gone[labels])
+        if stay < len(labels):
+            edits.setdefault(id(layer), {})[key] = value(stay)
+    cuts: dict = {}
+    for cut in ledger.cuts.values():
+        cuts.setdefault(id(cut.variable), []).append(cut)
+
+    def config_of(layer):
+        new = dict(edits.get(id(layer), {}))
+        if id(layer) in extra and layer.bias is None:
+            new["use_bias"] = True
+        starts = _starting_values(layer) if any(id(v) in cuts for v in _weights(layer)) else {}
+        return {**layer.get_config(), **starts, **new} if new or starts else None
+
+    def move(old, new):
+        arrays = [graph.host_array(variable) for variable in old.weights]
+        if id(old) in extra:
+            missing = extra[id(old)]
+            if old.bias is None:
+                arrays.append(missing)
+            else:
+                place = next(i for i, v in enumerate(old.weights) if v is old.bias)
+                arrays[place] = arrays[place] + missing
+        variables = [*old.weights, None]
+        if len(arrays) != len(new.weights):
+            raise ValueError(
+                check.message(
+                    f"the same weights in '{old.name}' and its copy",
+                    f"{len(arrays)} and {len(new.weights)}",
+                    "See that get_config() of the layer holds all that decides on its weights.",
+                )
+            )
+        for array, variable, target in zip(arrays, variables, new.weights, strict=False):
+            for cut in cuts.get(id(variable), []):
+                array = np.compress(~gone[cut.labels], array, axis=cut.axis)
+            if variable is None:
+                array = array[~gone[ledger.sources[id(old)][1]]]
+            target.assign(array)
+
+    def shape_of(inner, number):
+        shape = list(inner.inputs[number].shape)
+        flow = ledger.inputs.get((id(inner), number))
+        if flow is not None:
+            shape[flow.axis] = int(np.count_nonzero(~gone[flow.labels]))
+        return tuple(shape)
+
+    return graph.rebuild_graph(model, config_of, shape_of, move)
+
+
+def _weights(layer):
+    return getattr(layer, "weights", [])
+
+
+def _starting_values(layer):
+    """Entries of a config for initializers that are arrays: these have the old shape."""
+    entries = [item for item in layer.get_config().items() if item[0].endswith("_initializer")]
+    return {name: "zeros" for name, entry in entries if _is_an_array(entry)}
+
+
+def _is_an_array(entry):
+    made = keras.initializers.deserialize(entry) if isinstance(entry, dict) else None
+    return isinstance(made, keras.initializers.Constant) and np.size(made.value) > 1
+
+
+def remove_channels(model, channels):
+    """Removes channels, and all that hangs on them in other layers.
+
+    The new model computes what the old one would compute if every layer that reads these
+    channels had zeros for their weights. Channels that are coupled with them, by an addition for
+    instance, go too: see `dependency_groups`.
+
+    Args:
+        model: A built Sequential or Functional model, plain or wrapped. It is not changed.
+        channels: `{layer: indices}`: for each layer, by name or path, which of the channels that
+            it makes are to go, counted from 0. A layer inside a model inside has the path
+            "model/layer".
+
+    Returns:
+        A new, plain, uncompiled model. The state of an optimizer is not carried over.
+
+    Raises:
+        TypeError: If `model` is no Keras 3 model, or `channels` no dictionary of integers.
+        ValueError: If there is no such layer or channel, a channel has to stay, or a layer would
+            lose its last one.
+
+    Example:
+
+    >>> model = keras.Sequential(
+    ...     [keras.Input((8,)), keras.layers.Dense(4, name="hidden"), keras.layers.Dense(2)]
+    ... )
+    >>> [tuple(w.shape) for w in tfprune.remove_channels(model, {"hidden": [0, 3]}).weights]
+    [(8, 2), (2,), (2, 2), (2,)]
+    """
+    check_followable(model)
+    if not isinstance(channels, dict):
+        raise TypeError(
+            check.message(
+                "`channels` to be a dictionary from layer names to indices",
+                f"channels={channels!r}",
+                'Use for instance {"conv2d": [0, 5]}.',
+            )
+        )
+    model = plain(model)
+    ledger = follow(model)
+    roots, fixed = ledger.roots(), ledger.fixed()
+    makers = {ledger.path(layer): labels for layer, labels in ledger.sources.values()}
+    gone = np.zeros(len(roots), bool)
+    for name, indices in channels.items():
+        labels = _labels_of(name, makers)[_indices(name, indices, len(_labels_of(name, makers)))]
+        for index, root in zip(np.atleast_1d(indices), roots[labels], strict=True):
+            if root in fixed:
+                raise ValueError(
+                    check.message(
+                        "channels that may go",
+                        f"channel {index} of '{name}', which has to stay: {fixed[root]}",
+                        "Leave it out; tfprune.dependency_groups(model) says what may go.",
+                    )
+                )
+        gone[roots[labels]] = True
+    gone = gone[roots]
+    for path, labels in makers.items():
+        if gone[labels].all():
+            raise ValueError(
+                check.message(
+                    "channels that leave every layer at least one",
+                    f"all {len(labels)} channels of '{path}'",
+                    "Keep one; channels of other layers that are coupled count too.",
+                )
+            )
+    return rebuild(model, ledger, gone)
+
+
+def _labels_of(name, makers):
+    if name in makers:
+        return makers[name]
+    ends = [path for path in makers if path.rsplit("/", 1)[-1] == name]
+    if len(ends) == 1:
+        return makers[ends[0]]
+    raise ValueError(
+        check.message(
+            "layers that make channels: " + ", ".join(f"'{path}'" for path in makers),
+            f"'{name}'" + (", which could be " + " or ".join(ends) if ends else ""),
+            "Name one of these; other layers lose what the layers before them lose.",
+        )
+    )
+
+
+def _indices(name, indices, number):
+    array = np.atleast_1d(np.asarray(indices))
+    mend = f"'{name}' has channels 0 to {number - 1}."
+    if array.size == 0:
+        return np.zeros(0, int)
+    if array.ndim != 1 or not np.issubdtype(array.dtype, np.integer):
+        expected = f"a list of whole numbers for '{name}'"
+        raise TypeError(check.message(expected, f"{indices!r}", mend))
+    if array.min() < 0 or array.max() >= number or len(np.unique(array)) < len(array):
+        expected = f"indices of channels for '{name}', each once"
+        raise ValueError(check.message(expected, f"{indices!r}", mend))
+    return array
