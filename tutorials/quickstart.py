@@ -5,23 +5,26 @@ python tutorials/quickstart.py --data mnist       downloads MNIST; also fashion_
 python tutorials/quickstart.py --data FOLDER      an .npz file with x_train, y_train, x_test, y_test
 """
 
-import argparse
 import gzip
 import os
-import sys
-import tempfile
-import zipfile
-from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
 import tensorflow as tf
+from data_and_model import (
+    BATCH_SIZE,
+    argument_parser,
+    build_cnn,
+    check_epochs,
+    fail,
+    load_data,
+    output_folder,
+)
 
 import tfprune
 
-BATCH_SIZE = 64
 EPOCHS = {"digits": 30, "cifar10": 10}  # The others: 3.
 
 
@@ -29,16 +32,15 @@ def main():
     args = parse_arguments()
     x_train, y_train, x_test, y_test = load_data(args.data, args.name)
     epochs = args.epochs or EPOCHS.get(args.data, 3)
+    output = output_folder(args.output)
     try:
-        output = args.output or Path(tempfile.mkdtemp(prefix="tfprune-quickstart-"))
-        output.mkdir(parents=True, exist_ok=True)
         schedule = tfprune.PolynomialDecay.from_epochs(
             0.0,
             args.sparsity,
             steps_per_epoch=-(-len(x_train) // BATCH_SIZE),
             end_epoch=epochs * 2 / 3,
         )
-    except (OSError, ValueError) as error:
+    except ValueError as error:
         fail(error)
     keras.utils.set_random_seed(0)
 
@@ -74,76 +76,12 @@ def main():
 
 
 def parse_arguments():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.error = fail  # One line instead of the whole usage.
-    parser.add_argument("--data", default="digits", help="digits, a keras.datasets name, a folder")
-    parser.add_argument("--name", help="which .npz file of the folder, if there are several")
+    parser = argument_parser(__doc__)
     parser.add_argument("--epochs", type=int, help="of each of the two trainings")
     parser.add_argument("--sparsity", type=float, default=0.9, help="fraction of zeros")
-    parser.add_argument("--output", type=Path, help="folder for the models; a temporary one")
     args = parser.parse_args()
-    if args.epochs is not None and args.epochs < 1:
-        fail(f"--epochs has to be at least 1, not {args.epochs}")
+    check_epochs(args.epochs)
     return args
-
-
-def load_data(source, name):
-    """Returns x_train, y_train, x_test, y_test: images from 0 to 1 with channels, class numbers."""
-    if source == "digits":
-        from sklearn.datasets import load_digits
-        from sklearn.model_selection import train_test_split
-
-        images, labels = load_digits(return_X_y=True)
-        x_train, x_test, y_train, y_test = train_test_split(
-            images.reshape(-1, 8, 8), labels, test_size=0.2, stratify=labels, random_state=0
-        )
-    elif source in ("mnist", "fashion_mnist", "cifar10"):
-        try:
-            (x_train, y_train), (x_test, y_test) = getattr(keras.datasets, source).load_data()
-        except Exception as error:
-            fail(f"cannot download {source}: {error}")
-    else:
-        x_train, y_train, x_test, y_test = load_npz(Path(source), name)
-    scale = np.float32(x_train.max())
-    if x_train.ndim == 3:
-        x_train, x_test = x_train[..., None], x_test[..., None]
-    return x_train / scale, y_train.reshape(-1), x_test / scale, y_test.reshape(-1)
-
-
-def load_npz(folder, name):
-    if not folder.is_dir():
-        fail(f"--data {folder}: neither digits, mnist, fashion_mnist, cifar10 nor a folder")
-    found = {path.stem: path for path in sorted(folder.glob("*.npz"))}
-    name = next(iter(found)) if name is None and len(found) == 1 else name
-    if name not in found:
-        fail(f"--data {folder}: choose one with --name: {', '.join(found) or 'no .npz file there'}")
-    try:
-        with np.load(found[name]) as arrays:
-            data = [arrays[key] for key in ("x_train", "y_train", "x_test", "y_test")]
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        fail(f"{found[name]} cannot be used: {error}")
-    if data[0].ndim not in (3, 4) or len(data[0]) != len(data[1]) or not data[0].max() > 0:
-        fail(f"{found[name]} cannot be used: x_train has to be images, with one y_train each")
-    return data
-
-
-def build_cnn(shape, classes):
-    layers = keras.layers
-    strides = 2 if shape[0] > 16 else 1
-    return keras.Sequential(
-        [
-            keras.Input(shape),
-            layers.Conv2D(32, 3, strides=strides, padding="same", activation="relu"),
-            layers.Conv2D(64, 3, padding="same", activation="relu"),
-            layers.MaxPooling2D(),
-            layers.Flatten(),
-            layers.Dense(128, activation="relu"),
-            layers.Dropout(0.3),
-            layers.Dense(classes, activation="softmax"),
-        ]
-    )
 
 
 def check_saved_models(model, keras_file, saved_model, images):
@@ -157,10 +95,6 @@ def check_saved_models(model, keras_file, saved_model, images):
         fail("SavedModel: the loaded model predicts something else")
     difference = np.abs(from_saved_model - expected).max()
     print(f"   .keras: equal. SavedModel: equal within {difference:.1g}.")
-
-
-def fail(message):
-    sys.exit(f"quickstart.py: {message}")
 
 
 if __name__ == "__main__":
