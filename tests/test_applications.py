@@ -8,11 +8,10 @@ import pytest
 
 import tfprune
 
-# More than 25 million parameters.
-LARGE = """
-    ConvNeXtBase ConvNeXtLarge ConvNeXtSmall ConvNeXtTiny ConvNeXtXLarge EfficientNetB5
-    EfficientNetB6 EfficientNetB7 EfficientNetV2L EfficientNetV2M InceptionResNetV2 NASNetLarge
-    ResNet101 ResNet101V2 ResNet152 ResNet152V2 VGG16 VGG19
+# What a plain `pytest` wraps and strips; the others are as alike as members of a family are.
+QUICK = """
+    DenseNet121 EfficientNetB0 EfficientNetV2B0 InceptionV3 MobileNet MobileNetV2 MobileNetV3Small
+    NASNetMobile ResNet50 ResNet50V2 Xception
 """
 # The smallest model of each family; training these takes a while to compile.
 FAMILIES = {
@@ -26,10 +25,10 @@ FAMILIES = {
     "MobileNetV2": "",
     "MobileNetV3Small": "",
     "NASNetMobile": "slow",
-    "ResNet50": "",
-    "ResNet50V2": "",
+    "ResNet50": "slow",
+    "ResNet50V2": "slow",
     "VGG16": "slow",
-    "Xception": "",
+    "Xception": "slow",
 }
 SIZES = (32, 48, 64, 71, 75, 96, 128, 224, 331)
 NAMES = [
@@ -51,10 +50,10 @@ def _free():
     gc.collect()
 
 
-def application(name):
+def application(name, smallest=SIZES[0]):
     """The model, untrained, at the smallest input size that it takes, and that size."""
     make = getattr(keras.applications, name)
-    for size in SIZES:
+    for size in (size for size in SIZES if size >= smallest):
         try:
             shape = (size, size, 3)
             # No softmax: it would hide differences.
@@ -98,13 +97,12 @@ def test_every_model_belongs_to_a_family_that_is_trained():
     for stem, trained in zip(stems.split(), FAMILIES, strict=True):
         assert trained.startswith(stem)
     assert not [name for name in NAMES if not name.startswith(tuple(stems.split()))]
-    assert set(LARGE.split()) < set(NAMES)
+    assert set(QUICK.split()) < set(NAMES)
 
 
-@pytest.mark.parametrize("name", marked(NAMES, lambda name: name in LARGE.split()))
+@pytest.mark.parametrize("name", marked(NAMES, lambda name: name not in QUICK.split()))
 def test_wrap_and_strip(name):
     plain, size = application(name)
-    assert (plain.count_params() > 25e6) == (name in LARGE.split())
     x = images(size)
     estimate_statistics(plain, x)
     expected = keras.ops.convert_to_numpy(plain(x))

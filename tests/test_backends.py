@@ -3,10 +3,13 @@
 `KERAS_BACKEND=jax pytest tests/test_backends.py`, likewise torch.
 """
 
+import warnings
+
 import keras
 import numpy as np
 import pytest
 from keras import layers, ops
+from keras_support import muon
 
 import tfprune
 from tfprune.wrapper import mask_owners
@@ -143,7 +146,7 @@ OPTIMIZERS = {
     "accumulation": lambda: keras.optimizers.SGD(0.01, 0.9, gradient_accumulation_steps=2),
     "ema": lambda: keras.optimizers.Adam(use_ema=True, ema_momentum=0.5),
     "ema_overwrite": lambda: keras.optimizers.Adam(use_ema=True, ema_overwrite_frequency=2),
-    "muon": lambda: keras.optimizers.Muon(0.01),
+    "muon": lambda: muon(0.01),
 }
 
 
@@ -183,3 +186,106 @@ def test_strip_save_and_load(tmp_path):
     np.testing.assert_array_equal(expected, model.predict(data()[0], verbose=0))
     np.testing.assert_array_equal(expected, plain.predict(data()[0], verbose=0))
     assert_exactly_sparse(loaded)
+
+
+@pytest.mark.parametrize("steps", [(2**31, -1), (0, 2**31), (2**40, 2**41)], ids=str)
+def test_steps_beyond_32_bits_work_or_are_refused_in_words(steps):
+    if BACKEND == "jax":
+        with pytest.raises(ValueError, match=r"below 2\*\*31 on the JAX.*Received: begin_step="):
+            tfprune.ConstantSparsity(0.5, *steps)
+    else:
+        due, _ = tfprune.ConstantSparsity(0.5, *steps).evaluate([steps[0] - 1, steps[0]])
+        assert due.tolist() == [False, True]
+
+
+def test_the_last_step_of_32_bits_works():
+    last = 2**31 - 1
+    due, _ = tfprune.ConstantSparsity(0.5, last, last).evaluate([last - 1, last])
+    assert due.tolist() == [False, True]
+
+
+def quiet(function):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        function()
+
+
+def test_fit_without_the_callback_after_one_with_it_warns_and_stays_sparse():
+    model = model_of("adam")
+    fit = {"batch_size": 8, "verbose": 0}
+    quiet(lambda: model.fit(*data(), callbacks=[tfprune.UpdatePruningStep()], **fit))
+    quiet(lambda: model.fit(*data(), callbacks=[tfprune.UpdatePruningStep()], **fit))
+    with pytest.warns(UserWarning, match="to be trained with UpdatePruningStep") as caught:
+        model.fit(*data(), **fit)
+    assert len([w for w in caught if str(w.message).startswith("Expected")]) == 1
+    assert_exactly_sparse(model)
+    # Freezing a layer moves the variables to other positions.
+    model.layers[0].trainable = False
+    model.compile("adam", "mse")
+    before = ops.convert_to_numpy(weights_of(model)[1].variable)
+    quiet(lambda: model.fit(*data(), **fit))
+    assert_exactly_sparse(model)
+    assert (ops.convert_to_numpy(weights_of(model)[1].variable) != before).any()
+
+
+def test_projection_follows_a_layer_that_is_frozen_between_two_fits():
+    model = model_of("adam")
+    fit = {"batch_size": 8, "verbose": 0}
+    quiet(lambda: model.fit(*data(), callbacks=[tfprune.UpdatePruningStep()], **fit))
+    for frozen in (True, False):
+        model.layers[0].trainable = not frozen
+        model.compile("adam", "mse")
+        before = [ops.convert_to_numpy(weight.variable) for weight in weights_of(model)]
+        callbacks = [Watch(), tfprune.UpdatePruningStep()]
+        quiet(lambda callbacks=callbacks: model.fit(*data(), callbacks=callbacks, **fit))
+        after = [ops.convert_to_numpy(weight.variable) for weight in weights_of(model)]
+        moved = [(old != new).any() for old, new in zip(before, after, strict=True)]
+        assert moved == [not frozen, True]
+        assert [weight.zeros for weight in weights_of(model)] == expected_zeros(7)
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class WrapsItself(keras.Model):
+    """Its constructor wraps layers: in an attribute, a list and a tuple."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.first = tfprune.prune_low_magnitude(layers.Dense(16), ramp())
+        self.more = tfprune.prune_low_magnitude([layers.Dense(16), layers.Dense(16)], ramp())
+        self.plain = layers.Dense(16)
+        self.ends = (tfprune.prune_low_magnitude(layers.Dense(4), ramp()),)
+
+    def build(self, input_shape):
+        for layer in (self.first, self.plain, *self.more, *self.ends):
+            layer.build((None, 16))
+        self.built = True
+
+    def call(self, inputs):
+        x = self.plain(self.first(inputs))
+        for layer in self.more:
+            x = x + layer(x)
+        return self.ends[0](x)
+
+
+def test_wrappers_are_taken_out_of_the_attributes_of_a_model():
+    keras.utils.set_random_seed(2)
+    model = WrapsItself()
+    model.build((None, 16))
+    model.compile("adam", "mse")
+    model.fit(*data(), batch_size=8, verbose=0, callbacks=[tfprune.UpdatePruningStep()])
+    stripped = tfprune.strip_pruning(model)
+    assert not mask_owners(stripped) and len(mask_owners(model)) == 4
+    assert type(stripped.first) is type(stripped.more[1]) is type(stripped.ends[0]) is layers.Dense
+    expected = model.predict(data()[0], verbose=0)
+    np.testing.assert_array_equal(stripped.predict(data()[0], verbose=0), expected)
+
+
+def test_rules_inside_of_a_layer_hold_after_loading(tmp_path):
+    rules = [tfprune.Rule("*/backward*", prune=False)]
+    both = layers.Bidirectional(layers.GRU(4), name="both")
+    model = keras.Sequential([keras.Input((3, 4)), both, layers.Dense(2)])
+    model = tfprune.prune_low_magnitude(model, tfprune.ConstantSparsity(0.5, 0), rules=rules)
+    model.save(tmp_path / "rules.keras")
+    for item in (model, keras.models.load_model(tmp_path / "rules.keras")):
+        paths = [weight.path for weight in weights_of(item)]
+        assert len(paths) == 3 and not any("backward" in path for path in paths)

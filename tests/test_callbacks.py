@@ -75,6 +75,70 @@ def test_a_schedule_that_never_began_warns():
         fit(model, tfprune.UpdatePruningStep())
 
 
+def test_a_constant_sparsity_between_two_updates_says_nothing():
+    # Due at 0 and at 100; training ends at 5.
+    model = model_with(tfprune.ConstantSparsity(0.9, 0))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        fit(model, tfprune.UpdatePruningStep())
+    assert zeros_of(model) == [512 - 51, 128 - 13]
+
+
+@pytest.mark.parametrize("again", [True, False])
+def test_an_interrupted_training_that_is_compiled_anew_goes_on_counting(again):
+    class Interrupt(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if batch == 2:
+                raise KeyboardInterrupt
+
+    model = model_with(tfprune.ConstantSparsity(0.5, 0, frequency=1))
+    with pytest.raises(KeyboardInterrupt):
+        fit(model, tfprune.UpdatePruningStep(), Interrupt())
+    assert mask_owners(model)[0].pruning_step == 3
+    if again:
+        model.compile("sgd", "mse")
+    assert mask_owners(model)[0].pruning_step == 3
+    fit(model, tfprune.UpdatePruningStep())
+    assert mask_owners(model)[0].pruning_step == 3 + STEPS
+
+
+def test_steps_whose_gradients_overflow_are_not_counted():
+    # Due at every step, and asked at every batch: skipped updates are none.
+    model = model_with(ramp(100), compiled=False)
+    optimizer = keras.optimizers.LossScaleOptimizer(
+        keras.optimizers.SGD(1e-3), initial_scale=2.0**127, dynamic_growth_steps=1000
+    )
+    model.compile(optimizer, "mse")
+    moved = []
+
+    class Moves(keras.callbacks.Callback):
+        def on_train_batch_begin(self, batch, logs=None):
+            self.value = self.model.layers[1].layer.bias.numpy()
+
+        def on_train_batch_end(self, batch, logs=None):
+            moved.append((self.model.layers[1].layer.bias.numpy() != self.value).any())
+            due = ramp(100).evaluate(np.arange(sum(moved) + 1))[1][-1]
+            held = float(str(due))
+            assert zeros_of(self.model) == [n - round(n * (1 - held)) for n in (512, 128)]
+
+    x, y = data()
+    x[8:16] *= 1e9
+    callbacks = [tfprune.UpdatePruningStep(), Moves()]
+    with pytest.warns(UserWarning, match="end_step"):
+        model.fit(x, y, 8, 2, verbose=0, shuffle=False, callbacks=callbacks)
+    assert moved == 2 * [True, False, True, True, True]
+    assert mask_owners(model)[0].pruning_step == sum(moved)
+
+
+def test_a_frozen_model_takes_no_steps_and_that_is_said():
+    model = model_with(ramp(20), compiled=False)
+    model.trainable = False
+    model.compile("adam", "mse")
+    with pytest.warns(UserWarning, match=r"0\.75 at step 20.*step 0,.*no trainable weights"):
+        fit(model, tfprune.UpdatePruningStep())
+    assert mask_owners(model)[0].pruning_step == 0
+
+
 def test_training_that_reaches_its_end_says_nothing():
     model = model_with(ramp(5))
     with warnings.catch_warnings():
@@ -93,6 +157,143 @@ def test_masks_that_somebody_else_wrote_are_noticed():
     model = model_with(ramp(5))
     with pytest.warns(UserWarning, match=r"schedule's own at step 5.*Something else"):
         fit(model, Meddle(), tfprune.UpdatePruningStep())
+
+
+EAGER = [pytest.param(False, id="compiled"), pytest.param(True, id="eager")]
+
+
+@pytest.mark.parametrize("eagerly", EAGER)
+def test_fit_without_the_callback_after_one_with_it_says_so_once(eagerly):
+    model = model_with(ramp(5), compiled=False)
+    model.compile("adam", "mse", run_eagerly=eagerly)
+    fit(model, tfprune.UpdatePruningStep())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        model.evaluate(*data(), verbose=0)
+        fit(model, tfprune.UpdatePruningStep())
+    with pytest.warns(UserWarning, match=r"callbacks=\[tfprune.UpdatePruningStep\(\)\]") as caught:
+        fit(model)
+    assert len([w for w in caught if str(w.message).startswith("Expected")]) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        fit(model)
+
+
+def test_a_loop_of_ones_own_goes_on_after_fit_without_a_warning():
+    model = model_with(ramp(10), compiled=False)
+    model.compile("adam", "mse", run_eagerly=True)
+    pruning = tfprune.UpdatePruningStep(model)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        for _ in range(STEPS):
+            model.train_on_batch(*data())
+            pruning.step()
+        fit(model, pruning)
+        model.train_on_batch(*data())
+        pruning.step()
+    assert mask_owners(model)[0].pruning_step == 2 * STEPS + 1
+
+
+@pytest.mark.parametrize("event", ["on_train_batch_end", "on_epoch_begin", "on_epoch_end"])
+@pytest.mark.parametrize("inner_first", [True, False])
+@pytest.mark.parametrize("eagerly", EAGER)
+def test_a_fit_inside_of_a_fit_counts_each_step_once(event, inner_first, eagerly):
+    fits = []
+
+    def train_inside(*args, **kwargs):
+        if not fits:
+            fits.append(True)
+            fit(model, tfprune.UpdatePruningStep())
+            model.evaluate(*data(), verbose=0)
+
+    inner = keras.callbacks.Callback()
+    setattr(inner, event, train_inside)
+    model = model_with(tfprune.ConstantSparsity(0.5, 0, frequency=1), compiled=False)
+    model.compile("adam", "mse", run_eagerly=eagerly)
+    callbacks = [inner, tfprune.UpdatePruningStep()]
+    fit(model, *(callbacks if inner_first else callbacks[::-1]), epochs=2)
+    assert fits and int(model.optimizer.iterations) == 3 * STEPS
+    assert mask_owners(model)[0].pruning_step == 3 * STEPS
+
+
+@pytest.mark.parametrize("number", [2, 3])
+def test_two_update_pruning_steps_in_one_fit_are_refused(number):
+    model = model_with(ramp(5))
+    with pytest.raises(ValueError, match="one UpdatePruningStep among the callbacks"):
+        fit(model, *(tfprune.UpdatePruningStep() for _ in range(number)))
+    assert mask_owners(model)[0].pruning_step == 0
+
+
+class Restore(keras.callbacks.EarlyStopping):
+    """Its first epoch is the best one."""
+
+    def __init__(self):
+        super().__init__("loss", patience=10, restore_best_weights=True)
+
+    def get_monitor_value(self, logs):
+        self.epochs = getattr(self, "epochs", 0) + 1
+        return self.epochs
+
+
+@pytest.mark.parametrize("order", [0, 1])
+def test_restored_weights_of_a_less_sparse_epoch_are_said_in_every_order(order):
+    model = model_with(ramp(2 * STEPS))
+    callbacks = [Restore(), tfprune.UpdatePruningStep()]
+    with pytest.warns(UserWarning, match=r"restore_best_weights=True.*PruningCheckpoint") as caught:
+        fit(model, *callbacks[:: 1 - 2 * order], epochs=2)
+    messages = [str(w.message) for w in caught if str(w.message).startswith("Expected")]
+    assert len(messages) == 1 and "0.7500" in messages[0]
+    # What the callback knows is what the weights are: nothing is left of the later epoch.
+    weights = [weight for owner in mask_owners(model) for weight in owner.pruned_weights]
+    counted = [int(np.count_nonzero(weight.variable.numpy() == 0)) for weight in weights]
+    assert [weight.zeros for weight in weights] == counted
+    assert sum(counted) / sum(weight.size for weight in weights) < 0.75
+    assert f"{sum(counted) / sum(weight.size for weight in weights):.4f}" in messages[0]
+    assert callbacks[1].sparsity == sum(counted) / sum(weight.size for weight in weights)
+
+
+@pytest.mark.parametrize("order", [0, 1])
+def test_restored_weights_at_target_sparsity_say_nothing(order):
+    model = model_with(ramp(STEPS))
+    callbacks = [Restore(), tfprune.UpdatePruningStep()]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        fit(model, *callbacks[:: 1 - 2 * order], epochs=2)
+
+
+def batches(number):
+    x, y = data()
+    for position in range(number):
+        yield x[8 * position :][:8], y[8 * position :][:8]
+
+
+@pytest.mark.parametrize(
+    ("accumulation", "executions"), [(None, 1), (None, 2), (2, 1), (3, 1)], ids=str
+)
+def test_data_of_unknown_length_counts_updates_alone(accumulation, executions):
+    import tensorflow as tf
+
+    model = model_with(tfprune.ConstantSparsity(0.5, 0, frequency=1), compiled=False)
+    optimizer = keras.optimizers.SGD(0.1, gradient_accumulation_steps=accumulation)
+    model.compile(optimizer, "mse", steps_per_execution=executions)
+    moved = []
+
+    class Moves(keras.callbacks.Callback):
+        def on_train_begin(self, logs=None):
+            self.value = self.model.layers[0].layer.bias.numpy()
+
+        def on_train_batch_end(self, batch, logs=None):
+            value = self.model.layers[0].layer.bias.numpy()
+            moved.append((value != self.value).any())
+            self.value = value
+
+    specs = (tf.TensorSpec((None, 16)), tf.TensorSpec((None, 4)))
+    several = tf.data.Dataset.from_generator(lambda: batches(STEPS), output_signature=specs)
+    callbacks = [tfprune.UpdatePruningStep(), Moves()]
+    model.fit(several, epochs=3, verbose=0, callbacks=callbacks)
+    model.fit(batches(STEPS), verbose=0, callbacks=callbacks)
+    expected = sum(moved) if executions == 1 else 4 * STEPS
+    assert mask_owners(model)[0].pruning_step == expected
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""One contract for every schedule, pattern, criterion and scope, on every backend.
+"""One contract for every schedule, pattern, criterion, scope and distribution, on every backend.
 
     KERAS_BACKEND=jax python -m pytest tests/test_contract.py
 
@@ -18,7 +18,7 @@ from keras import ops
 from test_schedules import FORMULAS
 
 import tfprune
-from tfprune import criteria, masks, patterns, schedules, scopes
+from tfprune import criteria, distributions, masks, patterns, schedules, scopes
 from tfprune.patterns import KernelAxes
 
 BACKEND = keras.backend.backend()
@@ -38,19 +38,26 @@ VALUES = {
     "pooling": "MAX",
     "axes": (0,),
     "max_sparsity": 0.75,
+    "seed": 3,
+    "distribution": distributions.ErdosRenyi(),
+    "sparsities": {"*": 0.75},
 }
 BUILT_IN = {
     schedules: schedules.built_in(),
     patterns: tuple(patterns.built_in().values()),
-    criteria: tuple(criteria.built_in().values()),
+    criteria: tuple(dict.fromkeys(criteria.built_in().values())),
     scopes: tuple(scopes.built_in().values()),
+    distributions: tuple(distributions.built_in().values()),
 }
 BASES = {
     schedules: tfprune.PruningSchedule,
     patterns: tfprune.Pattern,
     criteria: tfprune.Criterion,
     scopes: scopes.Scope,
+    distributions: distributions.Distribution,
 }
+# A distribution stands for the scope that has it.
+SCOPES = (scopes, distributions)
 
 
 def example(cls):
@@ -67,7 +74,7 @@ def of(*modules):
     return pytest.mark.parametrize(("module", "cls"), pairs, **named([cls for _, cls in pairs]))
 
 
-every_part = of(schedules, patterns, criteria, scopes)
+every_part = of(schedules, patterns, criteria, scopes, distributions)
 every_schedule = pytest.mark.parametrize("cls", schedules.built_in(), **named(BUILT_IN[schedules]))
 every_pattern = pytest.mark.parametrize("name", patterns.built_in())
 
@@ -81,7 +88,8 @@ def test_built_in_lists_are_complete(module):
     }
     # The adopted schedule is a shell around a user's own.
     assert written - {BASES[module], schedules.AdoptedSchedule} == set(BUILT_IN[module])
-    assert {cls.__name__ for cls in BUILT_IN[module]} <= set(tfprune.__all__)
+    public = set(tfprune.__all__) | set(getattr(module, "__all__", ()))
+    assert {cls.__name__ for cls in BUILT_IN[module]} <= public
 
 
 # -- Configs ---------------------------------------------------------------------------------------
@@ -121,7 +129,9 @@ def test_schedule_takes_the_nested_config_of_tfmot(module, cls):
     assert cls.from_config(nested) == thing
 
 
-@pytest.mark.parametrize("module", [patterns, criteria, scopes], ids=lambda m: m.__name__)
+@pytest.mark.parametrize(
+    "module", [patterns, criteria, scopes, distributions], ids=lambda m: m.__name__
+)
 def test_get(module):
     for name, cls in module.built_in().items():
         assert module.get(name) == cls()
@@ -130,7 +140,9 @@ def test_get(module):
     assert isinstance(module.get(None), BASES[module])
 
 
-@pytest.mark.parametrize("module", [patterns, criteria, scopes], ids=lambda m: m.__name__)
+@pytest.mark.parametrize(
+    "module", [patterns, criteria, scopes, distributions], ids=lambda m: m.__name__
+)
 @pytest.mark.parametrize("bad", ["no_such_name", 1, 0.5, ["filter"], object, print])
 def test_get_rejects_anything_else(module, bad):
     known = ".*".join(module.built_in())
@@ -144,7 +156,11 @@ def test_get_rejects_anything_else(module, bad):
 
 @pytest.mark.parametrize("module", BUILT_IN, ids=lambda m: m.__name__)
 def test_get_rejects_classes_and_parts_of_another_kind(module):
-    others = [example(classes[0]) for other, classes in BUILT_IN.items() if other is not module]
+    others = [
+        example(classes[0])
+        for other, classes in BUILT_IN.items()
+        if other is not module and not (module is scopes and other in SCOPES)
+    ]
     for bad in [BUILT_IN[module][0], *others]:
         with pytest.raises(TypeError, match=r"Expected .* Received: \w+="):
             module.get(bad)
@@ -185,14 +201,16 @@ def test_schedule_formula(name):
 
 # -- Masks -----------------------------------------------------------------------------------------
 
+# What a criterion may need beside the weight, but for what the mask kernel knows itself.
+ARRAYS = set(criteria.EVIDENCE) - {"axes", "position"}
 SHAPES = {"dense": (16, 9), "conv": (3, 2, 8, 6)}
 
 
 @every_pattern
-@pytest.mark.parametrize("scope", scopes.built_in())
+@pytest.mark.parametrize("scope", [scopes.Local(), *map(example, BUILT_IN[scopes])], ids=repr)
 @pytest.mark.parametrize("criterion", criteria.built_in())
 def test_exact_count_in_every_combination(name, scope, criterion):
-    pattern, scope = example(patterns.built_in()[name]), example(scopes.built_in()[scope])
+    pattern = example(patterns.built_in()[name])
     random = np.random.default_rng(0)
     requests = [
         masks.MaskRequest(
@@ -200,6 +218,7 @@ def test_exact_count_in_every_combination(name, scope, criterion):
             pattern,
             criteria.get(criterion),
             KernelAxes(),
+            evidence={need: random.normal(size=shape) for need in ARRAYS},
         )
         for shape in SHAPES.values()
     ]
@@ -211,10 +230,25 @@ def test_exact_count_in_every_combination(name, scope, criterion):
     units = sum(request.units for request in requests)
     pruned = sum(np.count_nonzero(~kept) for kept, _ in results)
     per_weight = sum(request.units - masks.kept_count(request.units, 0.5) for request in requests)
-    expected = (
-        per_weight if isinstance(scope, scopes.Local) else units - masks.kept_count(units, 0.5)
-    )
-    assert pruned == expected
+    alone = scope == scopes.Local()
+    assert pruned == (per_weight if alone else units - masks.kept_count(units, 0.5))
+
+
+@every_pattern
+@pytest.mark.parametrize("distribution", distributions.built_in())
+@pytest.mark.parametrize("sparsity", [0.0, 0.1, 0.2])
+def test_exact_count_of_every_distribution(name, distribution, sparsity):
+    pattern = example(patterns.built_in()[name])
+    random = np.random.default_rng(0)
+    requests = [
+        masks.MaskRequest(random.normal(size=shape), pattern, tfprune.Magnitude(), KernelAxes())
+        for shape in SHAPES.values()
+    ]
+    scope = scopes.get(distribution)
+    kept = [kept for kept, _ in scope.masks(requests, sparsity)]
+    units = sum(request.units for request in requests)
+    assert sum(map(np.count_nonzero, kept)) == masks.kept_count(units, sparsity)
+    assert all(one.any() for one in kept)
 
 
 def by_blocks(kernel):
@@ -308,8 +342,10 @@ def small_model():
         [
             keras.Input((6, 6, 8)),
             keras.layers.Conv2D(8, 3, activation="relu", name="conv"),
+            keras.layers.BatchNormalization(),
             keras.layers.Flatten(),
             keras.layers.Dense(16, activation="relu", name="hidden"),
+            keras.layers.BatchNormalization(),
             keras.layers.Dense(3, name="last"),
         ]
     )
@@ -339,7 +375,12 @@ def test_saved_in_a_model(module, cls, tmp_path):
     model = small_model()
     rules = [tfprune.Rule("last", prune=False)]
     pruned = tfprune.prune_low_magnitude(model, rules=rules, **arguments)
-    tfprune.UpdatePruningStep(pruned)
+    pruned.compile("sgd", "mse")
+    for weight in pruned_weights(pruned):
+        # As training would: some criteria go by how far weights have moved.
+        moved = ops.convert_to_numpy(weight.variable)
+        weight.variable.assign(moved + np.random.default_rng(3).normal(size=moved.shape) * 0.1)
+    tfprune.UpdatePruningStep(pruned, data=data(16))
     pruned.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
     x, _ = data(4)
@@ -348,7 +389,11 @@ def test_saved_in_a_model(module, cls, tmp_path):
     assert len(pairs) == 2
     for before, after in pairs:
         assert after.method == before.method
-        assert part in vars(after.method).values()
+        assert (
+            after.method.scope == scopes.get(part)
+            if module in SCOPES
+            else part in vars(after.method).values()
+        )
         np.testing.assert_array_equal(
             ops.convert_to_numpy(after.mask), ops.convert_to_numpy(before.mask)
         )

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 from keras import layers, ops
+from keras_support import needs_multi_optimizer
 
 from tfprune import _keras_graph as graph
 
@@ -293,7 +294,7 @@ class Witness(layers.Dense):
     """Notes in which mode it is called; it does not ask for `training` itself."""
 
     def call(self, inputs):
-        self.modes.add(graph.is_training(self))
+        self.modes.add(graph.is_training())
         return super().call(inputs)
 
 
@@ -312,7 +313,13 @@ def test_training_mode_is_seen_inside():
     layer.modes = set()
     model.fit(x, np.ones((4, 2)), verbose=0)
     assert layer.modes == {True}
-    assert not graph.is_training(layer)
+    assert not graph.is_training()
+    # Asking where no layer is called must not leave Keras in the middle of a call.
+    layer.modes = set()
+    layer.call(np.ones((1, 3), "float32"))
+    model(x, training=True)
+    layer(x)
+    assert layer.modes == {True, False}
 
 
 def test_call_arguments_are_those_of_the_layer():
@@ -386,6 +393,7 @@ def test_averages(scaled):
     assert (second != kernel.numpy()).any()
 
 
+@needs_multi_optimizer
 def test_several_optimizers():
     """The parts stand in the optimizer once it is built; each counts the batches."""
     sgd, adam = keras.optimizers.SGD(0.1), keras.optimizers.Adam(use_ema=True)
@@ -398,3 +406,240 @@ def test_several_optimizers():
 
 def test_no_averages_without_ema():
     assert graph.averages(trained("adam").optimizer) == {}
+
+
+# -- Optimizer slots, batches, watched calls -------------------------------------------------------
+
+
+def variables():
+    return [keras.Variable(np.ones(shape), name=f"v{len(shape)}") for shape in ((3, 2), (2,))]
+
+
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [
+        ("SGD", 1),
+        ("Adam", 2),
+        ("AdamW", 2),
+        ("Nadam", 2),
+        ("Adamax", 2),
+        ("Adagrad", 1),
+        ("Adadelta", 2),
+        ("RMSprop", 1),
+        ("Lion", 1),
+        ("Ftrl", 2),
+        ("Lamb", 2),
+    ],
+)
+def test_slots_of_each_optimizer(name, number):
+    optimizer = getattr(keras.optimizers, name)(0.1, **({"momentum": 0.9} if name == "SGD" else {}))
+    matrix, vector = variables()
+    optimizer.build([matrix, vector])
+    for variable in (matrix, vector):
+        slots = graph.slots(optimizer, variable)
+        assert len(slots) == number
+        assert all(slot.shape == variable.shape for slot in slots)
+        assert all(any(slot is v for v in optimizer.variables) for slot in slots)
+    assert not set(map(id, graph.slots(optimizer, matrix))) & set(
+        map(id, graph.slots(optimizer, vector))
+    )
+    assert graph.slots(optimizer, keras.Variable(np.ones((3, 2)))) == []
+
+
+def test_slots_inside_loss_scaling_with_averages_and_accumulation():
+    inner = keras.optimizers.Adam(use_ema=True, gradient_accumulation_steps=2)
+    optimizer = keras.optimizers.LossScaleOptimizer(inner)
+    matrix, vector = variables()
+    optimizer.build([matrix, vector])
+    # Two momenta, the moving average of the weight, and the accumulated gradient.
+    assert len(graph.slots(optimizer, matrix)) == 4
+
+
+def test_numpy_batches():
+    x, y = np.arange(10).reshape(5, 2), np.arange(5)
+    batches = list(graph.numpy_batches((x, y), 2))
+    assert [len(batch[0]) for batch in batches] == [2, 2, 1]
+    np.testing.assert_array_equal(np.concatenate([batch[1] for batch in batches]), y)
+    assert all(isinstance(array, np.ndarray) for batch in batches for array in batch)
+
+
+def test_calls_are_watched_and_then_no_more():
+    layer = keras.layers.Dense(2)
+    seen = []
+    with graph.watched_calls([layer], lambda *call: seen.append(call)):
+        output = layer(np.ones((1, 3)))
+    layer(np.ones((1, 3)))
+    assert len(seen) == 1
+    assert seen[0][0] is layer and seen[0][2] is output
+    assert "call" not in vars(layer)
+
+
+def test_trace_computes_nothing_and_sees_one_tensor_pass_on():
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2), keras.layers.ReLU()])
+    seen = []
+    with graph.watched_calls(model.layers, lambda *call: seen.append(call)):
+        graph.trace(model, graph.symbolic_inputs(model))
+    (_, _, made), (_, (taken,), _) = seen
+    assert taken is made
+    assert tuple(taken.shape)[1:] == (2,)
+
+
+def test_input_shape_is_known_once_built():
+    class Own(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.dense = keras.layers.Dense(2)
+
+        def call(self, inputs):
+            return self.dense(inputs)
+
+    model = Own()
+    assert graph.input_shape(model) is None
+    model(np.ones((4, 3)))
+    assert tuple(graph.input_shape(model)) == (4, 3)
+
+
+# -- Around a training -------------------------------------------------------------------------
+
+
+class Last(keras.callbacks.Callback):
+    def __init__(self, said):
+        super().__init__()
+        self.said = said
+
+    def on_train_begin(self, logs=None):
+        graph.after_training(self.model, lambda: self.said.append("after"))
+
+    def on_train_end(self, logs=None):
+        self.said.append("end")
+
+
+def test_an_action_after_training_comes_after_all_callbacks_and_once():
+    model, said = keras.Sequential([keras.Input((2,)), layers.Dense(1)]), []
+    model.compile("sgd", "mse")
+    x = np.ones((4, 2), "float32")
+    history = model.fit(x, x[:, :1], verbose=0, callbacks=[Last(said), Last(said)])
+    assert said == ["end", "end", "after", "after"]
+    assert "on_train_end" not in vars(history)
+    model.fit(x, x[:, :1], verbose=0)
+    assert said.count("end") == 2
+
+
+def test_an_action_before_training_comes_before_training_alone():
+    model, said = keras.Sequential([keras.Input((2,)), layers.Dense(1)]), []
+    model.compile("sgd", "mse")
+    x = np.ones((4, 2), "float32")
+    for _ in range(2):
+        graph.before_training(model, said.append)
+    model.evaluate(x, x[:, :1], verbose=0)
+    model.predict(x, verbose=0)
+    assert said == []
+    for train in (model.fit, model.train_on_batch):
+        said.clear()
+        train(x, x[:, :1])
+        assert said and all(item is model for item in said)
+
+
+def test_places_are_the_same_in_a_clone_and_after_build():
+    class Holder(layers.Layer):
+        def __init__(self, **kwargs):
+            super().__init__(**kwargs)
+            self.net = keras.Sequential([layers.Dense(2), layers.LSTM(2)])
+            self.several = {"a/b": [layers.Dense(2)]}
+            self._hidden = layers.Bidirectional(layers.GRU(2))
+
+    def places_of(holder):
+        named = {id(layer): type(layer).__name__ for layer in graph.flatten(holder)}
+        return {place: named[key] for key, place in graph.places(holder).items()}
+
+    holder = Holder()
+    expected = {
+        "": "Holder",
+        "net": "Sequential",
+        "net/0": "Dense",
+        "net/1": "LSTM",
+        "net/1/cell": "LSTMCell",
+        "several.a|b.0": "Dense",
+        "_hidden": "Bidirectional",
+        "_hidden/forward_layer": "GRU",
+        "_hidden/forward_layer/cell": "GRUCell",
+        "_hidden/backward_layer": "GRU",
+        "_hidden/backward_layer/cell": "GRUCell",
+    }
+    assert places_of(holder) == places_of(Holder()) == expected
+    holder.net.build((None, 3, 2))
+    holder._hidden.build((None, 3, 2))
+    # Keras puts an input and a functional model into a Sequential that is built.
+    assert expected.items() <= places_of(holder).items()
+
+
+# -- Graphs made anew from changed configs ---------------------------------------------------------
+
+
+def test_graph_calls_are_in_running_order_with_their_tensors():
+    inputs = keras.Input((4,))
+    dense = keras.layers.Dense(4)
+    x = dense(inputs)
+    y = dense(x * 2.0)
+    inner = keras.Sequential([keras.Input((4,)), keras.layers.ReLU()])
+    model = keras.Model(inputs, keras.layers.Concatenate()([inner(y), x]))
+    calls = list(graph.graph_calls(model))
+    kinds = [type(operation).__name__ for operation, *_ in calls]
+    assert kinds == ["Dense", "Multiply", "Dense", "Sequential", "Concatenate"]
+    assert calls[0][1][0] is model.inputs[0]
+    assert calls[1][1][0] is calls[0][3][0] and calls[1][1][1] == 2.0
+    assert calls[-1][3][0] is model.outputs[0]
+    sequential = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2), keras.layers.ReLU()])
+    kinds = [type(operation).__name__ for operation, *_ in graph.graph_calls(sequential)]
+    assert kinds == ["Dense", "ReLU"]
+
+
+def test_runs_as_graph():
+    class Own(keras.Model):
+        def call(self, inputs):
+            return inputs
+
+    class Other(keras.Sequential):
+        def call(self, inputs):
+            return 2 * super().call(inputs)
+
+    inputs = keras.Input((4,))
+    assert graph.runs_as_graph(keras.Model(inputs, keras.layers.ReLU()(inputs)))
+    assert graph.runs_as_graph(keras.Sequential([inputs, keras.layers.ReLU()]))
+    assert not graph.runs_as_graph(Own())
+    assert not graph.runs_as_graph(Other([inputs, keras.layers.ReLU()]))
+
+
+def test_rebuild_graph_changes_configs_operations_and_inner_inputs():
+    inner_input = keras.Input((4,), name="into")
+    inner = keras.Model(inner_input, keras.layers.Dense(3, name="end")(inner_input), name="inner")
+    inputs = keras.Input((5,))
+    x = keras.layers.Dense(4, name="start")(inputs)
+    x = keras.ops.reshape(x, (-1, 4, 1))
+    model = keras.Model(inputs, inner(keras.ops.squeeze(x, 2)))
+    model.compile("sgd", lambda y, z: y - z)
+    before = model.get_weights()
+
+    def config_of(layer):
+        config = layer.get_config()
+        if layer.name == "start":
+            return {**config, "units": 2}
+        return {**config, "newshape": (-1, 2, 1)} if "newshape" in config else None
+
+    def move(old, new):
+        for variable, target in zip(old.weights, new.weights, strict=True):
+            target.assign(variable.numpy()[tuple(slice(0, n) for n in target.shape)])
+
+    new = graph.rebuild_graph(model, config_of, lambda inner, number: (None, 2), move)
+    shapes = [tuple(weight.shape) for weight in new.weights]
+    assert shapes == [(5, 2), (2,), (2, 3), (3,)] and not new.compiled and model.compiled
+    x = np.ones((2, 5), "float32")
+    truth = (x @ before[0][:, :2] + before[1][:2]) @ before[2][:2] + before[3]
+    np.testing.assert_allclose(new(x), truth, 1e-5, 1e-6)
+    for old, weight in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, weight)
+
+
+def test_layers_of_keras_applications_are_where_they_were():
+    assert graph.LayerScale(1.0, 4).projection_dim == 4
+    assert graph.CustomScaleLayer(0.5).scale == 0.5

@@ -464,7 +464,7 @@ def test_training_argument(training):
     layer = Probe(2)
     inputs = keras.Input((3,))
     plain, pruned, wrapper = pair(layer, inputs, training=training)
-    wrapper._trained_by_callback = True
+    wrapper.attended = True
     x = np.ones((2, 3), "float32")
     same(keras.Model(inputs, pruned)(x), keras.Model(inputs, plain)(x))
     same(wrapper(x, training=training), layer(x, training=training))
@@ -568,3 +568,24 @@ def test_output_shape_and_spec():
     wrapper = tfprune.prune_low_magnitude(layer)
     assert wrapper.compute_output_shape((2, 5, 3)) == layer.compute_output_shape((2, 5, 3))
     assert [tuple(t.shape) for t in wrapper(keras.Input((5, 3), 2))] == [(2, 4)] * 3
+
+
+@pytest.mark.parametrize("reset", ["reset_state", "reset_states"])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: layers.LSTM(2, stateful=True),
+        lambda: layers.Bidirectional(layers.GRU(2, stateful=True)),
+        lambda: layers.RNN(layers.SimpleRNNCell(2), stateful=True),
+    ],
+    ids=["lstm", "bidirectional", "cell"],
+)
+def test_states_of_recurrent_layers_are_reset(make, reset):
+    x = np.ones((2, 3, 4), "float32")
+    wrapper = tfprune.prune_low_magnitude(make(), tfprune.ConstantSparsity(0.5, 0))
+    first, second = wrapper(x).numpy(), wrapper(x).numpy()
+    assert (first != second).any()
+    getattr(wrapper, reset)()
+    np.testing.assert_array_equal(wrapper(x), first)
+    # A layer without states has nothing to reset.
+    getattr(tfprune.prune_low_magnitude(layers.Dense(2)), reset)()

@@ -8,6 +8,7 @@ import h5py
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import layers, ops
 
 import tfprune
@@ -521,6 +522,29 @@ def test_model_whose_constructor_wraps(tmp_path):
     equal(predictions(stripped, x), predictions(model, x))
 
 
+@register
+class WrapsAndDrops(WrapsItself):
+    """Draws random numbers, of a generator of its own and of Dropout's."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.drop = layers.Dropout(0.5, seed=5)
+
+    def call(self, inputs, training=False):
+        return super().call(self.drop(inputs, training=training))
+
+
+def test_random_states_are_stripped_with_a_model_whose_constructor_wraps():
+    model = WrapsAndDrops()
+    model.build((None, 6))
+    train(model, sequential, epochs=2)
+    stripped = tfprune.strip_pruning(model)
+    states = [model.drop.seed_generator.state, stripped.drop.seed_generator.state]
+    assert states[0] is not states[1] and states[0].numpy()[1] > 0
+    equal(*([state.numpy()] for state in states))
+    assert not weights_of(stripped)
+
+
 # -- Plain weights -----------------------------------------------------------------------------
 
 
@@ -572,6 +596,105 @@ def test_wrapped_file_is_no_plain_file(tmp_path):
     ):
         pruned.load_weights(tmp_path / "plain.weights.h5")
     equal(values(pruned), before)
+
+
+# -- State that is no plain weight, and layers held in other ways --------------------------------
+
+
+def test_adapted_preprocessing_layers_are_copied_with_their_state():
+    numbers = np.random.default_rng(0).normal(3, 2, (50, 2)).astype("float32")
+    words = np.array([["a"], ["b"], ["c"], ["b"]])
+    normal, lookup = layers.Normalization(), layers.StringLookup(output_mode="one_hot")
+    hashed, binned = layers.IntegerLookup(), layers.Discretization(num_bins=3)
+    normal.adapt(numbers)
+    lookup.adapt(words)
+    hashed.adapt(np.array([7, 7, 9]))
+    binned.adapt(numbers[:, 0])
+    a, b = keras.Input((2,)), keras.Input((1,), dtype="string")
+    c, d = keras.Input((1,), dtype="int64"), keras.Input((1,))
+    parts = [ops.cast(item, "float32") for item in (normal(a), lookup(b), hashed(c), binned(d))]
+    plain = keras.Model([a, b, c, d], layers.Dense(3)(layers.Concatenate()(parts)))
+    strings = tf.constant([["b"], ["c"], ["other"]])
+    x = [numbers[:3], strings, np.array([[9], [7], [1]]), numbers[:3, 1:]]
+    x = [ops.convert_to_tensor(item) for item in x]
+    expected = ops.convert_to_numpy(plain(x))
+    pruned = tfprune.prune_low_magnitude(plain, at_once())
+    np.testing.assert_array_equal(pruned(x), expected)
+    np.testing.assert_array_equal(tfprune.strip_pruning(pruned)(x), expected)
+    # What the copy needs is its own: adapting the original anew does not reach it.
+    normal.adapt(numbers * 5)
+    np.testing.assert_array_equal(pruned(x), expected)
+
+
+@register
+class Called(keras.Model):
+    """Without a build() of its own: its layers are built when it is called."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.first = layers.Dense(8, "relu")
+        self.second = layers.Dense(2)
+
+    def call(self, inputs):
+        return self.second(self.first(inputs))
+
+
+def test_a_subclassed_model_without_build(tmp_path):
+    plain = Called()
+    x, _ = data_for(functional)
+    plain(x)
+    pruned = tfprune.prune_low_magnitude(plain, schedule_to())
+    equal(predictions(pruned, x), predictions(plain, x))
+    train(pruned, functional)
+    check_exact(pruned, 0.75)
+    pruned.save(tmp_path / "called.keras")
+    for model in (
+        keras.saving.load_model(tmp_path / "called.keras"),
+        tfprune.strip_pruning(pruned),
+    ):
+        equal(predictions(model, x), predictions(pruned, x))
+
+
+@register
+class Around(layers.Layer):
+    """Holds a layer that it is given."""
+
+    def __init__(self, inside, **kwargs):
+        super().__init__(**kwargs)
+        self.inside = [inside]
+
+    def build(self, input_shape):
+        if not self.inside[0].built:
+            self.inside[0].build(input_shape)
+        self.built = True
+
+    def call(self, inputs):
+        return self.inside[0](inputs)
+
+    def get_config(self):
+        inside = keras.saving.serialize_keras_object(self.inside[0])
+        return {**super().get_config(), "inside": inside}
+
+    @classmethod
+    def from_config(cls, config):
+        inside = keras.saving.deserialize_keras_object(config.pop("inside"))
+        return cls(inside, **config)
+
+
+@pytest.mark.parametrize("outer", [layers.TimeDistributed, Around], ids=lambda cls: cls.__name__)
+def test_wrappers_inside_of_other_layers_are_stripped(outer):
+    wrapped = tfprune.prune_low_magnitude(layers.Dense(4, name="d"), at_once())
+    model = keras.Sequential([keras.Input((3, 6)), outer(wrapped), layers.Dense(2)])
+    tfprune.UpdatePruningStep(model)
+    x = np.random.default_rng(0).normal(size=(2, 3, 6)).astype("float32")
+    expected = predictions(model, x)
+    for stripped in (tfprune.strip_pruning(model), tfprune.strip_pruning(model.layers[0])):
+        assert not mask_owners(stripped)
+        assert {v.constraint for v in stripped.variables} == {None}
+    stripped = tfprune.strip_pruning(model)
+    equal(predictions(stripped, x), expected)
+    kernel = next(w.numpy() for w in stripped.weights if w.shape == (6, 4))
+    assert np.count_nonzero(kernel) == 12 and len(mask_owners(model)) == 1
 
 
 # -- Rules -------------------------------------------------------------------------------------
@@ -891,7 +1014,90 @@ class HoldsAttention(layers.Layer):
         self.dense = layers.Dense(4, name="dense")
 
 
+@register
+class Grows(layers.Layer):
+    """Makes a layer, without a name, when it is built."""
+
+    def build(self, input_shape):
+        self.made = layers.Dense(4)
+        self.made.build(input_shape)
+        super().build(input_shape)
+
+    def call(self, inputs):
+        return self.made(inputs)
+
+
+@register
+class HoldsGrowing(layers.Layer):
+    """Building it puts a layer between those that it has."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.growing = [Grows(name="growing")]
+        self.dense = layers.Dense(4)
+        self.last = {"x": layers.Dense(4)}
+
+    def build(self, input_shape):
+        self.growing[0].build(input_shape)
+        self.dense.build(input_shape)
+        self.last["x"].build(input_shape)
+        super().build(input_shape)
+
+    def call(self, inputs):
+        return self.last["x"](self.dense(self.growing[0](inputs)))
+
+
+@pytest.mark.parametrize("built", [True, False])
+def test_rules_hold_where_building_makes_further_layers(built, tmp_path):
+    layer = HoldsGrowing(name="h")
+    if built:
+        layer(np.ones((1, 4), "float32"))
+    rules = [Rule(f"h/{layer.dense.name}", prune=False), Rule("h/growing", MORE)]
+    wrapped = tfprune.prune_low_magnitude(layer, at_once(), rules=rules)
+    model = keras.Sequential([keras.Input((4,)), wrapped])
+    model.save(tmp_path / "grown.keras")
+    for item in (model, keras.saving.load_model(tmp_path / "grown.keras")):
+        tfprune.UpdatePruningStep(item)
+        inner = item.layers[0].inner
+        parts = (inner.growing[0].made, inner.dense, inner.last["x"])
+        assert [int((part.kernel.numpy() == 0).sum()) for part in parts] == [12, 0, 8]
+
+
+def test_layers_that_have_built_their_own_are_wrapped():
+    layer = Grows(name="g")
+    layer(np.ones((1, 4), "float32"))
+    single = tfprune.prune_low_magnitude(layer, at_once())
+    (listed,) = tfprune.prune_low_magnitude([layer], at_once())
+    for wrapped in (single, listed):
+        assert [w.path for w in wrapped.pruned_weights] == [f"{wrapped.inner.made.name}/kernel"]
+
+
+def test_a_list_leaves_out_layers_without_weights():
+    class Plain(layers.Layer):
+        def call(self, inputs):
+            return inputs
+
+    relu, plain = layers.ReLU(), Plain()
+    assert tfprune.prune_low_magnitude([relu, plain]) == [relu, plain]
+
+
+def two_wrappers(layer):
+    for _ in range(2):
+        tfprune.PruneLowMagnitude(layer, at_once())(np.ones((1, 3), "float32"))
+
+
 REFUSED = {
+    "layer that builds layers": (
+        lambda: tfprune.prune_low_magnitude(Grows(name="g")),
+        ValueError,
+        r"Received: 'g', a Grows that makes its weights in build\(\), which has not run. Call the "
+        r"layer on data once.*register_prunable\(Grows",
+    ),
+    "layer that builds layers, in a list": (
+        lambda: tfprune.prune_low_magnitude([layers.Dense(2), Grows(name="g")]),
+        ValueError,
+        r"Received: 'g', a Grows that makes its weights in build\(\)",
+    ),
     "tensor": (
         lambda: tfprune.prune_low_magnitude(ops.ones((2, 2))),
         TypeError,
@@ -927,7 +1133,7 @@ REFUSED = {
     "scope": (
         lambda: tfprune.prune_low_magnitude(functional(), scope="world"),
         ValueError,
-        r"Expected `scope` to be one of 'local', 'global'. Received: scope='world'",
+        r"Expected `scope` to be one of 'local', 'global', .*'lamp'.* Received: scope='world'",
     ),
     "criterion": (
         lambda: tfprune.prune_low_magnitude(functional(), criterion="beauty"),
@@ -991,6 +1197,31 @@ REFUSED = {
         ValueError,
         r"Expected the schedule of d/kernel to end at 2/4 = 0.5.*a target sparsity of 0.9",
     ),
+    "cap below the target": (
+        lambda: tfprune.prune_low_magnitude(
+            functional(), at_once(0.9), scope=tfprune.Global(max_sparsity=0.8)
+        ),
+        ValueError,
+        r"Expected the schedule of a/kernel to stay at or below 0.8, the cap of Global.*"
+        r"Received: a target sparsity of 0.9",
+    ),
+    "cap below the target, subclassed": (
+        lambda: tfprune.prune_low_magnitude(
+            subclassed(), at_once(0.9), scope=tfprune.Global(max_sparsity=0.8)
+        ),
+        ValueError,
+        "to stay at or below 0.8, .*Received: a target sparsity of 0.9",
+    ),
+    "cap below the target of a rule, unbuilt layer": (
+        lambda: tfprune.prune_low_magnitude(
+            layers.Dense(4, name="d"),
+            at_once(0.5),
+            scope=tfprune.Global(max_sparsity=0.8),
+            rules=[Rule("d", at_once(0.9))],
+        ),
+        ValueError,
+        "schedule of d/kernel to stay at or below 0.8, .*Received: a target sparsity of 0.9",
+    ),
     "rules inside a layer that is not built": (
         lambda: tfprune.prune_low_magnitude(
             HoldsAttention(name="h"), rules=[Rule("h/dense", prune=False)]
@@ -1040,7 +1271,36 @@ REFUSED = {
     "nothing left by the rules": (
         lambda: tfprune.prune_low_magnitude(functional(), rules=[Rule("*", prune=False)]),
         ValueError,
-        "to have a weight that can be pruned. Received: a Functional",
+        "leave something of 'functional.*' to prune. Received: ones that exempt all",
+    ),
+    "nothing left of the layer": (
+        lambda: tfprune.prune_low_magnitude(
+            layers.Dense(2, name="d"), rules=[Rule("d", prune=False)]
+        ),
+        ValueError,
+        "leave something of 'd' to prune. Received: ones that exempt all",
+    ),
+    "cell in a recurrent layer": (
+        lambda: layers.RNN(tfprune.PruneLowMagnitude(layers.LSTMCell(2, name="c"))),
+        ValueError,
+        r"Expected a pruning wrapper around RNN. Received: 'c', a LSTMCell that is wrapped .*"
+        r"prune_low_magnitude\(RNN\(LSTMCell",
+    ),
+    "cells in a recurrent layer": (
+        lambda: layers.RNN([tfprune.PruneLowMagnitude(layers.GRUCell(2, name="c"))]),
+        ValueError,
+        "Expected a pruning wrapper around RNN. Received: 'c', a GRUCell",
+    ),
+    "inside of Bidirectional": (
+        lambda: layers.Bidirectional(tfprune.PruneLowMagnitude(layers.LSTM(2, name="l"))),
+        ValueError,
+        r"Expected a pruning wrapper around Bidirectional. Received: 'l', a LSTM.*"
+        r"prune_low_magnitude\(Bidirectional\(LSTM",
+    ),
+    "two wrappers around one layer": (
+        lambda: two_wrappers(layers.Dense(2, name="d")),
+        ValueError,
+        "Expected one pruning wrapper around kernel. Received: a layer whose weight has the mask",
     ),
     "nothing in the layer": (
         lambda: tfprune.prune_low_magnitude(layers.ReLU(name="r")),
@@ -1050,7 +1310,7 @@ REFUSED = {
     "nothing in the subclassed model": (
         lambda: tfprune.prune_low_magnitude(subclassed(), rules=[Rule("*", prune=False)]),
         ValueError,
-        "to have a weight that can be pruned. Received: a Subclassed",
+        "leave something of 'subclassed.*' to prune. Received: ones that exempt all",
     ),
     "rule without a match": (
         lambda: tfprune.prune_low_magnitude(functional(), rules=[Rule("e*")]),
@@ -1081,6 +1341,11 @@ REFUSED = {
         lambda: tfprune.prune_low_magnitude(functional(), pattern=tfprune.Slice((2,))),
         ValueError,
         r"Expected axes of a/kernel, which has 2. Received: axes=\(2,\)",
+    ),
+    "callback on no model": (
+        lambda: tfprune.UpdatePruningStep("x"),
+        TypeError,
+        "Expected a Keras 3 layer or model. Received: model=str",
     ),
     "callback on a plain model": (
         lambda: tfprune.UpdatePruningStep(functional()),

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 from keras import layers, ops
+from keras_support import muon
 
 import tfprune
 from tfprune.wrapper import mask_owners
@@ -94,7 +95,7 @@ OPTIMIZERS = {
     "lion": lambda: keras.optimizers.Lion(),
     "lamb": lambda: keras.optimizers.Lamb(),
     "ftrl": lambda: keras.optimizers.Ftrl(),
-    "muon": lambda: keras.optimizers.Muon(0.01),
+    "muon": lambda: muon(0.01),
     "rmsprop": lambda: keras.optimizers.RMSprop(),
     "clipped": lambda: keras.optimizers.Adam(global_clipnorm=1.0),
     "ema": lambda: keras.optimizers.Adam(use_ema=True, ema_momentum=0.9),

@@ -270,6 +270,22 @@ def test_masks_and_step_come_back(ending, tmp_path):
     np.testing.assert_array_equal(other.layer.kernel, wrapper.layer.kernel)
 
 
+def test_the_old_file_format_says_what_it_loses(tmp_path):
+    model, wrapper, weight = one()
+    mask = set_mask(weight)
+    wrapper.mask_set.step = 7
+    with pytest.warns(UserWarning, match=r"neither the pruning step.*model\.keras") as caught:
+        model.save(tmp_path / "old.h5")
+    assert len([w for w in caught if "pruning step" in str(w.message)]) == 1
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "Expected", UserWarning)
+        loaded = keras.saving.load_model(tmp_path / "old.h5", compile=False)
+        model.save(tmp_path / "new.keras")
+        model.get_config()
+    np.testing.assert_array_equal(loaded.layers[0].pruned_weights[0].mask.numpy(), mask)
+    assert loaded.layers[0].pruning_step == 0
+
+
 @pytest.mark.parametrize("units", [1, 3, 8])
 def test_masks_of_any_size_come_back(units, tmp_path):
     """One bit a weight: 6, 18 and 48 weights, of which two do not fill their last byte."""

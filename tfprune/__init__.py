@@ -4,9 +4,37 @@ Wrap a model with `prune_low_magnitude`, train it with the `UpdatePruningStep` c
 the wrappers off with `strip_pruning`.
 """
 
-from tfprune import criteria, masks, patterns, schedules, scopes
-from tfprune.callbacks import PruningCheckpoint, PruningSummaries, UpdatePruningStep
+from tfprune import (
+    criteria,
+    distributions,
+    drop_fractions,
+    masks,
+    patterns,
+    pruners,
+    schedules,
+    scopes,
+    structural,
+)
+from tfprune.callbacks import (
+    SET,
+    SNFS,
+    DynamicSparseTraining,
+    PruningCheckpoint,
+    PruningSummaries,
+    RigL,
+    UpdatePruningStep,
+)
+from tfprune.cost import ModelCost, model_cost
 from tfprune.criteria import Criterion, Magnitude
+from tfprune.distributions import (
+    LAMP,
+    Distribution,
+    ErdosRenyi,
+    ErdosRenyiKernel,
+    FirstLayerDense,
+    PerLayer,
+    Uniform,
+)
 from tfprune.masks import compute_mask
 from tfprune.methods import Rule
 from tfprune.patterns import (
@@ -22,8 +50,10 @@ from tfprune.patterns import (
     Unstructured,
 )
 from tfprune.policies import PruneForLatencyOnXNNPack, PruningPolicy
-from tfprune.prune import load_plain_weights, prune_low_magnitude, prune_scope, strip_pruning
+from tfprune.prune import prune_low_magnitude, prune_scope
+from tfprune.pruners import LotteryTicket, Tickets
 from tfprune.registry import PrunableLayer, PrunableWeight, register_prunable
+from tfprune.regularizers import GroupLasso
 from tfprune.report import SparsityReport, sparsity_report
 from tfprune.schedules import (
     ConstantSparsity,
@@ -36,28 +66,52 @@ from tfprune.schedules import (
     PruningSchedule,
 )
 from tfprune.scopes import Global, Local
+from tfprune.strip import load_plain_weights, strip_pruning
+from tfprune.structural import (
+    ChannelGroup,
+    ShrinkPlan,
+    dependency_groups,
+    plan_shrink,
+    recalibrate,
+    register_channel_rule,
+    remove_channels,
+    shrink,
+)
 from tfprune.wrapper import PrunedModel, PruneLowMagnitude
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "LAMP",
+    "SET",
+    "SNFS",
     "Block",
     "Channel",
+    "ChannelGroup",
     "Column",
     "ConstantSparsity",
     "Cosine",
     "Criterion",
     "DenseSparseDense",
+    "Distribution",
+    "DynamicSparseTraining",
+    "ErdosRenyi",
+    "ErdosRenyiKernel",
     "Exponential",
     "Filter",
+    "FirstLayerDense",
     "Global",
+    "GroupLasso",
     "Iterative",
     "Kernel",
     "Local",
+    "LotteryTicket",
     "Magnitude",
+    "ModelCost",
     "NOfM",
     "OneCycle",
     "Pattern",
+    "PerLayer",
     "PolynomialDecay",
     "PrunableLayer",
     "PrunableWeight",
@@ -68,22 +122,37 @@ __all__ = [
     "PruningPolicy",
     "PruningSchedule",
     "PruningSummaries",
+    "RigL",
     "Row",
     "Rule",
+    "ShrinkPlan",
     "Slice",
     "SparsityReport",
+    "Tickets",
+    "Uniform",
     "Unstructured",
     "UpdatePruningStep",
     "compute_mask",
     "criteria",
+    "dependency_groups",
+    "distributions",
+    "drop_fractions",
     "load_plain_weights",
     "masks",
+    "model_cost",
     "patterns",
+    "plan_shrink",
     "prune_low_magnitude",
     "prune_scope",
+    "pruners",
+    "recalibrate",
+    "register_channel_rule",
     "register_prunable",
+    "remove_channels",
     "schedules",
     "scopes",
+    "shrink",
     "sparsity_report",
     "strip_pruning",
+    "structural",
 ]

@@ -45,9 +45,10 @@ def get(value, kind, base, by_name, default):
         value = keras.saving.deserialize_keras_object(value)
     if isinstance(value, base):
         return value
+    home = ".".join(base.__module__.split(".")[:2])
     raise TypeError(
         check.message(
-            f"`{kind}` to be a {base.__module__}.{base.__name__} or the name of one",
+            f"`{kind}` to be a {home}.{base.__name__} or the name of one",
             f"{kind}={value!r}",
             f"Known names: {', '.join(by_name)}.",
         )

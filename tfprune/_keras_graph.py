@@ -1,13 +1,19 @@
 """The only file that touches Keras internals; tests/test_keras_graph.py would notice a change."""
 
+import functools
 import tempfile
 
 import keras
 import numpy as np
 from keras import ops
+from keras.src import backend as keras_backend
+from keras.src.applications.convnext import LayerScale as LayerScale
+from keras.src.applications.inception_resnet_v2 import CustomScaleLayer as CustomScaleLayer
+from keras.src.backend.common import global_state
 from keras.src.backend.common.stateless_scope import in_stateless_scope
 from keras.src.layers.rnn.conv_lstm import ConvLSTMCell as ConvLSTMCell
 from keras.src.models.functional import Functional
+from keras.src.trainers.data_adapters import get_data_adapter
 
 from tfprune import _validation as check
 
@@ -54,6 +60,48 @@ def walk(layer, around=()):
         stack.extend((chain, below) for below in reversed(children(child)))
 
 
+def places(layer):
+    """Returns `{id: place}` of a layer, whose place is "", and of all layers inside it.
+
+    A place is made of the attributes that hold the layers, "twin/others.0" for instance. Unlike
+    names, places are the same in a clone; unlike positions, they stay when layers make further
+    layers in `build`.
+    """
+    found, stack = {id(layer): ""}, [layer]
+    while stack:
+        holder = stack.pop()
+        new = [(place, child) for place, child in _held(holder) if id(child) not in found]
+        around = found[id(holder)]
+        found.update({id(child): f"{around}/{place}".lstrip("/") for place, child in new})
+        stack += [child for _, child in reversed(new)]
+    return found
+
+
+def _held(holder):
+    named: dict = {}
+    if is_graph(holder):
+        named = {id(child): str(position) for position, child in enumerate(holder.layers)}
+    # On PyTorch a layer is a Module, which keeps the layers inside it apart.
+    attributes = {**vars(holder), **getattr(holder, "_modules", {})}
+    for name in sorted(attributes, key=lambda name: name.startswith("_")):
+        # TensorFlow's own book-keeping lists them a second time.
+        if name not in ("_layers", "_modules") and not name.startswith("_self_"):
+            for place, child in _layers_in(attributes[name], name):
+                named.setdefault(id(child), place)
+    return [(named.get(id(child), f"#{n}"), child) for n, child in enumerate(children(holder))]
+
+
+def _layers_in(value, place):
+    if isinstance(value, keras.layers.Layer):
+        yield place, value
+    elif isinstance(value, (list, tuple)):
+        for position, item in enumerate(value):
+            yield from _layers_in(item, f"{place}.{position}")
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from _layers_in(item, f"{place}.{str(key).replace('/', '|')}")
+
+
 def is_graph(model):
     """Whether a model is a Sequential or a Functional one, so that its layers can be replaced."""
     return isinstance(model, (keras.Sequential, Functional))
@@ -90,16 +138,83 @@ def clone_graph(model, make, omit=()):
         copies.append((source, target))
         return stand_in
 
+    new = _cloned(model, clone_function)
+    for source, target in copies:
+        copy_weights(source, target, omit)
+    return new
+
+
+def rebuild_graph(model, config_of, shape_of, move):
+    """Makes a Sequential or Functional model anew from changed configs, nested ones too.
+
+    Args:
+        model: The model, built; it is not changed.
+        config_of: Function from a layer, or an operation that is no layer, to its new config, or
+            to `None` where the config stays.
+        shape_of: Function from a model inside and the number of one of its inputs to the new
+            shape of that input, the batch included.
+        move: Function that gives a new layer its weights, called with the old layer and the new.
+
+    Returns:
+        A new model, uncompiled.
+    """
+    clones: dict = {}
+
+    def clone_function(layer):
+        if id(layer) not in clones:
+            clones[id(layer)] = (layer, _anew(layer))
+        return clones[id(layer)][1]
+
+    def _anew(layer):
+        if is_graph(layer):
+            # One with a call of its own is more than its layers.
+            own = not runs_as_graph(layer)
+            return clone_layer(layer) if own else _rebuilt_inside(layer, shape_of, clone_function)
+        config = config_of(layer)
+        if not isinstance(layer, keras.layers.Layer):
+            return type(layer).from_config(layer.get_config() if config is None else config)
+        return bare_clone(layer) if config is None else type(layer).from_config(config)
+
+    new = _cloned(model, clone_function, recursive=False)
+    for old, clone in clones.values():
+        if isinstance(old, keras.layers.Layer) and not is_graph(old):
+            move(old, clone)
+            states = [generator.state for generator in seed_generators(old)]
+            copy_variables(states, [g.state for g in seed_generators(clone)], old.name)
+            refresh_constants(clone)
+    return new
+
+
+def _rebuilt_inside(model, shape_of, clone_function):
+    """A model inside, which may get fewer channels than the one that it is made from."""
+    numbers = iter(range(len(model.inputs)))
+
+    def narrower(tensor):
+        shape = shape_of(model, next(numbers))
+        return keras.Input(batch_shape=shape, dtype=tensor.dtype, name=tensor.name)
+
+    if isinstance(model, keras.Sequential):
+        layers = [narrower(model.inputs[0]), *(clone_function(layer) for layer in model.layers)]
+        new = keras.Sequential(layers, name=model.name)
+    else:
+        inputs = keras.tree.map_structure(narrower, model.input)
+        new = keras.models.clone_model(
+            model, input_tensors=inputs, clone_function=clone_function, recursive=False
+        )
+    if not model.trainable:
+        new.trainable = False
+    return new
+
+
+def _cloned(model, clone_function, recursive=True):
     originals = [model] + [inner for inner in flatten(model)[1:] if is_graph(inner)]
     with _uncompiled(originals):
-        new = keras.models.clone_model(model, clone_function=clone_function, recursive=True)
+        new = keras.models.clone_model(model, clone_function=clone_function, recursive=recursive)
     _check_same_class(model, new)
     for old_inner, new_inner in _matching_graphs(model, new):
         _check_same_class(old_inner, new_inner)
     if not new.built:
         new.build(model.input_shape)
-    for source, target in copies:
-        copy_weights(source, target, omit)
     if not model.trainable:
         new.trainable = False
     return new
@@ -173,6 +288,15 @@ def _copy_assets(source, target):
         with tempfile.TemporaryDirectory() as folder:
             old.save_assets(folder)
             new.load_assets(folder)
+
+
+def builds_by_itself(layer):
+    """Whether a layer that is not Keras's own has a `build`, not run yet, that may make layers."""
+    return (
+        not layer.built
+        and type(layer).build is not keras.layers.Layer.build
+        and not type(layer).__module__.startswith("keras.")
+    )
 
 
 def build_from_config(layer, config):
@@ -284,6 +408,11 @@ def host_array(variable):
     return ops.convert_to_numpy(variable)
 
 
+def is_legacy_h5():
+    """Whether a model is being written to, or read from, a file of the old HDF5 format."""
+    return bool(global_state.get_global_attribute("use_legacy_config", False))
+
+
 def is_tracing_without_state():
     """Whether variables cannot be written now: inside a stateless call, as in JAX's `fit`."""
     return in_stateless_scope()
@@ -303,9 +432,10 @@ def adopt_call_arguments(wrapper, layer):
         object.__setattr__(wrapper, name, getattr(layer, name))
 
 
-def is_training(layer):
-    """Whether a layer's `call` runs in training mode now."""
-    context = layer._get_call_context()
+def is_training():
+    """Whether the `call` that runs now does so in training mode."""
+    # Not layer._get_call_context(), which opens one where `call` is run by itself.
+    context = global_state.get_global_attribute("current_call_ctx")
     return bool(context is not None and context.get_value("training"))
 
 
@@ -336,3 +466,158 @@ def averages(optimizer):
             )
             found.update({id(v): average for v, average in pairs if average is not None})
     return found
+
+
+def slots(optimizer, variable):
+    """Returns what an optimizer remembers of one variable: momenta and the like, same shape."""
+    found = []
+    for single in single_optimizers(optimizer):
+        known = getattr(single, "_trainable_variables", [])
+        places = [place for place, item in enumerate(known) if item is variable]
+        if not places:
+            continue
+        for name, kept in vars(single).items():
+            if name == "_trainable_variables" or not isinstance(kept, (list, tuple)):
+                continue
+            if len(kept) == len(known) and kept[places[0]] is not None:
+                slot = kept[places[0]]
+                if isinstance(slot, keras.Variable) and slot.shape == variable.shape:
+                    found.append(slot)
+    return found
+
+
+def numpy_batches(data, batch_size):
+    """Returns an iterator over batches of NumPy arrays, of anything that `fit` takes.
+
+    Args:
+        data: A data set, a generator, or arrays as a tuple `(x, y, sample_weight)`, the last one
+            or two left out where there are none.
+        batch_size: For arrays.
+    """
+    return iter(_adapter(data, batch_size).get_numpy_iterator())
+
+
+def number_of_batches(data, batch_size):
+    """Returns how many batches there are in data that can be read again; `None` if unknown."""
+    is_a_set = isinstance(data, keras.utils.PyDataset) or not hasattr(data, "__next__")
+    return _adapter(data, batch_size).num_batches if is_a_set else None
+
+
+def _adapter(data, batch_size):
+    parts = data if isinstance(data, tuple) else (data,)
+    return get_data_adapter(*parts, batch_size=batch_size)
+
+
+class watched_calls:
+    """Calls `seen(layer, arguments, outputs)` after each call of some layers.
+
+    Args:
+        layers: The layers.
+        seen: A function.
+    """
+
+    def __init__(self, layers, seen):
+        self._layers = layers
+        self._seen = seen
+
+    def __enter__(self):
+        for layer in self._layers:
+            # Past Keras's tracking; an attribute of the object hides the method of its class.
+            object.__setattr__(layer, "call", self._watched(layer, layer.call))
+
+    def _watched(self, layer, call):
+        @functools.wraps(call)
+        def watched(*args, **kwargs):
+            outputs = call(*args, **kwargs)
+            self._seen(layer, args, outputs)
+            return outputs
+
+        return watched
+
+    def __exit__(self, *error):
+        for layer in self._layers:
+            object.__delattr__(layer, "call")
+
+
+def input_shape(model):
+    """Returns the shapes that a model was built with, or `None` where they are not known."""
+    config = model.get_build_config() or {}
+    inner = config.get("inner")
+    return (inner if isinstance(inner, dict) else config).get("input_shape")
+
+
+def symbolic_inputs(model):
+    """Returns the KerasTensors of a Sequential or Functional model in the structure it takes."""
+    functional = model._functional if isinstance(model, keras.Sequential) else model
+    return functional._inputs_struct
+
+
+def trace(model, inputs):
+    """Runs a model's `call` once on placeholders, without computing anything.
+
+    Args:
+        model: A built model.
+        inputs: KerasTensors in the structure that the model takes.
+    """
+    keras_backend.compute_output_spec(lambda x: model.call(x), inputs)
+
+
+def before_training(model, action):
+    """Lets `action(model)` be called whenever `fit` or `train_on_batch` is about to train."""
+    if getattr(model.make_train_function, "action", None) is action:
+        return
+    original = model.make_train_function
+
+    def make_train_function(force=False):
+        action(model)
+        return original(force)
+
+    make_train_function.action = action  # type: ignore[attr-defined]
+    model.make_train_function = make_train_function
+
+
+def after_training(model, action):
+    """Lets `action()` be called at the end of the running `fit`, after all callbacks.
+
+    Keras puts its own History last, unless the user brings one.
+    """
+    history = getattr(model, "history", None)
+    if history is None:
+        return
+
+    original = history.on_train_end
+
+    def on_train_end(logs=None):
+        vars(history).pop("on_train_end", None)
+        original(logs)
+        action()
+
+    history.on_train_end = on_train_end
+
+
+def on_host(tensor):
+    """Returns a tensor as a NumPy array."""
+    return np.asarray(ops.convert_to_numpy(tensor))
+
+
+def runs_as_graph(model):
+    """Whether a Sequential or Functional model runs its layers and does nothing beside."""
+    base = keras.Sequential if isinstance(model, keras.Sequential) else Functional
+    return is_graph(model) and type(model).call is base.call
+
+
+def graph_calls(model):
+    """Yields `(operation, args, kwargs, outputs)` of all calls in a model, in running order.
+
+    Args:
+        model: A built Sequential or Functional model.
+
+    Yields:
+        The layer, or operation that is no layer; what it is called on, with KerasTensors of this
+        model; and the list of KerasTensors that it returns. Models inside are one call.
+    """
+    functional = model._functional if isinstance(model, keras.Sequential) else model
+    for depth in sorted(functional._nodes_by_depth, reverse=True):
+        for node in functional._nodes_by_depth[depth]:
+            if not node.is_input:
+                yield node.operation, node.arguments.args, node.arguments.kwargs, node.outputs

@@ -34,6 +34,14 @@ def integer(name, value, minimum, mend):
     return int(value)
 
 
+def positive(name, value, mend):
+    """Returns `value`, or raises ValueError if it is not a finite number above 0."""
+    number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+    if not (number and 0 < value < math.inf):
+        raise ValueError(message(f"`{name}` to be a positive number", f"{name}={value!r}", mend))
+    return value
+
+
 def sparsity(name, value, minimum=0.0):
     """Returns `value` as a `float`, or raises if it is not a fraction in [minimum, 1)."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (numbers.Real, np.floating)):

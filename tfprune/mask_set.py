@@ -8,7 +8,8 @@ from keras import ops
 
 from tfprune import _keras_graph as graph
 from tfprune import _validation as check
-from tfprune import registry
+from tfprune import registry, scopes
+from tfprune.refusals import nothing_to_prune
 
 
 class MaskConstraint(keras.constraints.Constraint):
@@ -49,30 +50,52 @@ class PrunedWeight:
 
     Attributes:
         path: Layer path inside the wrapper and name of the weight, "lstm_cell/kernel" for instance.
+        name: The same with the wrapper's name: "lstm/lstm_cell/kernel".
         layer: The layer that owns the weight.
         axes: `KernelAxes` of the weight.
         method: The `Method` by which it is pruned.
         variable: The weight.
         mask: The mask, a bool variable of the same shape.
         threshold: Highest score that the latest mask update removed, or `None`.
+        initial: The weight's values when it was wrapped, a variable; `None` unless the criterion
+            needs them.
+        makes_output: Whether its output channels are those of the layer's output.
     """
 
-    def __init__(self, path, layer, entry, method, mask):
+    def __init__(self, owner, path, layer, entry, method, mask, initial=None):
         self.path = path
+        self.name = f"{owner.name}/{path}"
         self.layer = layer
         self.axes = entry.axes_of(layer)
         self.method = method
         self.variable = entry.get(layer)
         self.mask = mask
         self.threshold = None
+        self.initial = initial
+        self.makes_output = entry.makes_output
         self._entry = entry
         self._zeros = None
         self.attach()
+        self.remember_initial()
 
     def attach(self):
         """Puts the mask's constraint on the weight, outside the constraint that it has."""
         self.constraint = MaskConstraint(self.mask, self.variable.constraint)
         self.variable.constraint = self.constraint
+
+    def detach(self):
+        """Leaves the weight with the constraint that it had before."""
+        self.variable.constraint = self.constraint.user
+
+    @property
+    def own_variables(self):
+        """The variables that pruning added: the mask, and the initial values if they are kept."""
+        return [self.mask] if self.initial is None else [self.mask, self.initial]
+
+    def remember_initial(self):
+        """Takes the weight's values as the initial ones, where the criterion needs these."""
+        if self.initial is not None:
+            self.initial.assign(graph.host_array(self.variable))
 
     def check_in_place(self):
         """Raises if the layer no longer computes with the weight that the mask belongs to."""
@@ -116,6 +139,18 @@ class PrunedWeight:
             self.constraint.average.assign(masked(self.constraint.average, self.mask))
 
 
+def _check_unmasked(variable, path):
+    if isinstance(variable.constraint, MaskConstraint):
+        raise ValueError(
+            check.message(
+                f"one pruning wrapper around {path}",
+                "a layer whose weight has the mask of another wrapper",
+                "Use that wrapper, or wrap a copy of the layer: "
+                "tfprune.strip_pruning(wrapper) makes one.",
+            )
+        )
+
+
 class MaskSet:
     """The masks of all prunable weights inside one layer, and the count of pruning steps.
 
@@ -125,7 +160,8 @@ class MaskSet:
         owner: The wrapper; it creates the mask variables.
         inner: The wrapped layer, built.
         default: The `Method` of weights without a method of their own.
-        overrides: `{position: Method or None}` by position in the flattened layers of `inner`.
+        overrides: `{place: Method or None}`, by place inside `inner` as `_keras_graph.places`
+            names it; they hold for the layers inside that layer too.
     """
 
     def __init__(self, owner, inner, default, overrides):
@@ -134,18 +170,19 @@ class MaskSet:
             variable = entry.get(layer)
             if method is None or any(variable is known.variable for known in self.weights):
                 continue
-            shape = tuple(variable.shape)
-            method.pattern.check(shape, entry.axes_of(layer).resolve(len(shape)), path)
-            method.pattern.check_target(method.schedule.target_sparsity, path)
-            mask = owner.add_weight(
-                name=f"{path.replace('/', '_')}_mask",
-                shape=shape,
-                dtype="bool",
-                initializer="ones",
-                trainable=False,
-                autocast=False,
-            )
-            self.weights.append(PrunedWeight(path, layer, entry, method, mask))
+            check_fits(method, layer, entry, path)
+            _check_unmasked(variable, path)
+            name = path.replace("/", "_")
+            kept = {"shape": tuple(variable.shape), "trainable": False, "autocast": False}
+            mask = owner.add_weight(name=f"{name}_mask", dtype="bool", initializer="ones", **kept)
+            initial = None
+            if "initial" in method.criterion.needs:
+                dtype = keras.backend.standardize_dtype(variable.dtype)
+                initial = owner.add_weight(
+                    name=f"{name}_initial", dtype=dtype, initializer="zeros", **kept
+                )
+            found = PrunedWeight(owner, path, layer, entry, method, mask, initial)
+            self.weights.append(found)
         if not self.weights:
             raise ValueError(nothing_to_prune(inner))
         self.step = 0
@@ -178,11 +215,20 @@ class MaskSet:
             store["seed_states"] = np.array(state["seeds"], dtype="int64")
         for position, weight in enumerate(self.weights):
             store[f"mask_{position}"] = np.packbits(graph.host_array(weight.mask).reshape(-1))
+            if weight.initial is not None:
+                # HDF5 knows no bfloat16.
+                values = np.asarray(graph.host_array(weight.initial), dtype="float32")
+                store[f"initial_{position}"] = values
 
     def load(self, store, name):
-        """Reads what `save` wrote; raises before anything is changed if it does not fit."""
-        masks = []
+        """Reads what `save` wrote; raises before these masks are changed if it does not fit.
+
+        Keras reads a file layer by layer, so layers before this one have what the file says then.
+        """
+        masks, initials = [], []
         for position, weight in enumerate(self.weights):
+            if weight.initial is not None:
+                initials.append((weight.initial, _stored_initial(store, position, weight, name)))
             bits = np.asarray(store[f"mask_{position}"]) if f"mask_{position}" in store else None
             if bits is None or bits.dtype != np.uint8 or bits.shape != (-(-weight.size // 8),):
                 found = "no mask" if bits is None else f"{bits.dtype} data of shape {bits.shape}"
@@ -190,8 +236,9 @@ class MaskSet:
                     check.message(
                         f"the mask of {name}/{weight.path}, {weight.size} bits, in the file",
                         found,
-                        "The file is damaged or belongs to another model. Weights of a plain "
-                        "model are read by tfprune.load_plain_weights(model, path).",
+                        "The file is damaged or belongs to another model; layers read before "
+                        f"{name} have its weights already, so load another file. Weights of a "
+                        "plain model are read by tfprune.load_plain_weights(model, path).",
                     )
                 )
             flat = np.unpackbits(bits, count=weight.size).astype(bool)
@@ -201,29 +248,71 @@ class MaskSet:
         for weight, mask in zip(self.weights, masks, strict=True):
             weight.mask.assign(mask)
             weight.forget_count()
+        for variable, values in initials:
+            variable.assign(values)
         self.set_state({"step": step, "seeds": seeds})
+
+
+def _stored_initial(store, position, weight, name):
+    key = f"initial_{position}"
+    values = np.asarray(store[key]) if key in store else None
+    if values is None or values.shape != tuple(weight.variable.shape):
+        raise ValueError(
+            check.message(
+                f"the initial values of {name}/{weight.path} in the file, for "
+                f"{weight.method.criterion!r}",
+                "none" if values is None else f"an array of shape {values.shape}",
+                "The file is damaged or belongs to a model with another criterion.",
+            )
+        )
+    return values
 
 
 def find_prunable(inner, default, overrides):
     """Lists `(path, layer, PrunableWeight, method)` for all prunable weights inside a layer."""
     paths = {id(chain[-1][1]): chain[-1][0] for chain in graph.walk(inner)}
+    places = graph.places(inner)
     found = []
-    for position, layer in enumerate(graph.flatten(inner)):
-        method = overrides.get(position, default)
+    for layer in graph.flatten(inner):
+        method = method_at(places[id(layer)], default, overrides)
         for entry in registry.own_prunable_weights(layer) or ():
             path = "/".join(filter(None, (paths.get(id(layer)), entry.name)))
             found.append((path, layer, entry, method))
     return found
 
 
-def nothing_to_prune(layer):
-    """The message for a layer without any prunable weight."""
-    return check.message(
-        f"'{layer.name}' to have a weight that can be pruned",
-        f"a {type(layer).__name__}",
-        "Leave this layer unwrapped, or name its weights with "
-        f"tfprune.register_prunable({type(layer).__name__}, [...]).",
-    )
+def method_at(place, default, overrides):
+    """The method of the layer at a place: its own, or that of the nearest layer around it."""
+    while place not in overrides:
+        if not place:
+            return default
+        place = place.rpartition("/")[0]
+    return overrides[place]
+
+
+def check_fits(method, layer, entry, path):
+    """Raises unless a method can prune a weight, as far as is known before the layer is built.
+
+    Args:
+        method: The `Method` that is to prune the weight.
+        layer: The layer that owns the weight.
+        entry: The `PrunableWeight`.
+        path: What messages call the weight.
+    """
+    if layer.built:
+        shape = tuple(entry.get(layer).shape)
+        method.pattern.check(shape, entry.axes_of(layer).resolve(len(shape)), path)
+    target = method.schedule.target_sparsity
+    method.pattern.check_target(target, path)
+    cap = method.scope.max_sparsity if isinstance(method.scope, scopes.Global) else None
+    if cap is not None and target > cap:
+        raise ValueError(
+            check.message(
+                f"the schedule of {path} to stay at or below {cap:g}, the cap of {method.scope}",
+                f"a target sparsity of {target:g}",
+                "Raise max_sparsity, or lower the schedule's sparsity.",
+            )
+        )
 
 
 def tensorflow_state(mask_set):

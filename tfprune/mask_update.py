@@ -1,12 +1,14 @@
 """One mask update: scores in, new masks out, all of them or none."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from tfprune import _keras_graph as graph
-from tfprune.masks import MaskRequest
+from tfprune.masks import MaskRequest, masks_with_zeros
 
 
-def update_masks(groups):
+def update_masks(groups, evidence=None):
     """Gives weights the masks for a new sparsity.
 
     All masks are computed before the first is assigned: an error changes nothing.
@@ -14,16 +16,32 @@ def update_masks(groups):
     Args:
         groups: List of `(scope, sparsity, weights)`: the weights (`PrunedWeight`) of a group
             compete under its scope.
+        evidence: The `Evidence` that the criteria take what they need from; `None` if all do with
+            the weights.
 
     Returns:
         Whether any mask changed.
 
     Raises:
-        ValueError: If a weight is not finite; it names the layer.
+        ValueError: If a weight is not finite or evidence cannot be had; it names the layer.
     """
+    everything = [weight for _, _, weights in groups for weight in weights]
+    # Nothing is chosen at a sparsity of 0 where nothing is pruned: no evidence has to be had.
+    needing = [
+        weight
+        for _, sparsity, weights in groups
+        if sparsity or any(weight.zeros for weight in weights)
+        for weight in weights
+        if weight.method.criterion.needs
+    ]
+    found = evidence(needing) if evidence is not None and needing else {}
+    positions = {id(weight): position for position, weight in enumerate(everything)}
     computed: list = []
     for scope, sparsity, weights in groups:
-        requests = [request_for(weight) for weight in weights]
+        requests = [
+            request_for(weight, found.get(id(weight)), position=positions[id(weight)])
+            for weight in weights
+        ]
         results = scope.masks(requests, sparsity)
         computed += zip(weights, requests, results, strict=True)
     changed = False
@@ -39,15 +57,60 @@ def update_masks(groups):
     return changed
 
 
-def request_for(weight):
+def exchange(weights, fractions, drop, grow, evidence):
+    """Drops connections and grows as many others; all weights or none.
+
+    Args:
+        weights: List of `PrunedWeight`.
+        fractions: List of the share of active units that each drops, in [0, 1).
+        drop: `Criterion`: active units with the lowest scores go.
+        grow: `Criterion`: of all units that are not active then, those just dropped included,
+            those with the highest scores come.
+        evidence: The `Evidence` that the criteria take what they need from.
+
+    Returns:
+        `[(weight, grown)]` for the weights whose mask changed: `grown` is a bool array of the
+        weights that were pruned before and are not now. A unit that is dropped and grown again
+        keeps its weights.
+
+    Raises:
+        ValueError: If a weight is not finite or evidence cannot be had; it names the layer.
+    """
+    found_drop = evidence(weights, drop) if drop.needs else {}
+    found_grow = evidence(weights, grow) if grow.needs else {}
+    computed = []
+    for position, (weight, fraction) in enumerate(zip(weights, fractions, strict=True)):
+        before = request_for(weight, found_drop.get(id(weight)), drop, position)
+        zeros = before.zeros_now
+        number = min(int((before.units - zeros) * fraction), before.most_zeros - zeros)
+        if number <= 0 or not zeros:
+            continue
+        (kept,), _ = masks_with_zeros([before], zeros + number)
+        between = replace(
+            before,
+            criterion=grow,
+            mask=before.spread(kept),
+            evidence=found_grow.get(id(weight), {}),
+        )
+        (kept,), _ = masks_with_zeros([between], zeros)
+        mask = before.spread(kept)
+        computed.append((weight, mask, mask & ~before.mask))
+    for weight, mask, _ in computed:
+        weight.set_mask(mask)
+    return [(weight, grown) for weight, _, grown in computed]
+
+
+def request_for(weight, evidence=None, criterion=None, position=0):
     """Returns the `MaskRequest` of a `PrunedWeight`, its arrays read without a copy."""
     return MaskRequest(
         graph.host_array(weight.variable),
         weight.method.pattern,
-        weight.method.criterion,
+        weight.method.criterion if criterion is None else criterion,
         weight.axes.resolve(len(weight.variable.shape)),
         graph.host_array(weight.mask) if weight.zeros else None,
-        f"{weight.layer.name}/{weight.path.rsplit('/', 1)[-1]}",
+        weight.name,
+        evidence or {},
+        position,
     )
 
 

@@ -13,7 +13,8 @@ class Projection:
     """
 
     def __init__(self, model):
-        self._weights = [w for owner in mask_owners(model) for w in owner.pruned_weights]
+        self._owners = mask_owners(model)
+        self._weights = [w for owner in self._owners for w in owner.pruned_weights]
         trainable = _positions(model.trainable_variables)
         others = _positions(model.non_trainable_variables)
         self._pairs = [
@@ -48,7 +49,13 @@ class Projection:
         original = model.train_step if installed is None else model.train_step.original
 
         def train_step(state, data):
-            logs, state = original(state, data)
+            for owner in self._owners:
+                owner.projected = True
+            try:
+                logs, state = original(state, data)
+            finally:
+                for owner in self._owners:
+                    owner.projected = False
             trainable, others, optimizer, metrics = state
             trainable = self(trainable, others)
             if averages:

@@ -1,22 +1,20 @@
-"""Wrapping and stripping."""
-
-import os
+"""Wrapping: `prune_low_magnitude`."""
 
 import keras
 
 from tfprune import _keras_graph as graph
 from tfprune import _validation as check
 from tfprune import registry, schedules
-from tfprune.mask_set import find_prunable, nothing_to_prune
+from tfprune.mask_set import check_fits, find_prunable, method_at
+from tfprune.mask_update import compete, request_for
 from tfprune.methods import Method, Rule, resolve
+from tfprune.refusals import check_built, nothing_left, nothing_to_prune
+from tfprune.tfmot_arguments import pattern_of
 from tfprune.wrapper import (
-    MaskOwner,
     PrunedModel,
     PruneLowMagnitude,
     check_wrappable,
     mask_owners,
-    not_keras,
-    pattern_of,
 )
 
 
@@ -49,7 +47,7 @@ def prune_low_magnitude(
         sparsity_m_by_n: `(zeros, group)`: (2, 4) means 2 zeros in every 4 weights.
         pattern: A pattern or the name of one, instead of `block_size` and `sparsity_m_by_n`.
         scope: "local" (each weight gets the same sparsity; the default), "global" (one threshold
-            over all weights) or a `Scope`.
+            over all weights), a `Scope`, or a `Distribution` that shares the sparsity out.
         criterion: A criterion or the name of one; the magnitude by default.
         rules: List of `Rule`s that give layers a method of their own or exempt them.
 
@@ -58,7 +56,8 @@ def prune_low_magnitude(
 
     Raises:
         ValueError: If nothing can be pruned, the model is not built or wrapped already, a pattern
-            does not fit a weight, or a rule matches nothing.
+            does not fit a weight, a rule matches nothing, or the weights cannot have the
+            schedule's sparsity under the distribution.
         TypeError: If an argument is of the wrong kind, a tf_keras model for instance.
 
     Example:
@@ -77,136 +76,19 @@ def prune_low_magnitude(
     if isinstance(to_prune, (list, tuple)):
         for layer in to_prune:
             check_wrappable(layer)
+            plan.check_known(layer)
         plan.check_used(to_prune)
         return [plan.wrapped_alone(layer) if plan.prunes(layer) else layer for layer in to_prune]
     if isinstance(to_prune, keras.Model):
-        return _prune_model(to_prune, plan)
+        pruned = _prune_model(to_prune, plan)
+        _check_budgets(pruned)
+        return pruned
     check_wrappable(to_prune)
+    plan.check_known(to_prune)
     if not plan.prunes(to_prune):
-        raise ValueError(nothing_to_prune(to_prune))
+        raise ValueError(plan.why_nothing(to_prune))
     plan.check_used([to_prune])
     return plan.wrapped_alone(to_prune)
-
-
-def strip_pruning(model):
-    """Takes the wrappers off: same weights, exactly sparse, no trace of tfprune.
-
-    Args:
-        model: A wrapped layer or a model with wrapped layers. It is not changed and can be
-            trained on.
-
-    Returns:
-        A plain copy; a model without wrappers is copied too. A model comes back uncompiled.
-
-    Raises:
-        TypeError: If it is no Keras 3 layer or model.
-        ValueError: If the model is not built.
-
-    Example:
-
-    >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
-    >>> pruned = tfprune.prune_low_magnitude(model)
-    >>> type(tfprune.strip_pruning(pruned).layers[0]).__name__
-    'Dense'
-    """
-    if not isinstance(model, keras.layers.Layer):
-        raise TypeError(not_keras(model, "model"))
-    if isinstance(model, (keras.Model, MaskOwner)):
-        _check_built(model)
-    for owner in mask_owners(model):
-        for weight in owner.pruned_weights:
-            weight.check_in_place()
-            weight.project()
-    if isinstance(model, MaskOwner):
-        model = model.inner
-    if graph.is_graph(model):
-        return graph.clone_graph(model, _without_wrapper, _mask_ids(model))
-    if mask_owners(model):
-        return _strip_subclassed(model)
-    return graph.clone_layer(model)
-
-
-def _mask_ids(model):
-    return {id(w.mask) for owner in mask_owners(model) for w in owner.pruned_weights}
-
-
-def _without_wrapper(layer):
-    source = layer.inner if isinstance(layer, MaskOwner) else layer
-    clone = _bare_without_wrappers(source)
-    return source, clone, clone
-
-
-def _unwrapped(layer):
-    if isinstance(layer, MaskOwner):
-        return layer.inner
-    if graph.is_graph(layer) and mask_owners(layer):
-        return graph.clone_graph(layer, _without_wrapper, _mask_ids(layer))
-    return layer
-
-
-def _bare_without_wrappers(model):
-    """Clones a layer or model without its weights, and without wrappers that it makes itself."""
-    clone = graph.bare_clone(model)
-    if mask_owners(clone):
-        graph.replace_inside(clone, _unwrapped)
-    if mask_owners(clone):
-        raise ValueError(
-            check.message(
-                "wrapped layers in attributes or lists of the model",
-                f"{type(model).__name__}, which holds them in another way",
-                "Keep wrapped layers in plain attributes.",
-            )
-        )
-    return clone
-
-
-def _strip_subclassed(model):
-    """Strips a model or layer whose own constructor made the wrappers."""
-    clone = _bare_without_wrappers(model)
-    graph.build_from_config(clone, model.get_build_config())
-    masks = _mask_ids(model)
-    kept = [variable for variable in model.weights if id(variable) not in masks]
-    graph.copy_variables(kept, list(clone.weights), model.name)
-    graph.refresh_constants(clone)
-    return clone
-
-
-def load_plain_weights(model, filepath):
-    """Loads weights of the plain model into the wrapped one.
-
-    The masks stay as they are and are applied to what was loaded.
-
-    Args:
-        model: A wrapped model.
-        filepath: A `.weights.h5` or `.keras` file that the plain model was saved to, or the
-            plain model itself.
-
-    Raises:
-        TypeError: If `model` is no Keras 3 model, or `filepath` neither a path nor such a model.
-        ValueError: If the file does not fit the model; then nothing is changed.
-
-    Example:
-
-    >>> plain = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
-    >>> pruned = tfprune.prune_low_magnitude(plain)
-    >>> tfprune.load_plain_weights(pruned, plain)
-    """
-    if not isinstance(model, keras.layers.Layer):
-        raise TypeError(not_keras(model, "model"))
-    if isinstance(filepath, keras.Model):
-        plain = filepath
-    elif isinstance(filepath, (str, os.PathLike)):
-        plain = strip_pruning(model)
-        plain.load_weights(filepath)
-    else:
-        raise TypeError(not_keras(filepath, "filepath"))
-    masks = _mask_ids(model)
-    targets = [variable for variable in model.weights if id(variable) not in masks]
-    graph.copy_variables(list(plain.weights), targets, model.name)
-    graph.refresh_constants(model)
-    for owner in mask_owners(model):
-        for weight in owner.pruned_weights:
-            weight.project()
 
 
 def prune_scope():
@@ -237,14 +119,16 @@ class _Plan:
 
     def prunes(self, layer, around=()):
         """Whether anything inside a layer is to be pruned."""
-        if self.policy is not None and not self.policy.allow_pruning(layer):
+        if not self._allows(layer):
             return False
         default, overrides = self._methods(layer, around)
         if any(method is not None for *_, method in find_prunable(layer, default, overrides)):
             return True
+        places = graph.places(layer)
         return any(
-            registry.unknown_until_built(inner) and overrides.get(position, default) is not None
-            for position, inner in enumerate(graph.flatten(layer))
+            registry.unknown_until_built(inner)
+            and method_at(places[id(inner)], default, overrides) is not None
+            for inner in graph.flatten(layer)
         )
 
     def wrapped(self, layer, clone, around=()):
@@ -261,12 +145,43 @@ class _Plan:
 
     def wrapped_alone(self, layer):
         """Returns the wrapper of a copy of a layer that is in no model, built if the layer is."""
-        self.check_patterns(layer, ())
+        self.check_methods(layer, ())
         self._check_countable(layer)
         wrapper = self.wrapped(layer, graph.clone_layer(layer))
         if layer.built:
             wrapper.build()
         return wrapper
+
+    def check_known(self, layer):
+        """Raises if only `build`, not run yet, can tell whether there is something to prune."""
+        growing = [
+            inner
+            for inner in graph.flatten(layer)
+            if registry.own_prunable_weights(inner) is None and graph.builds_by_itself(inner)
+        ]
+        if growing and not find_prunable(layer, self.method, {}) and self._allows(layer):
+            raise ValueError(
+                check.message(
+                    "a layer that shows what can be pruned in it",
+                    f"'{layer.name}', a {type(layer).__name__} that makes its weights in build(), "
+                    "which has not run",
+                    "Call the layer on data once, or wrap the built model that it is part of; or "
+                    f"tell with tfprune.register_prunable({type(growing[0]).__name__}, [...]) "
+                    "which weights it has to prune, an empty list if none.",
+                )
+            )
+
+    def why_nothing(self, layer):
+        """The message for a layer or model in which nothing is to be pruned."""
+        inside = graph.flatten(layer)
+        if any(registry.own_prunable_weights(inner) for inner in inside) or any(
+            registry.unknown_until_built(inner) for inner in inside
+        ):
+            return nothing_left(layer)
+        return nothing_to_prune(layer)
+
+    def _allows(self, layer):
+        return self.policy is None or self.policy.allow_pruning(layer)
 
     def _check_countable(self, layer):
         """Raises if rules vary inside a layer that has not made all the layers inside it yet."""
@@ -288,32 +203,45 @@ class _Plan:
         """The method of a layer itself, and those of layers inside it that differ."""
         own = (*around, (_path(around, layer), layer))
         chains = {id(layer): own, **{id(c[-1][1]): c for c in graph.walk(layer, own)}}
-        default = resolve(self.rules, own, self.method)
-        overrides = {}
-        for position, inner in enumerate(graph.flatten(layer)):
-            method = resolve(self.rules, chains[id(inner)], self.method)
-            if method != (default or self.method):
-                overrides[position] = method
-        return default or self.method, overrides
+        default = resolve(self.rules, own, self.method) or self.method
 
-    def check_patterns(self, layer, around):
-        """Raises unless the patterns fit the schedules, and the weights where they exist."""
+        def method_of(inner):
+            return resolve(self.rules, chains[id(inner)], self.method)
+
+        return default, _overrides(layer, method_of, default)
+
+    def check_methods(self, layer, around):
+        """Raises unless the methods fit in themselves, and the weights where they exist."""
         default, overrides = self._methods(layer, around)
         path = _path(around, layer)
         for below, owner, entry, method in find_prunable(layer, default, overrides):
-            if method is None:
-                continue
-            if owner.built:
-                shape = tuple(entry.get(owner).shape)
-                axes = entry.axes_of(owner).resolve(len(shape))
-                method.pattern.check(shape, axes, f"{path}/{below}")
-            method.pattern.check_target(method.schedule.target_sparsity, f"{path}/{below}")
+            if method is not None:
+                check_fits(method, owner, entry, f"{path}/{below}")
 
     def check_used(self, layers):
         """Raises if a rule matches none of these layers and none inside them."""
         chains = [((layer.name, layer),) for layer in layers]
         chains += [c for layer in layers for c in graph.walk(layer, ((layer.name, layer),))]
         _check_rules_used(self.rules, chains)
+
+
+def _check_budgets(pruned):
+    """Raises if the weights can never have the sparsity that their schedule aims at."""
+    weights = [weight for owner in mask_owners(pruned) for weight in owner.pruned_weights]
+    aims = [(weight.method.schedule.target_sparsity, weight) for weight in weights]
+    for scope, sparsity, group in compete(aims):
+        scope.check([request_for(weight) for weight in group], sparsity)
+
+
+def _overrides(layer, method_of, default):
+    """The methods of layers inside a layer, by place, where they differ from those around them."""
+    overrides: dict = {}
+    places = graph.places(layer)
+    for inner in sorted(graph.flatten(layer), key=lambda inner: places[id(inner)].count("/")):
+        place = places[id(inner)]
+        if method_of(inner) != method_at(place, default, overrides):
+            overrides[place] = method_of(inner)
+    return overrides
 
 
 def _path(around, layer):
@@ -360,19 +288,8 @@ def _check_policy(policy):
     )
 
 
-def _check_built(model):
-    if not model.built:
-        raise ValueError(
-            check.message(
-                "a built model",
-                f"'{model.name}', which has no weights yet",
-                "Give it a keras.Input, call model.build(input_shape), or call it on data once.",
-            )
-        )
-
-
 def _prune_model(model, plan):
-    _check_built(model)
+    check_built(model)
     check_wrappable(model)
     if plan.policy is not None:
         plan.policy.ensure_model_supports_pruning(model)
@@ -384,10 +301,10 @@ def _prune_model(model, plan):
     chosen = {}
     for layer, around in _units(model):
         if plan.prunes(layer, around):
-            plan.check_patterns(layer, around)
+            plan.check_methods(layer, around)
             chosen[id(layer)] = layer
     if not chosen:
-        raise ValueError(nothing_to_prune(model))
+        raise ValueError(plan.why_nothing(model))
 
     def make(layer):
         clone = graph.bare_clone(layer)
@@ -395,7 +312,11 @@ def _prune_model(model, plan):
             return layer, clone, plan.wrapped(layer, clone, units[id(layer)])
         return layer, clone, clone
 
-    return graph.clone_graph(model, make)
+    pruned = graph.clone_graph(model, make)
+    for owner in mask_owners(pruned):
+        for weight in owner.pruned_weights:
+            weight.remember_initial()
+    return pruned
 
 
 def _units(model, around=()):
@@ -408,19 +329,19 @@ def _units(model, around=()):
 
 
 def _prune_subclassed(model, plan):
-    overrides = {}
     chains = {id(chain[-1][1]): chain for chain in graph.walk(model)}
-    for position, layer in enumerate(graph.flatten(model)):
-        method = resolve(plan.rules, chains.get(id(layer), ()), plan.method)
+
+    def method_of(layer):
         if plan.policy is not None and not plan.policy.allow_pruning(layer):
-            method = None
-        if method != plan.method:
-            overrides[position] = method
+            return None
+        return resolve(plan.rules, chains.get(id(layer), ()), plan.method)
+
+    overrides = _overrides(model, method_of, plan.method)
+    if all(method is None for *_, method in find_prunable(model, plan.method, overrides)):
+        raise ValueError(plan.why_nothing(model))
     for path, layer, entry, method in find_prunable(model, plan.method, overrides):
         if method is not None:
-            shape = tuple(entry.get(layer).shape)
-            method.pattern.check(shape, entry.axes_of(layer).resolve(len(shape)), path)
-            method.pattern.check_target(method.schedule.target_sparsity, path)
+            check_fits(method, layer, entry, path)
     method = plan.method
     pruned = PrunedModel(
         graph.clone_layer(model),

@@ -46,19 +46,21 @@ class PrunableWeight:
         name: What reports call it, "kernel" for instance.
         get: Function from the layer to the variable.
         axes: `KernelAxes`, or a function from the layer to them.
+        makes_output: Whether the weight's output channels are those of the layer's output.
     """
 
     name: str
     get: Callable
     axes: KernelAxes | Callable = _DENSE
+    makes_output: bool = True
 
     def axes_of(self, layer):
         """Returns the `KernelAxes` of the weight in this layer."""
         return self.axes if isinstance(self.axes, KernelAxes) else self.axes(layer)
 
 
-def _attribute(name, axes=_DENSE):
-    return PrunableWeight(name, lambda layer: getattr(layer, name), axes)
+def _attribute(name, axes=_DENSE, makes_output=True):
+    return PrunableWeight(name, lambda layer: getattr(layer, name), axes, makes_output)
 
 
 def _einsum_axes(layer):
@@ -128,18 +130,20 @@ def _register_keras_layers():
     for dimensions in ("1D", "2D"):
         depthwise = getattr(layers, f"DepthwiseConv{dimensions}")
         register_prunable(depthwise, [_attribute("kernel", _DEPTHWISE)])
-        separable = [_attribute("depthwise_kernel", _DEPTHWISE), "pointwise_kernel"]
+        separable = [_attribute("depthwise_kernel", _DEPTHWISE, False), "pointwise_kernel"]
         register_prunable(getattr(layers, f"SeparableConv{dimensions}"), separable)
-    for cell in (layers.SimpleRNNCell, layers.LSTMCell, layers.GRUCell):
-        register_prunable(cell, ["kernel", "recurrent_kernel"])
-    register_prunable(ConvLSTMCell, ["kernel", "recurrent_kernel"])
+    # The outputs of these are gates, several to a unit.
+    gates = [_attribute(name, makes_output=False) for name in ("kernel", "recurrent_kernel")]
+    for cell in (layers.SimpleRNNCell, layers.LSTMCell, layers.GRUCell, ConvLSTMCell):
+        register_prunable(cell, gates)
     if hasattr(layers, "ReversibleEmbedding"):
         _REGISTRY[layers.ReversibleEmbedding] = _reversible_embedding
 
 
 def _reversible_embedding(layer):
     tied = (_attribute("embeddings"),)
-    return tied if layer.tie_weights else (*tied, _attribute("reverse_embeddings"))
+    reverse = _attribute("reverse_embeddings", makes_output=False)
+    return tied if layer.tie_weights else (*tied, reverse)
 
 
 def own_prunable_weights(layer):

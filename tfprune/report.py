@@ -11,7 +11,8 @@ from rich.table import Table
 from tfprune import _keras_graph as graph
 from tfprune import _validation as check
 from tfprune import registry
-from tfprune.wrapper import MaskOwner, not_keras
+from tfprune.refusals import not_keras
+from tfprune.wrapper import MaskOwner
 
 
 @dataclass(frozen=True)
@@ -23,8 +24,8 @@ class LayerSparsity:
         type: Class name of the layer.
         parameters: Number of its weights that can be pruned; of all its weights if none can.
         zeros: How many of these are exactly zero.
-        status: "pruned", "pruned, frozen", "not pruned" (it could be, but is not wrapped), or
-            "nothing to prune".
+        status: "pruned", "pruned, frozen", "not wrapped" (it could be pruned, or it was and is
+            stripped), or "nothing to prune".
     """
 
     layer: str
@@ -56,8 +57,12 @@ class SparsityReport:
 
     @property
     def total(self):
-        """The total over prunable weights and all others that the report lists."""
-        return _total("total", self.rows)
+        """All listed weights, and the zeros among those that can be pruned.
+
+        Zeros elsewhere come from no pruning: the offsets of BatchNormalization begin as zeros.
+        """
+        everything = sum(row.parameters for row in self.rows)
+        return LayerSparsity("total", "", everything, self.prunable.zeros, "")
 
     @property
     def sparsity(self):
@@ -106,8 +111,8 @@ def _cells(row):
         row.layer,
         row.type,
         f"{row.parameters:,}",
-        f"{row.zeros:,}",
-        f"{row.sparsity:.2%}",
+        "" if row.status == _NOTHING else f"{row.zeros:,}",
+        "" if row.status == _NOTHING else f"{row.sparsity:.2%}",
         row.status,
     )
 
@@ -135,7 +140,7 @@ def sparsity_report(model):
 
     >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4, name="last")])
     >>> tfprune.sparsity_report(model).rows[0]
-    LayerSparsity(layer='last', type='Dense', parameters=32, zeros=0, status='not pruned')
+    LayerSparsity(layer='last', type='Dense', parameters=32, zeros=0, status='not wrapped')
     """
     if not isinstance(model, keras.layers.Layer):
         raise TypeError(not_keras(model, "model"))
@@ -175,7 +180,7 @@ def _row(path, layer, masked):
         if any(id(variable) in masked for variable in variables):
             status = "pruned" if layer.trainable else "pruned, frozen"
         else:
-            status = "not pruned"
+            status = "not wrapped"
     else:
         inner = {id(v) for below in graph.children(layer) for v in below.weights}
         variables = [v for v in layer.weights if id(v) not in inner]

@@ -140,6 +140,14 @@ class PruningSchedule:
                     "Exchange the two, or raise `end_step`.",
                 )
             )
+        if not _wide_integers() and max(begin_step, end_step, frequency) >= 2**31:
+            raise ValueError(
+                check.message(
+                    "steps below 2**31 on the JAX backend, whose integers have 32 bits",
+                    f"begin_step={begin_step}, end_step={end_step}, frequency={frequency}",
+                    "Lower them, or train on another backend.",
+                )
+            )
 
     def _validate_sparsity(self, sparsity, variable_name):
         """Raises unless `sparsity` is in [0, 1)."""
@@ -430,15 +438,7 @@ class PolynomialDecay(_Ramp):
 
     def __post_init__(self):
         super().__post_init__()
-        number = isinstance(self.power, (int, float, np.number)) and self.power is not True
-        if not (number and 0 < self.power < math.inf):
-            raise ValueError(
-                check.message(
-                    "`power` to be a positive number",
-                    f"power={self.power!r}",
-                    "Use 3 for the usual curve, 1 for a straight line.",
-                )
-            )
+        check.positive("power", self.power, "Use 3 for the usual curve, 1 for a straight line.")
 
     @classmethod
     def linear(cls, initial_sparsity, final_sparsity, begin_step, end_step, frequency=100):

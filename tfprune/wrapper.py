@@ -7,9 +7,13 @@ from keras import tree
 
 from tfprune import _keras_graph as graph
 from tfprune import _validation as check
-from tfprune import patterns, schedules
-from tfprune.mask_set import MaskSet, find_prunable, nothing_to_prune, tensorflow_state
+from tfprune import schedules
+from tfprune.mask_set import MaskSet, find_prunable, tensorflow_state
 from tfprune.methods import Method
+from tfprune.refusals import not_keras, nothing_to_prune
+from tfprune.tfmot_arguments import pattern_of
+
+_ADD = "Add callbacks=[tfprune.UpdatePruningStep()] to model.fit(...)"
 
 
 class MaskOwner:
@@ -28,8 +32,11 @@ class MaskOwner:
         self._overrides = dict(overrides or {})
         # In a list, Keras would try to track what it holds.
         self._mask_set = None
-        self._trained_by_callback = False
-        self._warned = False
+        # Whether an UpdatePruningStep counts the steps now, whether its absence was told, and
+        # whether a training step runs that projects its result by itself (JAX).
+        self.attended = False
+        self.warned = False
+        self.projected = False
         graph.adopt_call_arguments(self, self.inner)
 
     @property
@@ -67,6 +74,8 @@ class MaskOwner:
             for position, weight in enumerate(self._mask_set.weights):
                 # tf.train.Checkpoint finds variables by attributes alone.
                 setattr(self, f"_mask_{position}", weight.mask)
+                if weight.initial is not None:
+                    setattr(self, f"_initial_{position}", weight.initial)
             if graph.backend() == "tensorflow":
                 self._checkpoint_state = tensorflow_state(self._mask_set)
         self.built = True
@@ -84,32 +93,35 @@ class MaskOwner:
     def call(self, *args, **kwargs):
         for weight in self.pruned_weights:
             weight.check_in_place()
-        self._check_trained_by_callback()
+        self._check_attended()
         return self.inner(*args, **kwargs)
 
-    def _check_trained_by_callback(self):
-        if self._trained_by_callback or not graph.is_training(self):
+    def _check_attended(self):
+        if self.attended or not graph.is_training():
             return
-        line = "Add callbacks=[tfprune.UpdatePruningStep()] to model.fit(...)"
-        if graph.backend() == "jax" and graph.is_tracing_without_state():
+        if graph.backend() == "jax" and graph.is_tracing_without_state() and not self.projected:
             raise ValueError(
                 check.message(
                     "training on the JAX backend to be run with UpdatePruningStep, which keeps "
                     "the pruned weights at zero",
                     f"'{self.name}' in a training step without it",
-                    f"{line}, or call tfprune.UpdatePruningStep(model) before a loop of your own.",
+                    f"{_ADD}, or call tfprune.UpdatePruningStep(model) before a loop of your own.",
                 )
             )
-        if not self._warned:
-            self._warned = True
+        self.warn_unattended()
+
+    def warn_unattended(self):
+        """Warns, once, that nothing updates the masks in training."""
+        if not self.warned:
+            self.warned = True
             warnings.warn(
                 check.message(
                     f"'{self.name}' to be trained with UpdatePruningStep",
                     "a training step without it: the sparsity will not change",
-                    f"{line}; in a loop of your own, call tfprune.UpdatePruningStep(model).step() "
+                    f"{_ADD}; in a loop of your own, call tfprune.UpdatePruningStep(model).step() "
                     "after each optimizer step.",
                 ),
-                stacklevel=2,
+                stacklevel=3,
             )
 
     def compute_mask(self, inputs, previous_mask=None):
@@ -138,6 +150,16 @@ class MaskOwner:
             )
         self._mask_set.load(store, self.name)
 
+    def reset_state(self):
+        """Resets the states of stateful recurrent layers, as those layers do themselves."""
+        for layer in graph.flatten(self.inner):
+            if isinstance(layer, keras.layers.RNN) and layer.stateful:
+                layer.reset_state()
+
+    def reset_states(self):
+        """The older name of `reset_state`."""
+        self.reset_state()
+
     def enable_lora(self, *args, **kwargs):
         """Not possible while wrapped: the effective weight would be dense."""
         raise self._strip_first("enable_lora()")
@@ -156,6 +178,16 @@ class MaskOwner:
         )
 
     def get_config(self):
+        if graph.is_legacy_h5():
+            warnings.warn(
+                check.message(
+                    "a model with wrapped layers to be saved as .keras or .weights.h5",
+                    "the old .h5 format, which keeps the masks but neither the pruning step nor "
+                    "the states of random generators: the schedule would begin anew",
+                    'Use model.save("model.keras"), or strip the model first if it is trained.',
+                ),
+                stacklevel=2,
+            )
         # dtype and the like are the inner layer's; what is written here is the owner's own.
         config = super().get_config()  # type: ignore[misc]
         method = self._method.get_config()
@@ -165,8 +197,8 @@ class MaskOwner:
             scope=method["scope"],
             criterion=method["criterion"],
             overrides=[
-                [position, None if method is None else method.get_config()]
-                for position, method in self._overrides.items()
+                [place, None if method is None else method.get_config()]
+                for place, method in self._overrides.items()
             ],
         )
         return config
@@ -181,40 +213,20 @@ def _as_symbolic(value):
 def _overrides_from(overrides):
     pairs = overrides.items() if isinstance(overrides, dict) else (overrides or [])
     return {
-        int(position): Method.of(**method) if isinstance(method, dict) else method
-        for position, method in pairs
+        place: Method.of(**method) if isinstance(method, dict) else method
+        for place, method in pairs
     }
 
 
-def pattern_of(block_size, block_pooling_type, sparsity_m_by_n, pattern):
-    """Returns the pattern that tfmot's three arguments, or `pattern`, stand for."""
-    mend = "Give only one of them."
-    block_size = tuple(block_size) if isinstance(block_size, list) else block_size
-    given = [
-        name
-        for name, present in (
-            ("block_size", block_size != (1, 1)),
-            ("sparsity_m_by_n", sparsity_m_by_n is not None),
-            ("pattern", pattern is not None),
+def _wrap_around(outer, layer):
+    return ValueError(
+        check.message(
+            f"a pruning wrapper around {outer}",
+            f"'{layer.name}', a {type(layer).__name__} that is wrapped inside of it",
+            f"Wrap the outer layer: prune_low_magnitude({outer}({type(layer).__name__}(...))). "
+            "It prunes the layers inside too.",
         )
-        if present
-    ]
-    if len(given) > 1:
-        raise ValueError(check.message("one pattern", f"{' and '.join(given)} together", mend))
-    block = patterns.Block(block_size, block_pooling_type)
-    if sparsity_m_by_n is not None:
-        if not isinstance(sparsity_m_by_n, (tuple, list)) or len(sparsity_m_by_n) != 2:
-            raise TypeError(
-                check.message(
-                    "`sparsity_m_by_n` to be a pair",
-                    f"sparsity_m_by_n={sparsity_m_by_n!r}",
-                    "(2, 4) means 2 zeros in every 4 weights.",
-                )
-            )
-        return patterns.NOfM(*sparsity_m_by_n)
-    if "block_size" in given:
-        return block
-    return patterns.get(pattern)
+    )
 
 
 @keras.saving.register_keras_serializable(package="tfprune")
@@ -264,6 +276,8 @@ class PruneLowMagnitude(MaskOwner, keras.layers.Wrapper):
         if pruning_schedule is None:
             pruning_schedule = schedules.ConstantSparsity(0.5, begin_step=0)
         check_wrappable(layer)
+        if "go_backwards" in kwargs:
+            raise _wrap_around("Bidirectional", layer)
         pattern = pattern_of(block_size, block_pooling_type, sparsity_m_by_n, pattern)
         method = Method.of(pruning_schedule, pattern, criterion, scope)
         overrides = _overrides_from(overrides)
@@ -280,6 +294,13 @@ class PruneLowMagnitude(MaskOwner, keras.layers.Wrapper):
     @property
     def inner(self):
         return self.layer
+
+    @property
+    def state_size(self):
+        """Not there: a cell is pruned by the recurrent layer that holds it."""
+        if isinstance(self.layer, keras.layers.RNN) or not hasattr(self.layer, "state_size"):
+            raise AttributeError("state_size")
+        raise _wrap_around("RNN", self.layer)
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
@@ -379,20 +400,3 @@ def check_wrappable(layer):
                 "Strip it first with tfprune.strip_pruning, or use it as it is.",
             )
         )
-
-
-def not_keras(thing, name):
-    """The message for something that is no Keras 3 object."""
-    modules = [base.__module__ for base in type(thing).__mro__]
-    if any(module.split(".")[0] == "tf_keras" for module in modules) or any(
-        module.startswith(("tensorflow.python.keras", "keras.legacy")) for module in modules
-    ):
-        received = f"a tf_keras object, {type(thing).__module__}.{type(thing).__name__}"
-        mend = (
-            "Build the model with `import keras` (Keras 3) instead of tf_keras; if "
-            "TF_USE_LEGACY_KERAS is set, `tf.keras` is tf_keras too."
-        )
-    else:
-        received = f"{name}={type(thing).__name__}"
-        mend = "Pass a keras.Model, a keras.layers.Layer, or a list of layers."
-    return check.message("a Keras 3 layer or model", received, mend)
