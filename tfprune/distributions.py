@@ -370,10 +370,9 @@ class LAMP(Distribution):
 
 def _lamp(request):
     """LAMP scores of a request's unpruned units, in ascending order."""
-    weight = request.weight.astype("float64")
-    if not np.isfinite(weight).all():
+    squares = request.squares()
+    if not np.isfinite(squares).all():
         masks.raise_not_finite(request.name)
-    squares = request.pattern.pool(weight * weight, request.axes).reshape(-1)
     squares = np.sort(squares[~request.pruned])
     no_smaller = np.cumsum(squares[::-1])[::-1]
     return np.divide(squares, no_smaller, out=np.zeros_like(squares), where=no_smaller > 0)

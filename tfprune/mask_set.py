@@ -10,6 +10,7 @@ from tfprune import _keras_graph as graph
 from tfprune import _validation as check
 from tfprune import registry, scopes
 from tfprune.refusals import nothing_to_prune
+from tfprune.registry import PrunableWeight
 
 
 class MaskConstraint(keras.constraints.Constraint):
@@ -60,9 +61,13 @@ class PrunedWeight:
         initial: The weight's values when it was wrapped, a variable; `None` unless the criterion
             needs them.
         makes_output: Whether its output channels are those of the layer's output.
+        follows: Whether its mask follows from those of other weights: a bias goes with its filter.
+        coupled: Whether its filters are pruned together with those of other layers.
+        group: The competitor that stands for it then; `None` if its channels all stay.
+        couplings: List of `(group, part)`: the axes whose positions go with a group's channels.
     """
 
-    def __init__(self, owner, path, layer, entry, method, mask, initial=None):
+    def __init__(self, owner, path, layer, entry, method, mask, initial=None, follows=False):
         self.path = path
         self.name = f"{owner.name}/{path}"
         self.layer = layer
@@ -73,6 +78,10 @@ class PrunedWeight:
         self.threshold = None
         self.initial = initial
         self.makes_output = entry.makes_output
+        self.follows = follows
+        self.coupled = owner.coupled and getattr(method.pattern, "coupled", False) and not follows
+        self.group = None
+        self.couplings: list = []
         self._entry = entry
         self._zeros = None
         self.attach()
@@ -162,9 +171,11 @@ class MaskSet:
         default: The `Method` of weights without a method of their own.
         overrides: `{place: Method or None}`, by place inside `inner` as `_keras_graph.places`
             names it; they hold for the layers inside that layer too.
+        followers: List of `(place, index)`: weights whose masks follow from others', by the place
+            of the layer inside `inner` and the weight's position among the layer's weights.
     """
 
-    def __init__(self, owner, inner, default, overrides):
+    def __init__(self, owner, inner, default, overrides, followers=()):
         self.weights: list = []
         for path, layer, entry, method in find_prunable(inner, default, overrides):
             variable = entry.get(layer)
@@ -183,6 +194,19 @@ class MaskSet:
                 )
             found = PrunedWeight(owner, path, layer, entry, method, mask, initial)
             self.weights.append(found)
+        for path, layer, entry in _find_followers(inner, followers):
+            variable = entry.get(layer)
+            if any(variable is known.variable for known in self.weights):
+                continue
+            mask = owner.add_weight(
+                name=f"{path.replace('/', '_')}_mask",
+                shape=tuple(variable.shape),
+                dtype="bool",
+                initializer="ones",
+                trainable=False,
+                autocast=False,
+            )
+            self.weights.append(PrunedWeight(owner, path, layer, entry, default, mask, None, True))
         if not self.weights:
             raise ValueError(nothing_to_prune(inner))
         self.step = 0
@@ -279,6 +303,19 @@ def find_prunable(inner, default, overrides):
             path = "/".join(filter(None, (paths.get(id(layer)), entry.name)))
             found.append((path, layer, entry, method))
     return found
+
+
+def _find_followers(inner, followers):
+    """Yields `(path, layer, PrunableWeight)`."""
+    paths = {id(chain[-1][1]): chain[-1][0] for chain in graph.walk(inner)}
+    places = graph.places(inner)
+    at = {places[id(layer)]: layer for layer in graph.flatten(inner)}
+    for place, index in followers:
+        layer = at[place]
+        entry = PrunableWeight(
+            layer.weights[index].name, lambda owner, index=index: owner.weights[index]
+        )
+        yield "/".join(filter(None, (paths.get(id(layer)), entry.name))), layer, entry
 
 
 def method_at(place, default, overrides):

@@ -14,7 +14,7 @@ def update_masks(groups, evidence=None):
     All masks are computed before the first is assigned: an error changes nothing.
 
     Args:
-        groups: List of `(scope, sparsity, weights)`: the weights (`PrunedWeight`) of a group
+        groups: List of `(scope, sparsity, competitors)` as `compete` makes it: those of a group
             compete under its scope.
         evidence: The `Evidence` that the criteria take what they need from; `None` if all do with
             the weights.
@@ -25,36 +25,47 @@ def update_masks(groups, evidence=None):
     Raises:
         ValueError: If a weight is not finite or evidence cannot be had; it names the layer.
     """
-    everything = [weight for _, _, weights in groups for weight in weights]
+    everything = [competitor for _, _, competitors in groups for competitor in competitors]
     # Nothing is chosen at a sparsity of 0 where nothing is pruned: no evidence has to be had.
     needing = [
         weight
-        for _, sparsity, weights in groups
-        if sparsity or any(weight.zeros for weight in weights)
-        for weight in weights
+        for _, sparsity, competitors in groups
+        for weight in _scored(competitors)
         if weight.method.criterion.needs
+        and (sparsity or any(w.zeros for w in _scored(competitors)))
     ]
     found = evidence(needing) if evidence is not None and needing else {}
-    positions = {id(weight): position for position, weight in enumerate(everything)}
+    positions = {id(competitor): position for position, competitor in enumerate(everything)}
     computed: list = []
-    for scope, sparsity, weights in groups:
+    for scope, sparsity, competitors in groups:
         requests = [
-            request_for(weight, found.get(id(weight)), position=positions[id(weight)])
-            for weight in weights
+            _request_of(competitor, found, positions[id(competitor)]) for competitor in competitors
         ]
         results = scope.masks(requests, sparsity)
-        computed += zip(weights, requests, results, strict=True)
+        computed += zip(competitors, requests, results, strict=True)
     changed = False
     for weight, request, (kept, threshold) in computed:
         if threshold is None:
             continue
-        weight.threshold = threshold
+        for scored in _scored([weight]):
+            scored.threshold = threshold
         # Masks are nested, so an equal count means an equal mask.
         if kept.size - np.count_nonzero(kept) == request.zeros_now:
             continue
         weight.set_mask(request.spread(kept))
         changed = True
     return changed
+
+
+def _scored(competitors):
+    """The `PrunedWeight`s that competitors are scored by."""
+    return [weight for item in competitors for weight in getattr(item, "scored", [item])]
+
+
+def _request_of(competitor, found, position=0):
+    if hasattr(competitor, "scored"):
+        return competitor.request(found, position)
+    return request_for(competitor, found.get(id(competitor)), position=position)
 
 
 def exchange(weights, fractions, drop, grow, evidence):
@@ -121,18 +132,33 @@ def expected_zeros(groups):
         groups: As in `update_masks`.
     """
     pruned = expected = units = 0
-    for scope, sparsity, weights in groups:
-        requests = [request_for(weight) for weight in weights]
+    for scope, sparsity, competitors in groups:
+        requests = requests_of(competitors)
         pruned += sum(request.zeros_now for request in requests)
         units += sum(request.units for request in requests)
         expected += scope.zeros(requests, sparsity)
     return pruned, expected, units
 
 
+def requests_of(competitors):
+    """Returns the requests of competitors, without evidence."""
+    return [_request_of(competitor, {}) for competitor in competitors]
+
+
+def _competitors(items):
+    """Puts groups into the place of coupled weights; weights that only follow fall out."""
+    seen = set()
+    for sparsity, weight in items:
+        competitor = weight.group if weight.coupled else weight
+        if competitor is not None and not weight.follows and id(competitor) not in seen:
+            seen.add(id(competitor))
+            yield sparsity, competitor
+
+
 def compete(items):
     """Sorts `(sparsity, weight)` pairs into groups for `update_masks`."""
     groups: list = []
-    for sparsity, weight in items:
+    for sparsity, weight in _competitors(items):
         for _, known, weights in groups:
             if known == sparsity and weights[0].method.same_competition(weight.method):
                 weights.append(weight)

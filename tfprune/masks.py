@@ -74,23 +74,32 @@ class MaskRequest:
 
     def scores(self, rising):
         """The scores of the units that may be chosen: unpruned if `rising`, else pruned ones."""
-        weight, pruned = self.weight, self.pruned
-        evidence = self._needed()
-        excluded = pruned if rising else ~pruned
+        excluded = self.pruned if rising else ~self.pruned
         if self.criterion.elementwise and type(self.pattern) is patterns.Unstructured:
             some = excluded if self.zeros_now or not rising else None
-            flat = tuple(_flat(array) for array in (weight, *evidence))
+            flat = tuple(_flat(array) for array in (self.weight, *self._needed()))
             return Scores(flat, self.criterion, some, self.name)
-        arrays = [as_comparable(a) if isinstance(a, np.ndarray) else a for a in evidence]
-        everything = self.criterion(as_comparable(weight), *arrays)
-        if not np.isfinite(everything).all() or not np.isfinite(as_comparable(weight)).all():
-            raise_not_finite(self.name)
+        everything = self.criterion_scores()
         if rising:
             may_go = self.pattern.eligible(everything, ~self._mask_or_ones(), self.axes)
             if may_go is not None:
                 excluded = excluded | ~may_go.reshape(-1)
         pooled = self.pattern.pool(everything, self.axes)
         return Scores(_flat(pooled), None, excluded, self.name)
+
+    def criterion_scores(self):
+        """The scores of all single weights; raises where one is not finite."""
+        weight = as_comparable(self.weight)
+        evidence = [as_comparable(a) if isinstance(a, np.ndarray) else a for a in self._needed()]
+        everything = self.criterion(weight, *evidence)
+        if not np.isfinite(everything).all() or not np.isfinite(weight).all():
+            raise_not_finite(self.name)
+        return everything
+
+    def squares(self):
+        """Pooled squares of the weights, one for each unit."""
+        weight = self.weight.astype("float64")
+        return self.pattern.pool(weight * weight, self.axes).reshape(-1)
 
     def _needed(self):
         """What the criterion is called with beside the weight."""
@@ -123,6 +132,54 @@ class MaskRequest:
 
 def _flat(array):
     return np.ascontiguousarray(array).reshape(-1)
+
+
+def rounded(requests, zeros, together=False):
+    """Rounds numbers of pruned units so that a multiple of the pattern's `round_to` stays.
+
+    Args:
+        requests: List of `MaskRequest`.
+        zeros: List of the pruned units that each is to have.
+        together: Whether their sum is to stay as near as possible to what it is; otherwise each
+            is rounded to the nearest multiple.
+
+    Returns:
+        List of `int`. Where fewer units than `round_to` would be left, as many stay; a weight
+        with fewer units stays whole.
+    """
+    asked = [request.units - number for request, number in zip(requests, zeros, strict=True)]
+    choices = [_multiples(request, k) for request, k in zip(requests, asked, strict=True)]
+    kept = [
+        min((abs(n - k), -n, n) for n in choice)[-1]
+        for choice, k in zip(choices, asked, strict=True)
+    ]
+    missed = sum(kept) - sum(asked)
+    while together and missed:
+        # The cheapest step that brings the sum nearer.
+        steps = [
+            (abs(n - asked[i]) - abs(kept[i] - asked[i]), i, n)
+            for i, choice in enumerate(choices)
+            for n in choice
+            if abs(missed + n - kept[i]) < abs(missed)
+        ]
+        if not steps:
+            break
+        _, i, n = min(steps)
+        missed, kept[i] = missed + n - kept[i], n
+    return [request.units - k for request, k in zip(requests, kept, strict=True)]
+
+
+def _multiples(request, kept):
+    """The multiples of `round_to` next to a number of kept units, as far as they are possible."""
+    step, most = request.pattern.round_to, request.units - request.zeros_now
+    least = request.units - request.most_zeros
+    if step == 1:
+        return [kept]
+    below = kept // step * step
+    near = {min(max(n, step), request.units) for n in (below, below + step)}
+    rising = kept <= most
+    found = [n for n in near if n >= least and (n <= most or not rising)]
+    return sorted(found) or [most if rising else request.units]
 
 
 def masks_with_zeros(requests, zeros):
@@ -198,6 +255,7 @@ def compute_mask(
     if weight.size == 0:
         return np.ones(weight.shape, dtype=bool)
     zeros = request.units - kept_count(request.units, sparsity)
+    (zeros,) = rounded([request], [zeros])
     if zeros > request.most_zeros:
         most = request.most_zeros / request.units
         raise ValueError(

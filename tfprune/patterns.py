@@ -61,7 +61,13 @@ class KernelAxes:
 
 
 class Pattern(Frozen):
-    """Base class of all patterns: frozen, and equal where their fields are equal."""
+    """Base class of all patterns: frozen, and equal where their fields are equal.
+
+    Attributes:
+        round_to: Kept units of a weight are a multiple of this number, where there are as many.
+    """
+
+    round_to = 1
 
     def check(self, shape, axes, name="the weight"):
         """Raises ValueError, naming the weight, unless the pattern fits it."""
@@ -386,11 +392,31 @@ def _slice(cls):
     return keras.saving.register_keras_serializable(package="tfprune")(dataclass(frozen=True)(cls))
 
 
-@_slice
+@keras.saving.register_keras_serializable(package="tfprune")
+@dataclass(frozen=True)
 class Filter(_SlicePattern):
     """All that leads to one output channel.
 
-    {slice_args}
+    In a Sequential or Functional model, filters that can only be removed together are one unit:
+    those of layers whose outputs are added, for instance; see `tfprune.dependency_groups`. What
+    else belongs to a channel, its bias and its scale and offset in a BatchNormalization, is
+    masked with them, so that a pruned channel is silent and `tfprune.shrink` removes it. Channels
+    that cannot be removed, those of the model's outputs first of all, are not pruned.
+
+    Elsewhere (single layers, subclassed models), each layer's filters stand for themselves.
+
+    Args:
+        pooling: "AVG", "MAX" or "SUM" of the scores in a filter.
+        coupled: Whether channels that stand or fall together are one unit. If not, each layer's
+            filters stand for themselves in any model.
+        over_group: "AVG", "MAX" or "SUM" of the scores of filters that are one unit.
+        round_to: Keep a multiple of so many filters in each layer or group, as near as possible
+            to what the sparsity asks for; where there are fewer, all stay. Many processors
+            compute faster then.
+
+    Raises:
+        ValueError: For a pooling that does not exist, or `round_to` below 1.
+        TypeError: If `round_to` is no whole number, or `coupled` no bool.
 
     Example:
 
@@ -398,6 +424,24 @@ class Filter(_SlicePattern):
     array([[False,  True],
            [False,  True]])
     """
+
+    coupled: bool = True
+    over_group: str = "AVG"
+    round_to: int = 1
+
+    def __post_init__(self):
+        super().__post_init__()
+        check.choice("over_group", self.over_group, _POOLING)
+        mend = "Use for instance 8; 1 rounds nothing."
+        object.__setattr__(self, "round_to", check.integer("round_to", self.round_to, 1, mend))
+        if not isinstance(self.coupled, bool):
+            raise TypeError(
+                check.message(
+                    "`coupled` to be True or False",
+                    f"coupled={self.coupled!r}",
+                    "False prunes each layer's filters by themselves.",
+                )
+            )
 
     def _pooled_axes(self, ndim, axes):
         kept = axes.resolve(ndim).outputs

@@ -6,9 +6,15 @@ from tfprune import _keras_graph as graph
 from tfprune import _validation as check
 from tfprune import registry, schedules
 from tfprune.mask_set import check_fits, find_prunable, method_at
-from tfprune.mask_update import compete, request_for
+from tfprune.mask_update import compete, requests_of
 from tfprune.methods import Method, Rule, resolve
 from tfprune.refusals import check_built, nothing_left, nothing_to_prune
+from tfprune.structural.coupling import (
+    couple,
+    find_couplings,
+    is_coupled,
+    warn_of_whole_groups,
+)
 from tfprune.tfmot_arguments import pattern_of
 from tfprune.wrapper import (
     PrunedModel,
@@ -116,12 +122,13 @@ class _Plan:
         self.method = method
         self.rules = rules
         self.policy = policy
+        self.coupled: dict = {}
 
     def prunes(self, layer, around=()):
         """Whether anything inside a layer is to be pruned."""
         if not self._allows(layer):
             return False
-        default, overrides = self._methods(layer, around)
+        default, overrides = self.methods(layer, around)
         if any(method is not None for *_, method in find_prunable(layer, default, overrides)):
             return True
         places = graph.places(layer)
@@ -133,14 +140,16 @@ class _Plan:
 
     def wrapped(self, layer, clone, around=()):
         """Returns the wrapper of a layer's clone."""
-        default, overrides = self._methods(layer, around)
+        default, overrides = self.methods(layer, around)
+        left_out, followers = self.coupled.get(id(layer), ((), None))
         return PruneLowMagnitude(
             clone,
             default.schedule,
             pattern=default.pattern,
             criterion=default.criterion,
             scope=default.scope,
-            overrides=overrides,
+            overrides={**overrides, **dict.fromkeys(left_out)},
+            followers=followers,
         )
 
     def wrapped_alone(self, layer):
@@ -190,7 +199,7 @@ class _Plan:
             for inner in graph.flatten(layer)
             if registry.unknown_until_built(inner) and not isinstance(inner, registry.PrunableLayer)
         ]
-        if growing and self._methods(layer, ())[1]:
+        if growing and self.methods(layer, ())[1]:
             raise ValueError(
                 check.message(
                     "a built layer where rules vary the method inside it",
@@ -199,7 +208,7 @@ class _Plan:
                 )
             )
 
-    def _methods(self, layer, around):
+    def methods(self, layer, around):
         """The method of a layer itself, and those of layers inside it that differ."""
         own = (*around, (_path(around, layer), layer))
         chains = {id(layer): own, **{id(c[-1][1]): c for c in graph.walk(layer, own)}}
@@ -212,7 +221,7 @@ class _Plan:
 
     def check_methods(self, layer, around):
         """Raises unless the methods fit in themselves, and the weights where they exist."""
-        default, overrides = self._methods(layer, around)
+        default, overrides = self.methods(layer, around)
         path = _path(around, layer)
         for below, owner, entry, method in find_prunable(layer, default, overrides):
             if method is not None:
@@ -227,10 +236,11 @@ class _Plan:
 
 def _check_budgets(pruned):
     """Raises if the weights can never have the sparsity that their schedule aims at."""
+    warn_of_whole_groups(couple(pruned))
     weights = [weight for owner in mask_owners(pruned) for weight in owner.pruned_weights]
     aims = [(weight.method.schedule.target_sparsity, weight) for weight in weights]
     for scope, sparsity, group in compete(aims):
-        scope.check([request_for(weight) for weight in group], sparsity)
+        scope.check(requests_of(group), sparsity)
 
 
 def _overrides(layer, method_of, default):
@@ -297,7 +307,7 @@ def _prune_model(model, plan):
     _check_rules_used(plan.rules, chains or [((model.name, model),)])
     if not graph.is_graph(model):
         return _prune_subclassed(model, plan)
-    units = {id(layer): around for layer, around in _units(model)}
+    units = {id(layer): (layer, around) for layer, around in _units(model)}
     chosen = {}
     for layer, around in _units(model):
         if plan.prunes(layer, around):
@@ -305,11 +315,12 @@ def _prune_model(model, plan):
             chosen[id(layer)] = layer
     if not chosen:
         raise ValueError(plan.why_nothing(model))
+    _couple_filters(model, plan, chosen, units)
 
     def make(layer):
         clone = graph.bare_clone(layer)
         if id(layer) in chosen:
-            return layer, clone, plan.wrapped(layer, clone, units[id(layer)])
+            return layer, clone, plan.wrapped(layer, clone, units[id(layer)][1])
         return layer, clone, clone
 
     pruned = graph.clone_graph(model, make)
@@ -317,6 +328,58 @@ def _prune_model(model, plan):
         for weight in owner.pruned_weights:
             weight.remember_initial()
     return pruned
+
+
+def _couple_filters(model, plan, chosen, units):
+    """Finds out which filters stand or fall together, and what is masked with them.
+
+    Layers whose channels all stay leave `chosen`; others that hold a bias, a scale or an offset
+    of such a channel come in.
+    """
+    inside = {id(layer): unit for unit in units.values() for layer in graph.flatten(unit[0])}
+    methods: dict = {}
+    candidates = set()
+    for unit in chosen.values():
+        default, overrides = plan.methods(unit, units[id(unit)][1])
+        for _, layer, entry, method in find_prunable(unit, default, overrides):
+            if method is not None:
+                methods.setdefault(id(layer), []).append((entry.get(layer), is_coupled(method)))
+                if is_coupled(method):
+                    candidates.add(id(entry.get(layer)))
+    if not candidates:
+        return
+    couplings, stay = find_couplings(model, candidates)
+    taking_part = {id(part.variable) for found in couplings for part in found.scored}
+    if not couplings and all(coupled for pairs in methods.values() for _, coupled in pairs):
+        raise ValueError(
+            check.message(
+                "filters that can be removed",
+                f"model '{model.name}', where all stay: "
+                + "; ".join(f"{', '.join(paths)}: {reason}" for reason, paths in stay.items()),
+                "tfprune.Filter(coupled=False) prunes each layer's filters by themselves.",
+            )
+        )
+    followers: dict = {}
+    for part in (part for found in couplings for part in found.others):
+        unit, _ = inside[id(part.layer)]
+        index = next(i for i, v in enumerate(part.layer.weights) if v is part.variable)
+        place = (graph.places(unit)[id(part.layer)], index)
+        followers.setdefault(id(unit), {})[place] = unit
+    for key, places in followers.items():
+        chosen[key] = next(iter(places.values()))
+    for key, unit in list(chosen.items()):
+        places = graph.places(unit)
+        left_out = [
+            places[id(layer)]
+            for layer in graph.flatten(unit)
+            if id(layer) in methods
+            and all(coupled for _, coupled in methods[id(layer)])
+            and not any(id(variable) in taking_part for variable, _ in methods[id(layer)])
+        ]
+        plan.coupled[key] = (left_out, list(followers.get(key, {})))
+        stays = [id(layer) in methods for layer in graph.flatten(unit)].count(True) > len(left_out)
+        if not stays and key not in followers:
+            del chosen[key]
 
 
 def _units(model, around=()):

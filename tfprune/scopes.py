@@ -77,11 +77,13 @@ class Local(Scope):
 
     def _zeros_of_each(self, requests, sparsity):
         if self.distribution is not None:
-            return self.distribution.zeros(requests, sparsity)
-        return [
+            counts = self.distribution.zeros(requests, sparsity)
+            return masks.rounded(requests, counts, together=True)
+        counts = [
             min(request.units - masks.kept_count(request.units, sparsity), request.most_zeros)
             for request in requests
         ]
+        return masks.rounded(requests, counts)
 
     def masks(self, requests, sparsity):
         def mask_of(pair):
@@ -127,15 +129,23 @@ class Global(Scope):
         capped = request.units - masks.kept_count(request.units, self.max_sparsity)
         return max(request.zeros_now, min(request.most_zeros, capped))
 
-    def zeros(self, requests, sparsity):
+    def _asked(self, requests, sparsity):
         units = sum(request.units for request in requests)
         asked = units - masks.kept_count(units, sparsity)
         return min(asked, sum(self._most_zeros(request) for request in requests))
 
+    def zeros(self, requests, sparsity):
+        asked = self._asked(requests, sparsity)
+        # What rounding makes of it depends on the scores; where it is done, it is seen.
+        now = sum(request.zeros_now for request in requests)
+        steps = [request.pattern.round_to for request in requests]
+        missed = abs(now - asked)
+        return now if missed and missed <= sum(n for n in steps if n > 1) / 2 else asked
+
     def masks(self, requests, sparsity):
         results: dict = {}
         competing = list(range(len(requests)))
-        zeros = self.zeros(requests, sparsity)
+        zeros = self._asked(requests, sparsity)
         while competing:
             group = [requests[i] for i in competing]
             kept, threshold = masks.masks_with_zeros(group, zeros)
@@ -152,7 +162,18 @@ class Global(Scope):
                 results[competing[n]] = (only, own)
                 zeros -= most
             competing = [i for n, i in enumerate(competing) if n not in over]
-        return [results[i] for i in range(len(requests))]
+        return self._rounded(requests, [results[i] for i in range(len(requests))])
+
+    def _rounded(self, requests, results):
+        if all(request.pattern.round_to == 1 for request in requests):
+            return results
+        counts = [kept.size - np.count_nonzero(kept) for kept, _ in results]
+        again = masks.rounded(requests, counts, together=True)
+        for i, (request, zeros) in enumerate(zip(requests, again, strict=True)):
+            if zeros != counts[i]:
+                (kept,), threshold = masks.masks_with_zeros([request], zeros)
+                results[i] = kept, threshold
+        return results
 
 
 _BY_NAME = {"local": Local, "global": Global}

@@ -23,6 +23,8 @@ def shortfalls(owners, lookahead, steps_taken):
         schedule = weights[0].method.schedule
         held = lookahead.held(schedule, step)
         pruned, expected, units = expected_zeros(compete([(held, w) for w in weights]))
+        if not units:
+            continue
         end = getattr(schedule, "end_step", -1)
         target = schedule.target_sparsity
         if pruned != expected:

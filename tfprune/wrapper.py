@@ -27,8 +27,10 @@ class MaskOwner:
     name: str
     built: bool
 
-    def _init_masks(self, method, overrides):
+    def _init_masks(self, method, overrides, followers=None):
         self._method = method
+        # `None` where filters are pruned layer by layer.
+        self._followers = None if followers is None else [tuple(pair) for pair in followers]
         self._overrides = dict(overrides or {})
         # In a list, Keras would try to track what it holds.
         self._mask_set = None
@@ -48,6 +50,11 @@ class MaskOwner:
     def pruned_weights(self):
         """List of `PrunedWeight`, one for each mask; empty before the layer is built."""
         return [] if self._mask_set is None else list(self._mask_set.weights)
+
+    @property
+    def coupled(self):
+        """Whether filters were wrapped together with those of other layers."""
+        return self._followers is not None
 
     @property
     def mask_set(self):
@@ -70,7 +77,9 @@ class MaskOwner:
         if not self.inner.built:
             self.inner.build(input_shape)
         if self._mask_set is None:
-            self._mask_set = MaskSet(self, self.inner, self._method, self._overrides)
+            self._mask_set = MaskSet(
+                self, self.inner, self._method, self._overrides, self._followers or ()
+            )
             for position, weight in enumerate(self._mask_set.weights):
                 # tf.train.Checkpoint finds variables by attributes alone.
                 setattr(self, f"_mask_{position}", weight.mask)
@@ -201,6 +210,8 @@ class MaskOwner:
                 for place, method in self._overrides.items()
             ],
         )
+        if self._followers is not None:
+            config["followers"] = [list(pair) for pair in self._followers]
         return config
 
 
@@ -246,6 +257,8 @@ class PruneLowMagnitude(MaskOwner, keras.layers.Wrapper):
         scope: A scope or the name of one.
         criterion: A criterion or the name of one.
         overrides: Methods for single layers inside `layer`, as `get_config` gives them.
+        followers: Weights whose masks follow from those of coupled filters, as `get_config` gives
+            them; `None` if the layer's filters stand for themselves.
         **kwargs: Arguments of `keras.layers.Layer`.
 
     Raises:
@@ -271,6 +284,7 @@ class PruneLowMagnitude(MaskOwner, keras.layers.Wrapper):
         scope=None,
         criterion=None,
         overrides=None,
+        followers=None,
         **kwargs,
     ):
         if pruning_schedule is None:
@@ -281,7 +295,7 @@ class PruneLowMagnitude(MaskOwner, keras.layers.Wrapper):
         pattern = pattern_of(block_size, block_pooling_type, sparsity_m_by_n, pattern)
         method = Method.of(pruning_schedule, pattern, criterion, scope)
         overrides = _overrides_from(overrides)
-        if layer.built and not find_prunable(layer, method, overrides):
+        if layer.built and not followers and not find_prunable(layer, method, overrides):
             raise ValueError(nothing_to_prune(layer))
         kwargs.setdefault("name", layer.name)
         kwargs.setdefault("trainable", layer.trainable)
@@ -289,7 +303,7 @@ class PruneLowMagnitude(MaskOwner, keras.layers.Wrapper):
         kwargs.setdefault("autocast", False)
         kwargs.setdefault("dtype", layer.dtype_policy)
         super().__init__(layer, **kwargs)
-        self._init_masks(method, overrides)
+        self._init_masks(method, overrides, followers)
 
     @property
     def inner(self):

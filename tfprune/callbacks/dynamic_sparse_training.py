@@ -1,6 +1,7 @@
 """Dynamic sparse training: the sparsity stays, the connections move."""
 
 import numbers
+from dataclasses import replace
 
 import numpy as np
 from keras import ops
@@ -117,6 +118,10 @@ class DynamicSparseTraining(UpdatePruningStep):
         Raises:
             ValueError, TypeError: As `tfprune.prune_low_magnitude`.
         """
+        pattern = patterns.get(pattern)
+        if isinstance(pattern, patterns.Filter):
+            # Connections are exchanged layer by layer.
+            pattern = replace(pattern, coupled=False)
         return prune_low_magnitude(
             model,
             ConstantSparsity.one_shot(self._target),
@@ -139,6 +144,15 @@ class DynamicSparseTraining(UpdatePruningStep):
                         f"a model that was wrapped for {self!r}",
                         f"{weight.name} with {method.schedule!r} and {method.scope!r}",
                         "Wrap it with model = callback.prune(model).",
+                    )
+                )
+            if weight.coupled:
+                raise ValueError(
+                    check.message(
+                        "filters of each layer by themselves",
+                        f"{weight.name}, whose filters are coupled with those of other layers",
+                        "Wrap the model with model = callback.prune(model), or with "
+                        "tfprune.Filter(coupled=False).",
                     )
                 )
             if isinstance(method.pattern, patterns.NOfM):

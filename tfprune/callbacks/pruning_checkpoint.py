@@ -6,6 +6,7 @@ import keras
 
 from tfprune import _validation as check
 from tfprune.mask_update import compete, expected_zeros
+from tfprune.structural.coupling import couple
 from tfprune.wrapper import mask_owners
 
 
@@ -51,6 +52,7 @@ class PruningCheckpoint(keras.callbacks.ModelCheckpoint):
                     "Use keras.callbacks.ModelCheckpoint for a plain model.",
                 )
             )
+        couple(model)
         self._weights = [weight for owner in owners for weight in owner.pruned_weights]
         self._ever_reached = False
 

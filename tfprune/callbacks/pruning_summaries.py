@@ -80,7 +80,8 @@ class PruningSummaries(keras.callbacks.Callback):
                     _write_scalar(f"sparsity/{name}", weight.zeros / weight.size, step=step)
                     if weight.threshold is not None:
                         _write_scalar(f"threshold/{name}", weight.threshold, step=step)
-                    zeros, size = zeros + weight.zeros, size + weight.size
+                    if not weight.follows:
+                        zeros, size = zeros + weight.zeros, size + weight.size
             _write_scalar("sparsity", zeros / size, step=step)
         self._writer.flush()
 

@@ -14,6 +14,7 @@ from tfprune.projection import Projection
 from tfprune.refusals import not_keras
 from tfprune.shortfall import RESTORED, shortfalls
 from tfprune.step_count import Clock, Lookahead
+from tfprune.structural.coupling import couple
 from tfprune.wrapper import mask_owners
 
 
@@ -108,6 +109,7 @@ class UpdatePruningStep(keras.callbacks.Callback):
                     "Give the model a keras.Input, or call it on data once.",
                 )
             )
+        couple(model)
         self._evidence = Evidence(model, **self._evidence_from)
         self._evidence.check([weight for owner in self._owners for weight in _still_due(owner)])
         optimizer = getattr(model, "optimizer", None)
@@ -358,7 +360,7 @@ class UpdatePruningStep(keras.callbacks.Callback):
         self._refresh_sparsity()
 
     def _refresh_sparsity(self):
-        weights = self._weights()
+        weights = [weight for weight in self._weights() if not weight.follows]
         self._sparsity = sum(w.zeros for w in weights) / max(1, sum(w.size for w in weights))
 
     def _weights(self):
@@ -412,5 +414,6 @@ def _still_due(owner):
     return [
         weight
         for weight in owner.mask_set.weights
+        if not weight.follows and not (weight.coupled and weight.group is None)
         if not 0 <= getattr(weight.method.schedule, "end_step", -1) < step
     ]

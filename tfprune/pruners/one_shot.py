@@ -67,7 +67,7 @@ def one_shot(
         pruned, data, batches, batch_size, loss=loss, compiled=model, verbose=verbose
     )
     owners = mask_owners(pruned)
-    weights = [weight for owner in owners for weight in owner.pruned_weights]
+    weights = [w for owner in owners for w in owner.pruned_weights if not w.follows]
     evidence.check(weights)
     aims = [(weight.method.schedule.target_sparsity, weight) for weight in weights]
     update_masks(compete(aims), evidence)

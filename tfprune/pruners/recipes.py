@@ -72,13 +72,13 @@ def _normalized(model, data):
 # Sums over a filter keep the order that the criterion's own formula gives.
 RECIPES = {
     "level": Recipe("magnitude", layers="all"),
-    "slim": Recipe("batch_norm_scale", Filter(), "global", "normalized"),
-    "fpgm": Recipe("fpgm", Filter()),
-    "l1_filter": Recipe("l1_filter", Filter()),
-    "l2_filter": Recipe("l2_filter", Filter()),
-    "activation_apoz_rank": Recipe("apoz", Filter()),
-    "activation_mean_rank": Recipe("mean_activation", Filter()),
-    "taylor_fo_weight": Recipe("taylor", Filter(pooling="SUM"), "global"),
+    "slim": Recipe("batch_norm_scale", Filter(coupled=False), "global", "normalized"),
+    "fpgm": Recipe("fpgm", Filter(coupled=False)),
+    "l1_filter": Recipe("l1_filter", Filter(coupled=False)),
+    "l2_filter": Recipe("l2_filter", Filter(coupled=False)),
+    "activation_apoz_rank": Recipe("apoz", Filter(coupled=False)),
+    "activation_mean_rank": Recipe("mean_activation", Filter(coupled=False)),
+    "taylor_fo_weight": Recipe("taylor", Filter("SUM", coupled=False), "global"),
 }
 
 

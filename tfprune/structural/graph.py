@@ -12,7 +12,7 @@ from tfprune.refusals import check_built, not_keras
 from tfprune.strip import strip_pruning
 from tfprune.structural.channels import UNKNOWN, Call, Ledger
 from tfprune.structural.rules import rule_of, takes_several
-from tfprune.wrapper import mask_owners
+from tfprune.wrapper import MaskOwner, mask_owners
 
 
 @dataclass(frozen=True)
@@ -88,12 +88,12 @@ def plain(model):
 
 
 def follow(model):
-    """Follows all channels through a plain model.
+    """Follows all channels through a model, through wrappers as if they were not there.
 
     Returns:
         A `Ledger`.
     """
-    paths = {id(chain[-1][1]): chain[-1][0] for chain in graph.walk(model)}
+    paths = dict(_paths(model))
     ledger = Ledger(paths)
     calls = Counter(_called(model))
     outputs = _run(model, [UNKNOWN] * len(model.inputs), ledger, calls)
@@ -102,8 +102,20 @@ def follow(model):
     return ledger
 
 
+def _paths(model):
+    """Yields `(id, path)` of all layers; wrappers are no part of a path."""
+    for chain in graph.walk(model):
+        names = [layer.name for _, layer in chain if not isinstance(layer, MaskOwner)]
+        yield id(chain[-1][1]), "/".join(names)
+
+
+def _calls(model):
+    for layer, args, kwargs, outputs in graph.graph_calls(model):
+        yield layer.inner if isinstance(layer, MaskOwner) else layer, args, kwargs, outputs
+
+
 def _called(model):
-    for layer, _, _, _ in graph.graph_calls(model):
+    for layer, _, _, _ in _calls(model):
         yield id(layer)
         if graph.is_graph(layer):
             yield from _called(layer)
@@ -111,7 +123,7 @@ def _called(model):
 
 def _run(model, inputs, ledger, calls):
     flows = {id(tensor): flow for tensor, flow in zip(model.inputs, inputs, strict=True)}
-    for layer, args, kwargs, outputs in graph.graph_calls(model):
+    for layer, args, kwargs, outputs in _calls(model):
         tensors = [
             item
             for item in keras.tree.flatten((args, kwargs))

@@ -1,0 +1,306 @@
+"""Filters of a whole model: coupled layers share one mask, and what is pruned can be removed."""
+
+import keras
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from keras import layers
+from structural_graphs import BUILDERS
+from structural_support import data, distance, layer_at, randomize
+
+import tfprune
+from tfprune import masks
+from tfprune.structural.coupling import couple
+
+HALF = tfprune.ConstantSparsity(0.5, 0)
+
+
+def residual(bias=True, scale=True):
+    inputs = keras.Input((6, 6, 3))
+    x = layers.Conv2D(8, 3, padding="same", use_bias=bias, name="stem")(inputs)
+    x = layers.BatchNormalization(name="norm", scale=scale)(x)
+    x = layers.ReLU()(x)
+    y = layers.Conv2D(16, 3, padding="same", activation="relu", name="wide")(x)
+    y = layers.Conv2D(8, 3, padding="same", use_bias=bias, name="back")(y)
+    y = layers.BatchNormalization(name="norm_2", scale=scale)(y)
+    x = layers.GlobalAveragePooling2D()(layers.Add()([x, y]))
+    return keras.Model(inputs, layers.Dense(3, name="out")(x))
+
+
+def values(layer, name):
+    (weight,) = [w for w in layer.weights if w.name == name]
+    return keras.ops.convert_to_numpy(weight)
+
+
+def pruned_channels(model, layer, name="kernel", axis=-1):
+    """Which channels of a layer's weight are zero, read off a stripped copy."""
+    kernel = np.moveaxis(values(layer_at(tfprune.strip_pruning(model), layer), name), axis, 0)
+    return np.flatnonzero(~kernel.reshape(len(kernel), -1).any(axis=1)).tolist()
+
+
+def applied(model, schedule=HALF, **parts):
+    pruned = tfprune.prune_low_magnitude(
+        model, schedule, pattern=parts.pop("pattern", "filter"), **parts
+    )
+    tfprune.UpdatePruningStep(pruned)
+    return pruned
+
+
+def examples(number=32):
+    random = np.random.default_rng(0)
+    x = random.normal(size=(number, 6, 6, 3)).astype("float32")
+    return x, random.normal(size=(number, 3)).astype("float32")
+
+
+# -- Which channels go -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("over_group", ["AVG", "MAX", "SUM"])
+@pytest.mark.parametrize("pooling", ["AVG", "MAX", "SUM"])
+def test_importance_is_pooled_over_the_group(pooling, over_group):
+    model = randomize(residual())
+    pattern = tfprune.Filter(pooling, over_group=over_group)
+    pruned = applied(model, pattern=pattern)
+    how = {"AVG": np.mean, "MAX": np.max, "SUM": np.sum}
+    of_filter = [
+        how[pooling](np.abs(values(model.get_layer(name), "kernel")).reshape(-1, 8), axis=0)
+        for name in ("stem", "back")
+    ]
+    scores = how[over_group](of_filter, axis=0)
+    expected = np.sort(np.argsort(scores)[:4]).tolist()
+    assert pruned_channels(pruned, "stem") == pruned_channels(pruned, "back") == expected
+    assert len(pruned_channels(pruned, "wide")) == 8
+    assert pruned_channels(pruned, "out") == []
+
+
+def test_all_that_belongs_to_a_channel_is_masked():
+    pruned = applied(randomize(residual()))
+    plain = tfprune.strip_pruning(pruned)
+    gone = pruned_channels(pruned, "stem")
+    for layer, names in {
+        "stem": ["kernel", "bias"],
+        "norm": ["gamma", "beta", "moving_mean"],
+        "back": ["kernel", "bias"],
+        "norm_2": ["gamma", "beta", "moving_mean"],
+    }.items():
+        for name in names:
+            value = values(plain.get_layer(layer), name)
+            assert np.flatnonzero(~value.reshape(-1, 8).any(axis=0)).tolist() == gone, name
+    assert values(plain.get_layer("norm"), "moving_variance").all()
+    assert values(plain.get_layer("out"), "kernel").all()
+
+
+@pytest.mark.parametrize("name", BUILDERS)
+def test_pruned_channels_are_removed_and_nothing_else_changes(name):
+    model = randomize(BUILDERS[name]())
+    pruned = applied(model)
+    groups = couple(pruned)
+    assert groups
+    for group in groups:
+        size, count = group.coupling.size, int(group.pruned.sum())
+        assert count == min(size - max(1, round(size / 2)), group.coupling.most_zeros)
+    plan = tfprune.plan_shrink(pruned)
+    small = plan.apply()
+    assert distance(tfprune.strip_pruning(pruned), small, data(model)) <= 1e-4
+    # Constants that no bias can take over stay; all others go.
+    stay = sum(n for group in plan.groups for why, n in group.why.items() if "constant" in why)
+    removed = sum(len(group.removed) for group in plan.groups)
+    assert removed >= sum(int(group.pruned.sum()) for group in groups) - stay > 0
+    assert plan.after.parameters < plan.before.parameters
+
+
+@pytest.mark.parametrize("scope", ["local", "global", "uniform", "erdos_renyi_kernel", "lamp"])
+def test_scopes_share_out_channels(scope):
+    pruned = applied(randomize(residual()), scope=scope)
+    stem, wide = (len(pruned_channels(pruned, name)) for name in ("stem", "wide"))
+    assert stem + wide == 12
+    assert pruned_channels(pruned, "stem") == pruned_channels(pruned, "back")
+    if scope in ("local", "uniform"):
+        assert (stem, wide) == (4, 8)
+
+
+def test_global_cap_holds_for_each_group():
+    pruned = applied(randomize(residual()), scope=tfprune.scopes.Global(max_sparsity=0.625))
+    stem, wide = (len(pruned_channels(pruned, name)) for name in ("stem", "wide"))
+    assert stem + wide == 12 and stem <= 5 and wide <= 10
+
+
+@pytest.mark.parametrize(
+    "criterion", ["magnitude", "fpgm", "l2_filter", "random", "batch_norm_scale", "taylor", "apoz"]
+)
+def test_criteria(criterion):
+    model = randomize(residual())
+    model.compile("sgd", "mse")
+    rules = [tfprune.Rule("wide", prune=False)] if criterion == "batch_norm_scale" else None
+    pruned = tfprune.pruners.one_shot(
+        model, 0.5, pattern="filter", criterion=criterion, data=examples(), rules=rules, verbose=0
+    )
+    gone = pruned_channels(pruned, "stem")
+    assert len(gone) == 4 and gone == pruned_channels(pruned, "back")
+    if criterion == "batch_norm_scale":
+        scales = [np.abs(values(model.get_layer(n), "gamma")) for n in ("norm", "norm_2")]
+        assert gone == np.sort(np.argsort(np.mean(scales, axis=0))[:4]).tolist()
+
+
+def test_layers_that_read_keep_their_numbers():
+    inputs = keras.Input((4,))
+    x = layers.Dense(6, name="one")(inputs)
+    x = layers.Dense(8, name="two")(x)
+    pruned = applied(randomize(keras.Model(inputs, layers.Dense(2)(x))))
+    kernel = values(tfprune.strip_pruning(pruned).get_layer("two"), "kernel")
+    stay = kernel.any(axis=0)
+    assert stay.sum() == 4 and kernel[:, stay].all()
+
+
+# -- Training --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bias, scale", [(True, True), (False, False)])
+def test_channels_stay_silent_in_training(bias, scale):
+    schedule = tfprune.PolynomialDecay(0.0, 0.5, begin_step=0, end_step=6, frequency=2)
+    pruned = tfprune.prune_low_magnitude(
+        randomize(residual(bias, scale)), schedule, pattern="filter"
+    )
+    pruned.compile(keras.optimizers.Adam(0.01), "mse")
+    x, y = examples()
+    callback = tfprune.UpdatePruningStep()
+    pruned.fit(x, y, batch_size=4, epochs=2, verbose=0, callbacks=[callback])
+    gone = pruned_channels(pruned, "stem")
+    assert len(gone) == 4 and gone == pruned_channels(pruned, "back")
+    small = tfprune.shrink(pruned)
+    assert small.get_layer("stem").filters == small.get_layer("back").filters == 4
+    assert small.get_layer("wide").filters == 8
+    assert distance(pruned, small, x) <= 1e-4
+
+
+def test_training_resumes_from_a_file(tmp_path):
+    schedule = tfprune.PolynomialDecay(0.0, 0.5, begin_step=0, end_step=12, frequency=1)
+    x, y = examples()
+    keras.utils.set_random_seed(1)
+    pruned = tfprune.prune_low_magnitude(residual(), schedule, pattern="filter")
+    pruned.compile(keras.optimizers.Adam(0.01), "mse")
+    fit = {"batch_size": 4, "verbose": 0, "shuffle": False}
+    with pytest.warns(UserWarning, match="4 more optimizer steps"):
+        pruned.fit(x, y, callbacks=[tfprune.UpdatePruningStep()], **fit)
+    pruned.save(tmp_path / "half.keras")
+    loaded = keras.models.load_model(tmp_path / "half.keras")
+    for model in (pruned, loaded):
+        model.fit(x, y, callbacks=[tfprune.UpdatePruningStep()], **fit)
+    for one, other in zip(pruned.get_weights(), loaded.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert len(pruned_channels(loaded, "stem")) == 4
+
+
+# -- What does not go together ---------------------------------------------------------------------
+
+
+def test_layers_by_themselves_if_asked():
+    model = randomize(residual(), seed=1)
+    pruned = applied(model, pattern=tfprune.Filter(coupled=False))
+    assert pruned_channels(pruned, "stem") != pruned_channels(pruned, "back")
+    assert len(pruned_channels(pruned, "out")) == 1
+    assert values(tfprune.strip_pruning(pruned).get_layer("stem"), "bias").all()
+
+
+def test_a_rule_that_exempts_one_layer_keeps_the_group():
+    pruned = applied(randomize(residual()), rules=[tfprune.Rule("back", prune=False)])
+    assert pruned_channels(pruned, "stem") == pruned_channels(pruned, "back") == []
+    assert len(pruned_channels(pruned, "wide")) == 8
+
+
+def test_different_methods_in_one_group():
+    rules = [tfprune.Rule("back", schedule=tfprune.ConstantSparsity(0.25, 0))]
+    with pytest.raises(ValueError, match=r"different ones for stem/kernel and back/kernel.*Rule"):
+        tfprune.prune_low_magnitude(residual(), HALF, pattern="filter", rules=rules)
+
+
+def test_nothing_to_remove():
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(3, name="only")])
+    with pytest.raises(ValueError, match=r"only: they are the model's output.*coupled=False"):
+        tfprune.prune_low_magnitude(model, HALF, pattern="filter")
+
+
+def test_dynamic_training_takes_each_layer_by_itself():
+    pruned = tfprune.prune_low_magnitude(
+        residual(),
+        tfprune.ConstantSparsity.one_shot(0.5),
+        pattern="filter",
+        scope="erdos_renyi_kernel",
+    )
+    callback = tfprune.SET(0.5, distribution="erdos_renyi_kernel", total_steps=4)
+    with pytest.raises(ValueError, match=r"coupled=False"):
+        callback.set_model(pruned)
+
+
+@pytest.mark.parametrize(
+    "error, match, arguments",
+    [
+        (ValueError, "round_to", {"round_to": 0}),
+        (TypeError, "round_to", {"round_to": 2.5}),
+        (ValueError, "over_group", {"over_group": "median"}),
+        (TypeError, "coupled", {"coupled": "no"}),
+    ],
+)
+def test_bad_arguments(error, match, arguments):
+    with pytest.raises(error, match=match):
+        tfprune.Filter(**arguments)
+
+
+# -- Rounding --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sparsity, stem, wide", [(0.3, 8, 12), (0.4, 4, 12), (0.9, 4, 4)])
+@pytest.mark.parametrize("scope", ["local", "uniform"])
+def test_multiples_stay(scope, sparsity, stem, wide):
+    pattern = tfprune.Filter(round_to=4)
+    pruned = applied(
+        randomize(residual()), tfprune.ConstantSparsity(sparsity, 0), pattern=pattern, scope=scope
+    )
+    left = [8 - len(pruned_channels(pruned, "stem")), 16 - len(pruned_channels(pruned, "wide"))]
+    if scope == "local":
+        assert left == [stem, wide]
+    assert all(n % 4 == 0 for n in left)
+    small = tfprune.shrink(pruned)
+    assert [small.get_layer(name).filters for name in ("stem", "wide")] == left
+
+
+def test_multiples_stay_under_one_threshold():
+    pattern = tfprune.Filter(round_to=4)
+    pruned = applied(randomize(residual()), pattern=pattern, scope="global")
+    left = [8 - len(pruned_channels(pruned, "stem")), 16 - len(pruned_channels(pruned, "wide"))]
+    assert sum(left) == 12 and all(n % 4 == 0 for n in left)
+
+
+def test_groups_with_too_few_channels_are_named():
+    with pytest.warns(UserWarning, match=r"'stem' \(8\), which stay whole"):
+        tfprune.prune_low_magnitude(residual(), HALF, pattern=tfprune.Filter(round_to=8))
+
+
+class Units:
+    """What rounding asks of a request."""
+
+    def __init__(self, units, now, step):
+        self.units, self.zeros_now, self.most_zeros = units, now, units - 1
+        self.pattern = tfprune.Filter(round_to=step)
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 60), st.floats(0, 1)), min_size=1, max_size=6),
+    st.sampled_from([1, 2, 4, 8]),
+    st.booleans(),
+)
+def test_rounding(asked, step, together):
+    requests = [Units(units, 0, step) for units, _ in asked]
+    zeros = [int((units - 1) * share) for units, share in asked]
+    result = masks.rounded(requests, zeros, together)
+    for request, before, after in zip(requests, zeros, result, strict=True):
+        kept = request.units - after
+        assert kept == request.units or (kept % step == 0 and kept >= step)
+        if not together and request.units >= step:
+            near = [*range(step, request.units + 1, step), request.units]
+            best = min(abs(n - (request.units - before)) for n in near)
+            assert abs(kept - (request.units - before)) == best
+    if together:
+        alone = masks.rounded(requests, zeros)
+        assert abs(sum(result) - sum(zeros)) <= abs(sum(alone) - sum(zeros))
