@@ -491,9 +491,7 @@ def test_movement_is_from_the_weights_that_were_wrapped(tmp_path):
 @pytest.mark.parametrize("scope", ["local", "global", "lamp"])
 def test_movement_may_begin_at_a_sparsity_of_zero(scope):
     schedule = tfprune.PolynomialDecay(0.0, 0.5, begin_step=0, end_step=4, frequency=2)
-    pruned = tfprune.prune_low_magnitude(
-        two_layers(), schedule, criterion="movement", scope=scope
-    )
+    pruned = tfprune.prune_low_magnitude(two_layers(), schedule, criterion="movement", scope=scope)
     pruned.compile(keras.optimizers.Adam(0.05), "mse")
     callback = tfprune.UpdatePruningStep()
     pruned.fit(X, Y, batch_size=2, verbose=0, callbacks=[callback])
