@@ -35,6 +35,7 @@ from tfprune.distributions import (
     PerLayer,
     Uniform,
 )
+from tfprune.latency import Latency, compare_latency, measure_latency
 from tfprune.masks import compute_mask
 from tfprune.methods import Rule
 from tfprune.patterns import (
@@ -105,6 +106,7 @@ __all__ = [
     "GroupLasso",
     "Iterative",
     "Kernel",
+    "Latency",
     "Local",
     "LotteryTicket",
     "Magnitude",
@@ -133,6 +135,7 @@ __all__ = [
     "Uniform",
     "Unstructured",
     "UpdatePruningStep",
+    "compare_latency",
     "compute_mask",
     "criteria",
     "dependency_groups",
@@ -141,6 +144,7 @@ __all__ = [
     "fold_batch_norm",
     "load_plain_weights",
     "masks",
+    "measure_latency",
     "model_cost",
     "patterns",
     "plan_shrink",
