@@ -31,7 +31,7 @@ LEVELS = [
         "regularizers",
     }
     | {"drop_fractions"},
-    {"registry", "methods", "refusals", "tfmot_arguments", "cost"},
+    {"registry", "methods", "refusals", "tfmot_arguments", "cost", "latency"},
     {"mask_set", "wrapper", "prune", "policies", "mask_update", "projection", "callbacks"}
     | {"strip", "step_count", "shortfall", "evidence", "passes", "structural"},
     {"report", "pruners"},

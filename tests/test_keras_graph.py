@@ -640,6 +640,29 @@ def test_rebuild_graph_changes_configs_operations_and_inner_inputs():
         np.testing.assert_array_equal(old, weight)
 
 
+def test_rebuild_graph_leaves_layers_out_of_both_kinds_of_models():
+    kind = keras.layers.Rescaling
+    inner = keras.Sequential([keras.Input((2,)), kind(3.0), kind(5.0)], name="inner")
+    inputs = keras.Input((2,), name="into")
+    double = kind(2.0)
+    model = keras.Model(inputs, {"a": inner(double(inputs)), "b": kind(7.0)(inputs)})
+    for one, gone in ((model, [double, inner.layers[0]]), (inner, inner.layers[:1])):
+        new = graph.rebuild_graph(
+            one,
+            lambda layer: None,
+            lambda inner, number: tuple(inner.inputs[number].shape),
+            graph.copy_weights,
+            leave_out={id(layer) for layer in gone},
+        )
+        assert type(new) is type(one) and new.name == one.name
+        assert [tensor.name for tensor in new.inputs] == [tensor.name for tensor in one.inputs]
+        left = [layer.scale for layer in graph.flatten(new) if isinstance(layer, kind)]
+        assert left == ([5.0, 7.0] if one is model else [5.0])
+        result = keras.tree.flatten(new(np.ones((1, 2), "float32")))
+        assert [float(np.asarray(y)[0, 0]) for y in result] == left
+    assert len(inner.layers) == 2 and float(np.asarray(inner(np.ones((1, 2))))[0, 0]) == 15
+
+
 def test_layers_of_keras_applications_are_where_they_were():
     assert graph.LayerScale(1.0, 4).projection_dim == 4
     assert graph.CustomScaleLayer(0.5).scale == 0.5

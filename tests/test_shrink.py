@@ -189,6 +189,44 @@ def test_summary_prints_the_plan(capsys):
     assert "Shrinking" in capsys.readouterr().out
 
 
+def test_plans_give_the_widths_of_each_layer():
+    model = made("dense_blocks")
+    groups = tfprune.dependency_groups(model)
+    for group, units in choice(groups, 0.5):
+        zeroed(model, group, units, reads=False)
+    plan = tfprune.plan_shrink(model)
+    small = plan.apply()
+    widths = {path: pair for group in plan.groups for path, pair in group.widths.items()}
+    kinds = (layers.Conv2D, layers.Dense)
+    makers = [layer for layer in model.layers if isinstance(layer, kinds)]
+    assert widths == {
+        m.name: (m.kernel.shape[-1], small.get_layer(m.name).kernel.shape[-1]) for m in makers
+    }
+    assert any(before > after for before, after in widths.values())
+
+
+def test_latency_of_both_models_is_measured_and_printed(capsys):
+    model = randomize(
+        keras.Sequential([keras.Input((64,)), layers.Dense(100_000), layers.Dense(2)])
+    )
+    kernel, bias, *others = model.get_weights()
+    kernel[:, 500:], bias[500:] = 0, 0
+    model.set_weights([kernel, bias, *others])
+    model.compile("sgd", "mse")
+    plan = tfprune.plan_shrink(model)
+    found = plan.latency(batch_size=32, runs=7)
+    assert found["before"].low > found["after"].high and found["before"].batch_size == 32
+    assert model.predict_function is None
+    plan.summary(latency=found)
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "Latency, batch 32" in printed and "times as fast (7 runs)" in printed
+    assert f"{1000 * found['before'].median:.2f} ms" in printed
+    plan.summary(latency=True)
+    assert "Latency, batch 1 " in capsys.readouterr().out
+    plan.summary()
+    assert "Latency" not in capsys.readouterr().out
+
+
 def test_masks_of_single_weights_are_refused():
     model = keras.Sequential([keras.Input((3,)), layers.Dense(4, name="hidden"), layers.Dense(2)])
     pruned = tfprune.prune_low_magnitude(model, tfprune.ConstantSparsity(0.5, 0))

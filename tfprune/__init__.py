@@ -35,6 +35,7 @@ from tfprune.distributions import (
     PerLayer,
     Uniform,
 )
+from tfprune.latency import Latency, compare_latency, measure_latency
 from tfprune.masks import compute_mask
 from tfprune.methods import Rule
 from tfprune.patterns import (
@@ -71,6 +72,7 @@ from tfprune.structural import (
     ChannelGroup,
     ShrinkPlan,
     dependency_groups,
+    fold_batch_norm,
     plan_shrink,
     recalibrate,
     register_channel_rule,
@@ -104,6 +106,7 @@ __all__ = [
     "GroupLasso",
     "Iterative",
     "Kernel",
+    "Latency",
     "Local",
     "LotteryTicket",
     "Magnitude",
@@ -132,13 +135,16 @@ __all__ = [
     "Uniform",
     "Unstructured",
     "UpdatePruningStep",
+    "compare_latency",
     "compute_mask",
     "criteria",
     "dependency_groups",
     "distributions",
     "drop_fractions",
+    "fold_batch_norm",
     "load_plain_weights",
     "masks",
+    "measure_latency",
     "model_cost",
     "patterns",
     "plan_shrink",

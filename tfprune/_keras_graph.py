@@ -138,22 +138,28 @@ def clone_graph(model, make, omit=()):
         copies.append((source, target))
         return stand_in
 
-    new = _cloned(model, clone_function)
+    def clone(model):
+        return keras.models.clone_model(model, clone_function=clone_function, recursive=True)
+
+    new = _cloned(model, clone)
     for source, target in copies:
         copy_weights(source, target, omit)
     return new
 
 
-def rebuild_graph(model, config_of, shape_of, move):
+def rebuild_graph(model, config_of, shape_of, move, leave_out=()):
     """Makes a Sequential or Functional model anew from changed configs, nested ones too.
 
     Args:
         model: The model, built; it is not changed.
         config_of: Function from a layer, or an operation that is no layer, to its new config, or
             to `None` where the config stays.
-        shape_of: Function from a model inside and the number of one of its inputs to the new
-            shape of that input, the batch included.
+        shape_of: Function from a model, this or one inside, and the number of one of its inputs
+            to the new shape of that input, the batch included; asked for models inside and for
+            Sequential ones.
         move: Function that gives a new layer its weights, called with the old layer and the new.
+        leave_out: `id`s of layers that the new model is to do without: what they were called on
+            goes on in place of what they returned.
 
     Returns:
         A new model, uncompiled.
@@ -161,6 +167,8 @@ def rebuild_graph(model, config_of, shape_of, move):
     clones: dict = {}
 
     def clone_function(layer):
+        if id(layer) in leave_out:
+            return _passed_on
         if id(layer) not in clones:
             clones[id(layer)] = (layer, _anew(layer))
         return clones[id(layer)][1]
@@ -169,13 +177,19 @@ def rebuild_graph(model, config_of, shape_of, move):
         if is_graph(layer):
             # One with a call of its own is more than its layers.
             own = not runs_as_graph(layer)
-            return clone_layer(layer) if own else _rebuilt_inside(layer, shape_of, clone_function)
+            return clone_layer(layer) if own else _rebuilt(layer, shape_of, clone_function)
         config = config_of(layer)
         if not isinstance(layer, keras.layers.Layer):
             return type(layer).from_config(layer.get_config() if config is None else config)
         return bare_clone(layer) if config is None else type(layer).from_config(config)
 
-    new = _cloned(model, clone_function, recursive=False)
+    def make(model):
+        # A Sequential one has a list of layers, where nothing can be called in place of one.
+        if isinstance(model, keras.Sequential):
+            return _rebuilt(model, shape_of, clone_function)
+        return keras.models.clone_model(model, clone_function=clone_function)
+
+    new = _cloned(model, make)
     for old, clone in clones.values():
         if isinstance(old, keras.layers.Layer) and not is_graph(old):
             move(old, clone)
@@ -185,8 +199,13 @@ def rebuild_graph(model, config_of, shape_of, move):
     return new
 
 
-def _rebuilt_inside(model, shape_of, clone_function):
-    """A model inside, which may get fewer channels than the one that it is made from."""
+def _passed_on(inputs, *args, **kwargs):
+    """Stands in a graph where a layer was left out."""
+    return inputs
+
+
+def _rebuilt(model, shape_of, clone_function):
+    """A model that may get fewer channels than the one that it is made from."""
     numbers = iter(range(len(model.inputs)))
 
     def narrower(tensor):
@@ -194,8 +213,9 @@ def _rebuilt_inside(model, shape_of, clone_function):
         return keras.Input(batch_shape=shape, dtype=tensor.dtype, name=tensor.name)
 
     if isinstance(model, keras.Sequential):
-        layers = [narrower(model.inputs[0]), *(clone_function(layer) for layer in model.layers)]
-        new = keras.Sequential(layers, name=model.name)
+        layers = [clone_function(layer) for layer in model.layers]
+        layers = [layer for layer in layers if layer is not _passed_on]
+        new = keras.Sequential([narrower(model.inputs[0]), *layers], name=model.name)
     else:
         inputs = keras.tree.map_structure(narrower, model.input)
         new = keras.models.clone_model(
@@ -206,10 +226,10 @@ def _rebuilt_inside(model, shape_of, clone_function):
     return new
 
 
-def _cloned(model, clone_function, recursive=True):
+def _cloned(model, make):
     originals = [model] + [inner for inner in flatten(model)[1:] if is_graph(inner)]
     with _uncompiled(originals):
-        new = keras.models.clone_model(model, clone_function=clone_function, recursive=recursive)
+        new = make(model)
     _check_same_class(model, new)
     for old_inner, new_inner in _matching_graphs(model, new):
         _check_same_class(old_inner, new_inner)

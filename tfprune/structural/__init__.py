@@ -1,6 +1,7 @@
 """Shrinking: channels that are silent leave the model."""
 
 from tfprune.structural.channels import Call, Flow, Ledger
+from tfprune.structural.fold import fold_batch_norm
 from tfprune.structural.graph import ChannelGroup, Member, dependency_groups
 from tfprune.structural.recalibrate import recalibrate
 from tfprune.structural.remove import remove_channels
@@ -16,6 +17,7 @@ __all__ = [
     "Member",
     "ShrinkPlan",
     "dependency_groups",
+    "fold_batch_norm",
     "plan_shrink",
     "recalibrate",
     "register_channel_rule",

@@ -11,6 +11,8 @@ from rich.table import Table
 from tfprune import _validation as check
 from tfprune import patterns
 from tfprune.cost import model_cost
+from tfprune.latency import compare_latency
+from tfprune.strip import strip_pruning
 from tfprune.structural.graph import channel_groups, check_followable, follow, plain
 from tfprune.structural.remove import rebuild
 from tfprune.wrapper import mask_owners
@@ -28,12 +30,14 @@ class GroupPlan:
         channels: How many there are.
         removed: The channels of the group that go, counted from 0.
         why: `{reason: number}` of those that stay, by reason.
+        widths: `{path: (before, after)}`: how many channels each of the layers makes.
     """
 
     layers: tuple
     channels: int
     removed: tuple
     why: dict
+    widths: dict
 
 
 class ShrinkPlan:
@@ -46,12 +50,13 @@ class ShrinkPlan:
         barriers: `{path: class name}` of layers whose channels stay for want of a rule.
     """
 
-    def __init__(self, groups, before, model, barriers):
+    def __init__(self, groups, model, smaller, barriers):
         self.groups = groups
-        self.before = before
-        self.after = model_cost(model)
+        self.before = model_cost(model)
+        self.after = model_cost(smaller)
         self.barriers = barriers
-        self._model = model
+        self._original = model
+        self._model = smaller
 
     def apply(self):
         """Returns the smaller model: plain, uncompiled, the same at every call."""
@@ -66,8 +71,20 @@ class ShrinkPlan:
             "barriers": dict(self.barriers),
         }
 
-    def table(self):
-        """Returns the plan as a `rich.table.Table`."""
+    def latency(self, batch_size=1, runs=30, input_shape=None):
+        """Measures how long both models take to predict one batch, in turn.
+
+        See `tfprune.compare_latency`, which has the same arguments and raises the same errors.
+
+        Returns:
+            `{"before": Latency, "after": Latency}`.
+        """
+        # A copy is uncompiled as the smaller one is: both run in the same way.
+        models = {"before": strip_pruning(self._original), "after": self._model}
+        return compare_latency(models, batch_size, runs, input_shape=input_shape)
+
+    def table(self, latency=None):
+        """Returns the plan as a `rich.table.Table`, with what `latency()` returned, if given."""
         table = Table(title="Shrinking")
         table.add_column("Channels of", overflow="fold")
         for name in ("Before", "After"):
@@ -83,11 +100,23 @@ class ShrinkPlan:
             old, new = getattr(self.before, name), getattr(self.after, name)
             cells = ["unknown" if value is None else f"{value:,}" for value in (old, new)]
             table.add_row(label, *cells, f"{1 - new / old:.1%} fewer" if old and new else "")
+        if latency is not None:
+            old, new = latency["before"], latency["after"]
+            cells = [f"{1000 * value.median:.2f} ms" for value in (old, new)]
+            label = f"Latency, batch {old.batch_size}"
+            faster = f"{old.median / new.median:.2f} times as fast"
+            table.add_row(label, *cells, f"{faster} ({old.runs} runs)")
         return table
 
-    def summary(self):
-        """Prints the plan."""
-        Console().print(self.table())
+    def summary(self, latency=False):
+        """Prints the plan.
+
+        Args:
+            latency: Whether to measure how long both models take to predict one example, or what
+                `latency(...)` returned.
+        """
+        measured = self.latency() if latency is True else latency or None
+        Console().print(self.table(measured))
 
     def __str__(self):
         text = io.StringIO()
@@ -128,12 +157,18 @@ def plan_shrink(model, round_to=1):
         _keep_some(group, why, step)
         removed = [unit for unit in range(group.size) if unit not in why]
         gone[units[removed]] = True
-        plans.append(
-            GroupPlan(group.layers, group.size, tuple(removed), dict(Counter(why.values())))
-        )
+        plans.append(_group_plan(group, removed, why))
     gone = gone[roots]
     smaller = rebuild(model, ledger, gone, _folded(ledger, gone))
-    return ShrinkPlan(plans, model_cost(model), smaller, dict(ledger.barriers))
+    return ShrinkPlan(plans, model, smaller, dict(ledger.barriers))
+
+
+def _group_plan(group, removed, why):
+    widths = {
+        path: (len(units), int(np.count_nonzero(~np.isin(units, removed))))
+        for path, units in group.makers.items()
+    }
+    return GroupPlan(group.layers, group.size, tuple(removed), dict(Counter(why.values())), widths)
 
 
 def _check_masks(model):

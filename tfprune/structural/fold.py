@@ -1,0 +1,183 @@
+"""BatchNormalization folded into the layers before it."""
+
+import keras
+import numpy as np
+
+from tfprune import _keras_graph as graph
+from tfprune.structural.graph import check_followable, plain
+from tfprune.structural.makers import channel_axis
+
+# The class, the weight that makes the channels, and the axes of that weight that count them. Only
+# these classes themselves: a subclass may compute something else.
+_MAKERS = {
+    keras.layers.Conv1D: ("kernel", (-1,)),
+    keras.layers.Conv2D: ("kernel", (-1,)),
+    keras.layers.Conv3D: ("kernel", (-1,)),
+    keras.layers.Conv1DTranspose: ("kernel", (-2,)),
+    keras.layers.Conv2DTranspose: ("kernel", (-2,)),
+    keras.layers.Conv3DTranspose: ("kernel", (-2,)),
+    keras.layers.DepthwiseConv1D: ("kernel", (-2, -1)),
+    keras.layers.DepthwiseConv2D: ("kernel", (-2, -1)),
+    keras.layers.SeparableConv1D: ("pointwise_kernel", (-1,)),
+    keras.layers.SeparableConv2D: ("pointwise_kernel", (-1,)),
+    keras.layers.Dense: ("kernel", (-1,)),
+}
+
+
+def fold_batch_norm(model):
+    """Folds BatchNormalization into the layers before it, for inference.
+
+    When a model predicts, a BatchNormalization multiplies each channel by one number and adds
+    another. A convolution (transposed, depthwise and separable ones too) or dense layer without
+    activation before it can do that itself, with other weights and another bias. The result
+    computes the same up to rounding, in less time. In training it would not: it has no statistics
+    left to follow.
+
+    A BatchNormalization stays if something else reads what the layer before it makes, if one of
+    them is called several times or always in training mode, if it works along another axis or in
+    another precision, or if the layer before it is quantized, has LoRA weights or is of a class of
+    the user's.
+
+    Args:
+        model: A built Sequential or Functional model, plain or wrapped; models inside are folded
+            too. It is not changed.
+
+    Returns:
+        A new, plain, uncompiled model; a copy, if there is nothing to fold. Zeros in kernels stay
+        zeros. An output that a BatchNormalization made bears the name of the layer before it.
+
+    Raises:
+        TypeError: If `model` is no Keras 3 model.
+        ValueError: If it is not built, or its `call` is code, which cannot be followed.
+
+    Example:
+
+    >>> layers = [keras.layers.Conv2D(4, 3, use_bias=False), keras.layers.BatchNormalization()]
+    >>> model = keras.Sequential([keras.Input((8, 8, 3)), *layers, keras.layers.ReLU()])
+    >>> folded = tfprune.fold_batch_norm(model)
+    >>> [type(layer).__name__ for layer in folded.layers], folded.layers[0].use_bias
+    (['Conv2D', 'ReLU'], True)
+
+    Reference:
+        Jacob et al., "Quantization and Training of Neural Networks for Efficient
+        Integer-Arithmetic-Only Inference", CVPR 2018, section 3.2.
+    """
+    check_followable(model)
+    model = plain(model)
+    folded, gone = {}, set()
+    for maker, norms in _chains(model):
+        weights = _folded(maker, norms)
+        if weights is not None:
+            folded[id(maker)] = weights
+            gone |= {id(norm) for norm in norms}
+
+    def config_of(layer):
+        if id(layer) not in folded or layer.use_bias:
+            return None
+        return {**layer.get_config(), "use_bias": True}
+
+    def move(old, new):
+        if id(old) not in folded:
+            graph.copy_variables(old.weights, new.weights, old.name)
+            return
+        kernel, bias = folded[id(old)]
+        name = _MAKERS[type(old)][0]
+        if name != "kernel":
+            new.depthwise_kernel.assign(graph.host_array(old.depthwise_kernel))
+        getattr(new, name).assign(kernel)
+        new.bias.assign(bias)
+
+    def shape_of(inner, number):
+        return tuple(inner.inputs[number].shape)
+
+    return graph.rebuild_graph(model, config_of, shape_of, move, leave_out=gone)
+
+
+def _chains(model):
+    """Yields `(maker, norms)`: a layer and the normalizations behind it that it can take over."""
+    models = [m for m in graph.flatten(model) if graph.is_graph(m) and graph.runs_as_graph(m)]
+    times: dict = {}
+    for one in models:
+        for layer, *_ in graph.graph_calls(one):
+            times[id(layer)] = times.get(id(layer), 0) + 1
+    for one in models:
+        readers: dict = {}
+        calls = list(graph.graph_calls(one))
+        for call in calls:
+            for tensor in _tensors(call[1:3]):
+                readers.setdefault(id(tensor), []).append(call)
+        for tensor in one.outputs:
+            readers.setdefault(id(tensor), []).append(None)
+        for layer, args, kwargs, outputs in calls:
+            if times[id(layer)] > 1 or not _can_take_over(layer) or not _is_plain(args, kwargs):
+                continue
+            norms: list = []
+            while len(readers.get(id(outputs[0]), [])) == 1:
+                reader = readers[id(outputs[0])][0]
+                if reader is None or times[id(reader[0])] > 1 or not _fits(layer, reader):
+                    break
+                norms.append(reader[0])
+                outputs = reader[3]
+            if norms:
+                yield layer, norms
+
+
+def _tensors(arguments):
+    found = keras.tree.flatten(arguments)
+    return [item for item in found if isinstance(item, keras.KerasTensor)]
+
+
+def _is_plain(args, kwargs):
+    """Whether a call has one tensor, and nothing that asks for another way of computing."""
+    asked = [value for value in (*args[1:], *kwargs.values()) if value is not None]
+    return len(_tensors((args, kwargs))) == 1 and all(value is False for value in asked)
+
+
+def _can_take_over(layer):
+    if type(layer) not in _MAKERS or layer.activation not in (None, keras.activations.linear):
+        return False
+    quantized = getattr(layer, "quantization_mode", None) or layer.dtype_policy.quantization_mode
+    return not quantized and not getattr(layer, "lora_enabled", False)
+
+
+def _fits(maker, call):
+    norm, args, kwargs, outputs = call
+    # A mask decides on statistics alone, and these are estimated in training only.
+    kwargs = {name: value for name, value in kwargs.items() if name != "mask"}
+    if type(norm) is not keras.layers.BatchNormalization or not _is_plain(args, kwargs):
+        return False
+    shape = outputs[0].shape
+    return (
+        norm.axis % len(shape) == channel_axis(maker, shape)
+        and norm.compute_dtype == maker.compute_dtype
+    )
+
+
+def _folded(maker, norms):
+    """The new kernel and bias of a layer; `None` where they are no finite numbers."""
+    name, axes = _MAKERS[type(maker)]
+    variable = getattr(maker, name)
+    kernel = _double(variable)
+    shape = [size if axis - kernel.ndim in axes else 1 for axis, size in enumerate(kernel.shape)]
+    scale, bias = np.ones(1), np.zeros(1) if maker.bias is None else _double(maker.bias)
+    # Numbers that do not come out finite are looked for below.
+    with np.errstate(all="ignore"):
+        for norm in norms:
+            gamma = 1.0 if norm.gamma is None else _double(norm.gamma)
+            beta = 0.0 if norm.beta is None else _double(norm.beta)
+            factor = gamma / np.sqrt(_double(norm.moving_variance) + norm.epsilon)
+            scale = scale * factor
+            bias = bias * factor + (beta - _double(norm.moving_mean) * factor)
+        # No -0.0 where a negative number meets a zero: it compresses worse.
+        arrays = [kernel * scale.reshape(shape) + 0.0, bias]
+        arrays = [array.astype(_host_type(variable)) for array in arrays]
+    return arrays if all(np.isfinite(array).all() for array in arrays) else None
+
+
+def _double(variable):
+    return np.asarray(graph.host_array(variable), "float64")
+
+
+def _host_type(variable):
+    # NumPy has no bfloat16; it reaches as far as float32.
+    return "float32" if variable.dtype == "bfloat16" else variable.dtype
