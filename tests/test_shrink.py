@@ -148,7 +148,7 @@ def test_rounding_keeps_multiples(silent, round_to, left):
     kernel, bias, *others = model.get_weights()
     kernel[:, :silent], bias[:silent] = 0, 0
     model.set_weights([kernel, bias, *others])
-    plan = tfprune.plan_shrink(model, round_to)
+    plan = tfprune.plan_shrink(model, round_to=round_to)
     assert plan.apply().layers[0].units == left
     assert distance(model, plan.apply(), data(model)) < 1e-4
 
@@ -310,7 +310,7 @@ def _block(draw, x, tensors):
 @settings(max_examples=60)
 @given(graphs(), st.sampled_from([1, 2]))
 def test_random_graphs_compute_the_same(model, round_to):
-    small = tfprune.shrink(model, round_to)
+    small = tfprune.shrink(model, round_to=round_to)
     x = data(model, batch=3)
     ours, truth = outputs(small, x)[0], outputs(model, x)[0]
     np.testing.assert_allclose(ours, truth, rtol=1e-4, atol=1e-4 * max(np.abs(truth).max(), 1e-3))

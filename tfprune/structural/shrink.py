@@ -48,6 +48,7 @@ class ShrinkPlan:
         before: `ModelCost` of the model.
         after: `ModelCost` of the smaller model.
         barriers: `{path: class name}` of layers whose channels stay for want of a rule.
+        sparsity: The overall sparsity that was found for targets, or `None`.
     """
 
     def __init__(self, groups, model, smaller, barriers):
@@ -56,6 +57,7 @@ class ShrinkPlan:
         self.after = model_cost(smaller)
         self.barriers = barriers
         self._original = model
+        self.sparsity = None
         self._model = smaller
 
     def apply(self):
@@ -69,6 +71,7 @@ class ShrinkPlan:
             "before": asdict(self.before),
             "after": asdict(self.after),
             "barriers": dict(self.barriers),
+            "sparsity": self.sparsity,
         }
 
     def latency(self, batch_size=1, runs=30, input_shape=None):
@@ -124,7 +127,21 @@ class ShrinkPlan:
         return text.getvalue()
 
 
-def plan_shrink(model, round_to=1):
+def plan_shrink(
+    model,
+    targets=None,
+    *,
+    round_to=1,
+    criterion=None,
+    scope=None,
+    rules=None,
+    data=None,
+    batches=8,
+    batch_size=32,
+    loss=None,
+    latency_batch_size=1,
+    verbose=1,
+):
     """Finds out which channels a model can lose without computing anything else.
 
     See `shrink`, which has the same arguments and raises the same errors.
@@ -146,8 +163,34 @@ def plan_shrink(model, round_to=1):
     """
     check_followable(model)
     step = check.integer("round_to", round_to, 1, "Use for instance 8; 1 rounds nothing.")
-    _check_masks(model)
-    model = plain(model)
+    if targets is None:
+        _check_alone(criterion=criterion, scope=scope, rules=rules, data=data, loss=loss)
+        _check_masks(model)
+        return _plan(plain(model), step)
+    from tfprune.structural.targets import Candidates, check_targets, search
+
+    check_targets(targets)
+    number = check.integer("latency_batch_size", latency_batch_size, 1, "Use for instance 32.")
+    evidence = {"data": data, "batches": batches, "batch_size": batch_size, "loss": loss}
+    candidates = Candidates(
+        model, plain(model), step, criterion, scope, rules, {**evidence, "verbose": verbose}
+    )
+    return search(candidates, targets, lambda pruned: _plan(plain(pruned), 1), number)
+
+
+def _check_alone(**arguments):
+    for name, value in arguments.items():
+        if value is not None:
+            raise ValueError(
+                check.message(
+                    f"`targets` where `{name}` is given",
+                    "none: what is silent already goes, whatever its score",
+                    'Give for instance targets={"macs": 0.5}, or prune the model first.',
+                )
+            )
+
+
+def _plan(model, step):
     ledger = follow(model)
     roots, groups_and_units = ledger.roots(), zip(*channel_groups(ledger), strict=True)
     stays = _reasons(ledger, roots)
@@ -237,8 +280,10 @@ def _folded(ledger, gone):
     return extra
 
 
-def shrink(model, round_to=1):
-    """Makes a smaller model that computes the same, from one with silent channels.
+def shrink(model, targets=None, **arguments):
+    """Makes a smaller model: without its silent channels, or small enough for targets.
+
+    Without `targets`, the smaller model computes the same.
 
     A channel goes if it is zero for every input when the model predicts, or if no layer reads
     it. It also goes if it is another constant (the bias of a filter without weights, what a
@@ -246,19 +291,34 @@ def shrink(model, round_to=1):
     over in their biases exactly: dense layers, and convolutions without padding. All other
     channels stay; `plan_shrink` says why.
 
+    With `targets`, filters are pruned first: the fewest with which all targets are met, those with
+    the lowest scores. The smaller model computes what the pruned one computes; fine-tune it.
+
     Args:
         model: A built Sequential or Functional model: wrapped with a pattern of whole filters,
             or plain with filters of zeros. It is not changed.
+        targets: `{"macs": ..., "parameters": ..., "latency": ...}`, one or more of these: what
+            the smaller model is to have, at most, as a fraction of what the model has. MACs and
+            parameters may be whole numbers. Latency is measured on this machine, so it varies.
         round_to: Keep a multiple of so many channels in each layer, where it has as many; many
             processors compute faster then.
+        criterion: For `targets`: a criterion or the name of one; the magnitude by default.
+        scope: For `targets`: "local" (all groups get the same sparsity; the default), "global", a
+            scope or a distribution.
+        rules: For `targets`: list of `Rule`s that exempt layers or vary these by layer.
+        data: For criteria on gradients or activations, as in `tfprune.pruners.one_shot`; likewise
+            `batches`, `batch_size`, `loss` and `verbose`.
+        latency_batch_size: Examples in a batch whose latency is measured; 1 by default.
 
     Returns:
         A new, plain, uncompiled model. The state of an optimizer is not carried over.
 
     Raises:
-        TypeError: If `model` is no Keras 3 model, or `round_to` no whole number.
+        TypeError: If `model` is no Keras 3 model, `round_to` no whole number, or `targets` no
+            dictionary of numbers.
         ValueError: If the model is not built, its `call` is code, which cannot be followed, or
-            it is wrapped with patterns that leave no whole filter of zeros.
+            it is wrapped with patterns that leave no whole filter of zeros; or if the targets
+            cannot be met.
 
     Example:
 
@@ -271,5 +331,7 @@ def shrink(model, round_to=1):
     >>> _ = tfprune.UpdatePruningStep(pruned)
     >>> tfprune.shrink(pruned).get_layer("conv").filters
     3
+    >>> tfprune.shrink(model, {"macs": 0.35}).get_layer("conv").filters
+    2
     """
-    return plan_shrink(model, round_to).apply()
+    return plan_shrink(model, targets, **arguments).apply()

@@ -1,0 +1,116 @@
+"""Targets: the lowest sparsity at which a shrunk model is small or fast enough."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+from structural_support import distance, randomize
+from test_coupling import examples, residual
+
+import tfprune
+
+
+@pytest.mark.parametrize("scope", ["local", "global"])
+@pytest.mark.parametrize("share", [0.75, 0.5, 0.2])
+@pytest.mark.parametrize("name", ["macs", "parameters"])
+def test_targets_are_met_and_hardly_more(name, share, scope):
+    model = randomize(residual())
+    before = model.get_weights()
+    plan = tfprune.plan_shrink(model, {name: share}, scope=scope)
+    small = plan.apply()
+    cost, dense = (getattr(tfprune.model_cost(m), name) for m in (small, model))
+    assert cost <= share * dense
+    # One channel more in each layer would be too much.
+    assert cost >= share * dense - dense / 8
+    for one, other in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_whole_numbers_and_several_targets():
+    model = randomize(residual())
+    dense = tfprune.model_cost(model)
+    targets = {"macs": dense.macs // 2, "parameters": 0.9}
+    after = tfprune.plan_shrink(model, targets).after
+    assert 0.35 * dense.macs < after.macs <= dense.macs // 2
+    assert after.parameters <= 0.9 * dense.parameters
+
+
+def test_the_model_computes_what_the_pruned_one_computes():
+    model = randomize(residual())
+    plan = tfprune.plan_shrink(model, {"macs": 0.5})
+    schedule = tfprune.ConstantSparsity.one_shot(plan.sparsity)
+    pruned = tfprune.prune_low_magnitude(model, schedule, pattern="filter")
+    tfprune.UpdatePruningStep(pruned)
+    assert distance(tfprune.strip_pruning(pruned), plan.apply(), examples()[0]) <= 1e-4
+
+
+def test_the_least_important_go():
+    model = randomize(residual())
+    scores = np.abs(keras.ops.convert_to_numpy(model.get_layer("wide").kernel)).mean((0, 1, 2))
+    plan = tfprune.plan_shrink(model, {"macs": 0.6}, rules=[tfprune.Rule("stem", prune=False)])
+    (removed,) = [group.removed for group in plan.groups if group.layers == ("wide",)]
+    assert list(removed) == np.sort(np.argsort(scores)[: len(removed)]).tolist() and removed
+    assert plan.apply().get_layer("stem").filters == 8
+
+
+def test_rounding_and_criteria_with_data():
+    model = randomize(residual())
+    model.compile("sgd", "mse")
+    arguments = {"criterion": "taylor", "data": examples(), "round_to": 4, "verbose": 0}
+    small = tfprune.shrink(model, {"macs": 0.6}, **arguments)
+    assert all(small.get_layer(name).filters % 4 == 0 for name in ("stem", "wide", "back"))
+    assert tfprune.model_cost(small).macs <= 0.6 * tfprune.model_cost(model).macs
+
+
+def test_latency():
+    inputs = keras.Input((32, 32, 3))
+    x = layers.Conv2D(64, 3, padding="same")(inputs)
+    x = layers.Conv2D(64, 3, padding="same")(x)
+    model = keras.Model(inputs, layers.Dense(2)(layers.GlobalAveragePooling2D()(x)))
+    plan = tfprune.plan_shrink(model, {"latency": 0.6}, latency_batch_size=8)
+    # Measured once more, on a machine that has other work too.
+    found = plan.latency(8)
+    assert found["after"].median < found["before"].median
+    assert 0 < plan.sparsity < 0.999
+
+
+def test_a_model_that_is_small_enough():
+    model = randomize(residual())
+    kernel, bias, *others = model.get_layer("wide").get_weights()
+    kernel[..., :8], bias[:8] = 0, 0
+    model.get_layer("wide").set_weights([kernel, bias, *others])
+    plan = tfprune.plan_shrink(model, {"parameters": 0.99})
+    assert plan.sparsity == 0 and plan.apply().get_layer("wide").filters == 8
+
+
+@pytest.mark.parametrize(
+    "error, match, targets",
+    [
+        (TypeError, "dictionary", 0.5),
+        (ValueError, "'macs', 'parameters', 'latency'", {"flops": 0.5}),
+        (ValueError, "'macs'", {}),
+        (TypeError, "number", {"macs": "half"}),
+        (TypeError, "number", {"macs": True}),
+        (ValueError, "between 0 and 1", {"macs": 0}),
+        (ValueError, "whole number above 1", {"parameters": 1.5}),
+        (ValueError, "between 0 and 1", {"latency": 20}),
+        (ValueError, r"can be reached.*parameters .* times its target", {"parameters": 5}),
+    ],
+)
+def test_bad_targets(error, match, targets):
+    with pytest.raises(error, match=match):
+        tfprune.shrink(residual(), targets)
+
+
+@pytest.mark.parametrize("name", ["criterion", "scope", "rules", "data"])
+def test_what_only_targets_need(name):
+    with pytest.raises(ValueError, match=f"`targets` where `{name}` is given"):
+        tfprune.shrink(residual(), **{name: "global"})
+
+
+def test_open_lengths_have_no_macs():
+    inputs = keras.Input((None, 4))
+    model = keras.Model(inputs, layers.Dense(2)(layers.Dense(8)(inputs)))
+    with pytest.raises(ValueError, match="can be counted"):
+        tfprune.shrink(model, {"macs": 0.5})
+    assert tfprune.shrink(model, {"parameters": 0.5}).count_params() <= 29

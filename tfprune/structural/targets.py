@@ -1,0 +1,157 @@
+"""The overall sparsity at which a shrunk model meets a target in MACs, parameters or latency."""
+
+import numbers
+
+import numpy as np
+
+from tfprune import _keras_graph as graph
+from tfprune import _validation as check
+from tfprune.evidence import Evidence
+from tfprune.mask_update import compete
+from tfprune.patterns import Filter
+from tfprune.prune import prune_low_magnitude
+from tfprune.schedules import ConstantSparsity
+from tfprune.wrapper import mask_owners
+
+_MEND = 'Use for instance targets={"macs": 0.5}, half of what the model has now.'
+_KNOWN = ("macs", "parameters", "latency")
+_RUNS = 20
+# Nearer than this to a target, no channel more would be found that can stay.
+_CLOSE = 0.005
+
+
+def check_targets(targets):
+    """Returns `targets`, or raises if they are none."""
+    if not isinstance(targets, dict):
+        raise TypeError(check.message("`targets` to be a dictionary", f"{targets!r}", _MEND))
+    if not targets or any(name not in _KNOWN for name in targets):
+        expected = "`targets` for one or more of " + ", ".join(map(repr, _KNOWN))
+        raise ValueError(check.message(expected, f"targets={targets!r}", _MEND))
+    for name, value in targets.items():
+        number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+        if not number:
+            raise TypeError(check.message(f"{name} to be a number", f"{value!r}", _MEND))
+        whole = name != "latency" and value > 1 and float(value).is_integer()
+        if not (0 < value < 1 or whole):
+            expected = f"{name} as a fraction of the model's own, between 0 and 1"
+            if name != "latency":
+                expected += ", or a whole number above 1"
+            raise ValueError(check.message(expected, f"{value!r}", _MEND))
+    return targets
+
+
+class Candidates:
+    """Copies of a model with ever other filters silent.
+
+    Args:
+        compiled: The user's model, whose loss is taken.
+        model: The same without wrappers: a built Sequential or Functional model.
+        round_to: Keep a multiple of so many channels.
+        criterion: See `tfprune.prune_low_magnitude`, likewise `scope` and `rules`.
+        evidence: Arguments of `Evidence`.
+    """
+
+    def __init__(self, compiled, model, round_to, criterion, scope, rules, evidence):
+        self._pruned = prune_low_magnitude(
+            model,
+            ConstantSparsity.one_shot(0.5),
+            pattern=Filter(round_to=round_to),
+            criterion=criterion,
+            scope=scope,
+            rules=rules,
+        )
+        owners = mask_owners(self._pruned)
+        self._weights = [weight for owner in owners for weight in owner.pruned_weights]
+        self._dense = [np.array(graph.host_array(weight.variable)) for weight in self._weights]
+        self._groups = compete((0.5, weight) for weight in self._weights)
+        scored = [w for _, _, groups in self._groups for group in groups for w in group.scored]
+        collect = Evidence(self._pruned, compiled=compiled, **evidence)
+        collect.check(scored)
+        found = collect([weight for weight in scored if weight.method.criterion.needs])
+        self._requests = [
+            [group.request(found, number) for number, group in enumerate(groups)]
+            for _, _, groups in self._groups
+        ]
+
+    def at(self, sparsity):
+        """Returns the wrapped model with its filters pruned to this sparsity; one for all."""
+        results = [
+            scope.masks(requests, sparsity)
+            for (scope, _, _), requests in zip(self._groups, self._requests, strict=True)
+        ]
+        for weight, values in zip(self._weights, self._dense, strict=True):
+            weight.variable.assign(values)
+        for (_, _, groups), masks in zip(self._groups, results, strict=True):
+            for group, (kept, _) in zip(groups, masks, strict=True):
+                group.set_mask(kept)
+        return self._pruned
+
+
+def search(candidates, targets, make_plan, batch_size=1):
+    """Finds the lowest sparsity at which all targets are met.
+
+    Args:
+        candidates: `Candidates`.
+        targets: `{"macs", "parameters" or "latency": fraction or number}`.
+        make_plan: Function from a model to its `ShrinkPlan`.
+        batch_size: For latency.
+
+    Returns:
+        The `ShrinkPlan`.
+    """
+
+    def tried(sparsity):
+        plan = make_plan(candidates.at(sparsity))
+        plan.sparsity = sparsity
+        return plan, max(_shares(plan, targets, batch_size).values())
+
+    plan, share = tried(0.0)
+    if share <= 1:
+        return plan
+    low, low_share = 0.0, share
+    best, best_share = tried(0.999)
+    if best_share > 1:
+        reached = _shares(best, targets, batch_size).items()
+        raise ValueError(
+            check.message(
+                "targets that can be reached by removing channels",
+                f"targets={targets!r}, where one channel of each group still makes "
+                + ", ".join(f"{name} {value:.3g} times its target" for name, value in reached),
+                "Raise the targets, or free more layers: plan_shrink(model) says what stays.",
+            )
+        )
+    high = 0.999
+    for _ in range(12):
+        if best_share > 1 - _CLOSE or high - low < 1e-3:
+            break
+        # What a model costs falls about with the square of its widths.
+        roots = [share**0.5 for share in (low_share, 1.0, best_share)]
+        part = (roots[0] - roots[1]) / (roots[0] - roots[2])
+        middle = low + (high - low) * min(max(part, 0.1), 0.9)
+        plan, share = tried(middle)
+        if share <= 1:
+            best, best_share, high = plan, share, middle
+        else:
+            low, low_share = middle, share
+    return best
+
+
+def _shares(plan, targets, batch_size):
+    """What the plan has of each, in parts of its target."""
+    shares = {}
+    for name, target in targets.items():
+        if name == "latency":
+            found = plan.latency(batch_size, _RUNS)
+            before, after = found["before"].median, found["after"].median
+        else:
+            before, after = getattr(plan.before, name), getattr(plan.after, name)
+            if before is None:
+                raise ValueError(
+                    check.message(
+                        "a model whose multiplications can be counted",
+                        "one with open lengths of its inputs",
+                        "Give its keras.Input a full shape, or use another target.",
+                    )
+                )
+        shares[name] = after / (target * before if target < 1 else target)
+    return shares
