@@ -34,7 +34,7 @@ LEVELS = [
     {"registry", "methods", "refusals", "tfmot_arguments", "cost", "latency"},
     {"mask_set", "wrapper", "prune", "policies", "mask_update", "projection", "callbacks"}
     | {"strip", "step_count", "shortfall", "evidence", "passes", "structural"},
-    {"report", "pruners"},
+    {"report", "pruners", "plots"},
     {"__init__"},
 ]
 FILES = {".".join(p.relative_to(ROOT).with_suffix("").parts): p for p in ROOT.rglob("*.py")}

@@ -50,6 +50,7 @@ from tfprune.patterns import (
     Slice,
     Unstructured,
 )
+from tfprune.plots import plot_groups
 from tfprune.policies import PruneForLatencyOnXNNPack, PruningPolicy
 from tfprune.prune import prune_low_magnitude, prune_scope
 from tfprune.pruners import LotteryTicket, Tickets
@@ -148,6 +149,7 @@ __all__ = [
     "model_cost",
     "patterns",
     "plan_shrink",
+    "plot_groups",
     "prune_low_magnitude",
     "prune_scope",
     "pruners",

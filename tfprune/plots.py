@@ -1,0 +1,164 @@
+"""Pictures of which channels go together, and which are gone."""
+
+from collections import Counter
+from dataclasses import dataclass
+
+from tfprune import _validation as check
+from tfprune.structural import ShrinkPlan, dependency_groups
+
+# Okabe and Ito's colours, told apart by colour-blind people too, without those that are too pale.
+_COUPLED = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+_ALONE = "#8C8C8C"
+_LONGEST_NAME, _LONGEST_NOTE = 44, 58
+
+
+@dataclass(frozen=True)
+class _Row:
+    """One bar: a layer."""
+
+    name: str
+    before: int
+    after: int
+    colour: str
+    note: str
+
+
+def plot_groups(model, path=None):
+    """Draws the channels of each layer, in the colour of the group that it belongs to.
+
+    Layers whose channels can only be removed together stand together, in one colour; those that
+    depend on no other layer are grey. What a plan removes is pale and hatched. Layers that pass
+    channels on without making any, depthwise convolutions for instance, have no bar.
+
+    Needs matplotlib: `pip install "tfprune[plots]"`.
+
+    Args:
+        model: A `ShrinkPlan`, or a built Sequential or Functional model, whose channels are drawn
+            as they are. It is not changed.
+        path: Where to save the picture, as PNG, PDF or SVG by the ending; `None` saves nothing.
+
+    Returns:
+        The `matplotlib.figure.Figure`.
+
+    Raises:
+        ImportError: If matplotlib is not installed.
+        TypeError: If `model` is neither a plan nor a Keras 3 model.
+        ValueError: If the model is not built, its `call` is code, or no layer makes channels.
+
+    Example:
+
+    >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4), keras.layers.Dense(2)])
+    >>> figure = tfprune.plot_groups(model, "groups.png")
+    >>> [bar.get_width() for bar in figure.axes[0].patches]
+    [4, 2]
+    """
+    rows = _rows(model)
+    try:
+        from matplotlib.figure import Figure
+        from matplotlib.layout_engine import ConstrainedLayoutEngine
+        from matplotlib.patches import Patch
+        from matplotlib.ticker import MaxNLocator
+    except ImportError as error:
+        raise ImportError(
+            check.message("matplotlib", "no such module", 'Run pip install "tfprune[plots]".')
+        ) from error
+
+    size = (9, 1.5 + 0.21 * len(rows))
+    figure = Figure(figsize=size, layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08))
+    axes = figure.add_subplot()
+    widest = max(row.before for row in rows)
+    for place, row in enumerate(rows):
+        axes.barh(place, row.after, 0.78, color=row.colour)
+        gone = row.before - row.after
+        if gone:
+            axes.barh(place, gone, 0.78, left=row.after, **_pale(row.colour))
+        number = f"{row.before:,} → {row.after:,}" if gone else f"{row.before:,}"
+        text = f"{number}   {row.note}" if row.note else number
+        axes.annotate(
+            text, (row.before, place), (4, 0), textcoords="offset points", va="center", fontsize=7.5
+        )
+    axes.set_yticks(range(len(rows)), [_without_middle(row.name) for row in rows], fontsize=8)
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.set_xlim(0, 1.02 * widest)
+    axes.set_xlabel("channels", fontsize=9)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+    axes.tick_params(axis="y", length=0)
+    axes.tick_params(axis="x", labelsize=8)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    figure.suptitle(_title(model), fontsize=10)
+    legend = []
+    if any(row.colour != _ALONE for row in rows):
+        label = "one colour: layers that lose channels together"
+        legend.append(Patch(facecolor=_COUPLED[0], label=label))
+    legend.append(Patch(facecolor=_ALONE, label="depends on no other layer"))
+    if any(row.after < row.before for row in rows):
+        legend.append(Patch(label="removed", **_pale(_ALONE)))
+    figure.legend(handles=legend, loc="outside lower center", ncols=3, fontsize=8, frameon=False)
+    if path is not None:
+        figure.savefig(path, dpi=150)
+    return figure
+
+
+def _rows(model):
+    if isinstance(model, ShrinkPlan):
+        groups = [(g.widths, not g.removed, Counter(g.why)) for g in model.groups]
+    else:
+        groups = [
+            (
+                {path: (len(units), len(units)) for path, units in group.makers.items()},
+                group.removable == 0,
+                Counter(group.fixed.values()),
+            )
+            for group in dependency_groups(model)
+        ]
+    rows, coupled = [], 0
+    for widths, whole, why in groups:
+        colour = _ALONE
+        if len(widths) > 1:
+            colour, coupled = _COUPLED[coupled % len(_COUPLED)], coupled + 1
+        note = f"all stay: {why.most_common(1)[0][0]}" if whole and why else ""
+        for path, (before, after) in widths.items():
+            rows.append(_Row(path, before, after, colour, _without_end(note)))
+            # Once for the whole group is enough.
+            note = ""
+    if not rows:
+        raise ValueError(
+            check.message(
+                "a model with layers that make channels",
+                "one without",
+                "Pass one that has convolutions or dense layers.",
+            )
+        )
+    return rows
+
+
+def _title(model):
+    if not isinstance(model, ShrinkPlan):
+        return f"Channels of '{model.name}'"
+    parts = []
+    for label, name in (("parameters", "parameters"), ("MACs", "macs")):
+        old, new = getattr(model.before, name), getattr(model.after, name)
+        if old and new is not None:
+            parts.append(f"{_round(old)} → {_round(new)} {label}")
+    return f"Channels of '{model.apply().name}': " + ", ".join(parts)
+
+
+def _round(number):
+    for size, letter in ((10**9, " G"), (10**6, " M"), (10**3, " k")):
+        if number >= size:
+            return f"{number / size:.3g}{letter}"
+    return str(number)
+
+
+def _pale(colour):
+    return {"facecolor": colour + "33", "edgecolor": colour, "hatch": "/////", "linewidth": 0}
+
+
+def _without_middle(name):
+    half = _LONGEST_NAME // 2
+    return name if len(name) <= _LONGEST_NAME else f"{name[: half - 1]}…{name[-half:]}"
+
+
+def _without_end(note):
+    return note if len(note) <= _LONGEST_NOTE else f"{note[: _LONGEST_NOTE - 1]}…"
