@@ -11,6 +11,7 @@ import pytest
 from tutorial_support import assert_one_line_of_error, run_tutorial
 
 CHOOSING, DYNAMIC = "choosing_a_criterion_and_scope.py", "dynamic_sparse_training.py"
+SHRINKING = "shrinking_filters.py"
 # The kernels of the tutorials' CNN on images of 8 x 8 x 1 and 10 classes.
 KERNELS = {
     "conv_1": (3, 3, 1, 32),
@@ -137,6 +138,31 @@ def test_dynamic(folder, tmp_path):
     assert sum(int(mask.sum()) for mask in masks) == round(total * 0.1)
 
 
+def test_shrinking(tmp_path):
+    done = run_tutorial(SHRINKING, "--epochs", 2, "--output", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "32 channels of stem, block_00_b, block_01_b: 31 may go" in done.stdout
+    assert "10 channels of output: they are the model's output" in done.stdout
+    assert float(re.search(r"the same: (\S+) is", done.stdout).group(1)) < 1e-4
+    found = json.loads((tmp_path / "results.json").read_text())
+    assert list(found) == ["dense", "masked", "shrunk and tuned", "BatchNormalization folded"]
+    dense, masked, small, folded = found.values()
+    assert dense["macs"] == masked["macs"] and small["macs"] == folded["macs"]
+
+    def parameters(narrow, wide, colors=1, classes=10):
+        kernels = [(colors, narrow), *[(narrow, narrow)] * 4, (narrow, wide), *[(wide, wide)] * 4]
+        norms = sum(4 * out for _, out in kernels)
+        return 9 * sum(i * o for i, o in kernels) + norms + (wide + 1) * classes
+
+    assert dense["parameters"] == parameters(32, 64)
+    assert small["parameters"] == parameters(16, 32)
+    assert folded["parameters"] == parameters(16, 32) - 3 * (5 * 16 + 5 * 32)
+    assert small["file"] < dense["file"] / 2
+    model = keras.saving.load_model(tmp_path / "small.keras")
+    assert model.count_params() == folded["parameters"]
+    assert_is_a_plot(tmp_path / "groups.png")
+
+
 BAD = {
     "percentage": (["--sparsities", "0.5", "90"], "did you mean 0.9?"),
     "no such folder": (["--data", "nowhere"], "nowhere: neither digits"),
@@ -144,6 +170,10 @@ BAD = {
     "no number": (["--sparsities", "many"], "invalid float value: 'many'"),
 }
 CASES = [(name, *case) for name in (CHOOSING, DYNAMIC) for case in BAD.values()]
+CASES += [
+    (SHRINKING, ["--sparsity", "50"], "did you mean 0.5?"),
+    (SHRINKING, ["--data", "nowhere"], "nowhere: neither digits"),
+]
 CASES.append((CHOOSING, ["--seed", "-1"], "--seed has to be at least 0"))
 CASES.append((DYNAMIC, ["--seeds", "0"], "--seeds has to be at least 1"))
 

@@ -68,8 +68,8 @@ def main():
     print(f"   It computes the same: {off:.1e} is the largest difference of two probabilities")
 
     print(f"5. Tune the small model in {epochs} more epochs; the dense one too, to be fair")
-    train(small, data, epochs)
-    train(dense, data, epochs)
+    train(small, data, epochs, rate=5e-4)
+    train(dense, data, epochs, rate=5e-4)
     folded = tfprune.fold_batch_norm(small)
 
     print("6. Measure")
@@ -122,13 +122,12 @@ def build_resnet(shape, classes):
     return keras.Model(inputs, layers.Dense(classes, activation="softmax", name="output")(x))
 
 
-def train(model, data, epochs, callbacks=None):
+def train(model, data, epochs, callbacks=None, rate=2e-3):
     x_train, y_train, *_ = data
-    rate = keras.optimizers.schedules.CosineDecay(
-        2e-3, epochs * -(-len(x_train) // BATCH_SIZE), alpha=0.05
-    )
+    steps = epochs * -(-len(x_train) // BATCH_SIZE)
+    decay = keras.optimizers.schedules.CosineDecay(rate, steps, alpha=0.05)
     loss = "sparse_categorical_crossentropy"
-    model.compile(keras.optimizers.Adam(rate), loss, metrics=["accuracy"])
+    model.compile(keras.optimizers.Adam(decay), loss, metrics=["accuracy"])
     fit = {"batch_size": BATCH_SIZE, "epochs": epochs, "verbose": 0}
     model.fit(x_train, y_train, callbacks=callbacks, **fit)
 
@@ -144,7 +143,7 @@ def measure(models, data, output):
     for name, model in models.items():
         cost = tfprune.model_cost(model)
         file = output / "small.keras"
-        model.save(file)  # The last one stays.
+        model.save(file, include_optimizer=False)  # The last one stays.
         results[name] = {
             "accuracy": float(np.mean(predicted(model, data).argmax(axis=1) == data[3])),
             "parameters": cost.parameters,

@@ -139,10 +139,10 @@ class Ledger:
                 return roots
             roots = shorter
 
-    def fix(self, labels, reason):
-        """Keeps channels from being removed."""
+    def fix(self, labels, reason, first=False):
+        """Keeps channels from being removed; `first` puts the reason before all others."""
         if len(labels):
-            self._fixed.append((labels, reason))
+            self._fixed.insert(0 if first else len(self._fixed), (labels, reason))
 
     def fixed(self):
         """Returns `{representative: reason}` of all channels that have to stay."""

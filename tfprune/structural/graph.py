@@ -98,7 +98,7 @@ def follow(model):
     calls = Counter(_called(model))
     outputs = _run(model, [UNKNOWN] * len(model.inputs), ledger, calls)
     for flow in outputs:
-        ledger.fix(flow.labels, "they are the model's output")
+        ledger.fix(flow.labels, "they are the model's output", first=True)
     return ledger
 
 
