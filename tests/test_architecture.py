@@ -33,8 +33,9 @@ LEVELS = [
     | {"drop_fractions"},
     {"registry", "methods", "refusals", "tfmot_arguments", "cost", "latency"},
     {"mask_set", "wrapper", "prune", "policies", "mask_update", "projection", "callbacks"}
-    | {"strip", "step_count", "shortfall", "evidence", "passes", "structural"},
-    {"report", "pruners", "plots"},
+    | {"strip", "step_count", "shortfall", "evidence", "passes", "channels"},
+    {"report", "structural"},
+    {"pruners", "plots"},
     {"__init__"},
 ]
 FILES = {".".join(p.relative_to(ROOT).with_suffix("").parts): p for p in ROOT.rglob("*.py")}

@@ -11,7 +11,7 @@ from structural_support import data, distance, layer_at, randomize
 
 import tfprune
 from tfprune import masks
-from tfprune.structural.coupling import couple
+from tfprune.channels.coupling import couple
 
 HALF = tfprune.ConstantSparsity(0.5, 0)
 

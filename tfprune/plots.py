@@ -49,7 +49,7 @@ def plot_groups(model, path=None):
 
     >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4), keras.layers.Dense(2)])
     >>> figure = tfprune.plot_groups(model, "groups.png")
-    >>> [bar.get_width() for bar in figure.axes[0].patches]
+    >>> [int(bar.get_width()) for bar in figure.axes[0].patches]
     [4, 2]
     """
     rows = _rows(model)

@@ -5,16 +5,16 @@ import keras
 from tfprune import _keras_graph as graph
 from tfprune import _validation as check
 from tfprune import registry, schedules
-from tfprune.mask_set import check_fits, find_prunable, method_at
-from tfprune.mask_update import compete, requests_of
-from tfprune.methods import Method, Rule, resolve
-from tfprune.refusals import check_built, nothing_left, nothing_to_prune
-from tfprune.structural.coupling import (
+from tfprune.channels.coupling import (
     couple,
     find_couplings,
     is_coupled,
     warn_of_whole_groups,
 )
+from tfprune.mask_set import check_fits, find_prunable, method_at
+from tfprune.mask_update import compete, requests_of
+from tfprune.methods import Method, Rule, resolve
+from tfprune.refusals import check_built, nothing_left, nothing_to_prune
 from tfprune.tfmot_arguments import pattern_of
 from tfprune.wrapper import (
     PrunedModel,

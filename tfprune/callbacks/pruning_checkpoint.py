@@ -5,8 +5,8 @@ import warnings
 import keras
 
 from tfprune import _validation as check
+from tfprune.channels.coupling import couple
 from tfprune.mask_update import compete, expected_zeros
-from tfprune.structural.coupling import couple
 from tfprune.wrapper import mask_owners
 
 

@@ -8,13 +8,13 @@ import numpy as np
 
 from tfprune import _keras_graph as graph
 from tfprune import _validation as check
+from tfprune.channels.coupling import couple
 from tfprune.evidence import Evidence
 from tfprune.mask_update import compete, update_masks
 from tfprune.projection import Projection
 from tfprune.refusals import not_keras
 from tfprune.shortfall import RESTORED, shortfalls
 from tfprune.step_count import Clock, Lookahead
-from tfprune.structural.coupling import couple
 from tfprune.wrapper import mask_owners
 
 

@@ -1,11 +1,11 @@
 """Shrinking: channels that are silent leave the model."""
 
-from tfprune.structural.channels import Call, Flow, Ledger
+from tfprune.channels.graph import ChannelGroup, Member, dependency_groups
+from tfprune.channels.ledger import Call, Flow, Ledger
+from tfprune.channels.rules import register_channel_rule
 from tfprune.structural.fold import fold_batch_norm
-from tfprune.structural.graph import ChannelGroup, Member, dependency_groups
 from tfprune.structural.recalibrate import recalibrate
 from tfprune.structural.remove import remove_channels
-from tfprune.structural.rules import register_channel_rule
 from tfprune.structural.shrink import GroupPlan, ShrinkPlan, plan_shrink, shrink
 
 __all__ = [

@@ -5,7 +5,7 @@ import numpy as np
 
 from tfprune import _keras_graph as graph
 from tfprune import _validation as check
-from tfprune.structural.graph import check_followable, follow, plain
+from tfprune.channels.graph import check_followable, follow, plain
 
 
 def rebuild(model, ledger, gone, extra=None):

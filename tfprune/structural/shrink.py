@@ -10,11 +10,12 @@ from rich.table import Table
 
 from tfprune import _validation as check
 from tfprune import patterns
+from tfprune.channels.graph import channel_groups, check_followable, follow, plain
 from tfprune.cost import model_cost
 from tfprune.latency import compare_latency
 from tfprune.strip import strip_pruning
-from tfprune.structural.graph import channel_groups, check_followable, follow, plain
 from tfprune.structural.remove import rebuild
+from tfprune.structural.targets import Candidates, check_targets, search
 from tfprune.wrapper import mask_owners
 
 _SCATTERED = (patterns.Unstructured, patterns.NOfM, patterns.Block)
@@ -167,8 +168,6 @@ def plan_shrink(
         _check_alone(criterion=criterion, scope=scope, rules=rules, data=data, loss=loss)
         _check_masks(model)
         return _plan(plain(model), step)
-    from tfprune.structural.targets import Candidates, check_targets, search
-
     check_targets(targets)
     number = check.integer("latency_batch_size", latency_batch_size, 1, "Use for instance 32.")
     evidence = {"data": data, "batches": batches, "batch_size": batch_size, "loss": loss}

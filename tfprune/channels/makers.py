@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 
-from tfprune.structural.channels import array, evaluated, unknown_values
+from tfprune.channels.ledger import array, evaluated, unknown_values
 
 # Activations that act on each number by itself.
 _ALONE = """

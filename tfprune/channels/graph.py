@@ -8,10 +8,10 @@ import numpy as np
 
 from tfprune import _keras_graph as graph
 from tfprune import _validation as check
+from tfprune.channels.ledger import UNKNOWN, Call, Ledger
+from tfprune.channels.rules import rule_of, takes_several
 from tfprune.refusals import check_built, not_keras
 from tfprune.strip import strip_pruning
-from tfprune.structural.channels import UNKNOWN, Call, Ledger
-from tfprune.structural.rules import rule_of, takes_several
 from tfprune.wrapper import MaskOwner, mask_owners
 
 

@@ -8,10 +8,10 @@ import numpy as np
 from tfprune import _keras_graph as graph
 from tfprune import _validation as check
 from tfprune import registry
+from tfprune.channels.graph import channel_groups, follow
 from tfprune.masks import MaskRequest
 from tfprune.patterns import Filter
 from tfprune.selection import Scores
-from tfprune.structural.graph import channel_groups, follow
 from tfprune.wrapper import mask_owners
 
 # What is zero by itself once the weights before it are, or makes no difference then.

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 
-from tfprune.structural.channels import UNKNOWN, Flow, evaluated, unknown_values
+from tfprune.channels.ledger import UNKNOWN, Flow, evaluated, unknown_values
 
 
 def elementwise(call):

@@ -10,8 +10,8 @@ import numpy as np
 
 from tfprune import _validation as check
 from tfprune._keras_graph import CustomScaleLayer, LayerScale
-from tfprune.structural.channels import UNKNOWN, array, unknown_values
-from tfprune.structural.makers import (
+from tfprune.channels.ledger import UNKNOWN, array, unknown_values
+from tfprune.channels.makers import (
     activated,
     channel_axis,
     convolution,
@@ -22,7 +22,7 @@ from tfprune.structural.makers import (
     separable_convolution,
     transposed_convolution,
 )
-from tfprune.structural.operations import (
+from tfprune.channels.operations import (
     OPERATIONS,
     concatenation,
     elementwise,
