@@ -18,6 +18,19 @@ settings.register_profile("explore", deadline=None, max_examples=3000)
 settings.load_profile("tfprune")
 
 
+# Fixtures that take long and are made once for several tests.
+COSTLY = ("tfmot", "setup", "whole", "folder")
+
+
+def pytest_collection_modifyitems(config, items):
+    """Where processes share the tests, those with the same costly fixture go to the same one."""
+    if config.pluginmanager.hasplugin("xdist"):
+        for item in items:
+            for name in set(COSTLY) & set(item.fixturenames):
+                group = name if name == "tfmot" else f"{name} of {item.path.name}"
+                item.add_marker(pytest.mark.xdist_group(group))
+
+
 @pytest.fixture(scope="session")
 def tfmot(tmp_path_factory):
     """What tfmot itself answers, by key; asked once, in a process of its own.
