@@ -144,7 +144,7 @@ def clone_graph(model, make, omit=()):
     return new
 
 
-def rebuild_graph(model, config_of, shape_of, move):
+def rebuild_graph(model, config_of, shape_of, move, inside=False):
     """Makes a Sequential or Functional model anew from changed configs, nested ones too.
 
     Args:
@@ -154,6 +154,7 @@ def rebuild_graph(model, config_of, shape_of, move):
         shape_of: Function from a model inside and the number of one of its inputs to the new
             shape of that input, the batch included.
         move: Function that gives a new layer its weights, called with the old layer and the new.
+        inside: Whether the model is one inside another, so that `shape_of` knows its inputs.
 
     Returns:
         A new model, uncompiled.
@@ -175,7 +176,10 @@ def rebuild_graph(model, config_of, shape_of, move):
             return type(layer).from_config(layer.get_config() if config is None else config)
         return bare_clone(layer) if config is None else type(layer).from_config(config)
 
-    new = _cloned(model, clone_function, recursive=False)
+    if inside:
+        new = _rebuilt_inside(model, shape_of, clone_function)
+    else:
+        new = _cloned(model, clone_function, recursive=False)
     for old, clone in clones.values():
         if isinstance(old, keras.layers.Layer) and not is_graph(old):
             move(old, clone)
@@ -383,6 +387,21 @@ def replace_inside(model, replacement):
             # The order of layers is the order of their weights: each takes the place of the old.
             at = {id(layer): place for place, layer in enumerate(order)}
             holder._layers.sort(key=lambda layer: at[id(places.get(id(layer), layer))])
+
+
+def attention_parts(layer):
+    """Returns the layers inside an attention layer with heads, by what they compute.
+
+    Args:
+        layer: A built MultiHeadAttention or GroupQueryAttention.
+
+    Returns:
+        Dictionary with the EinsumDense layers "query", "key", "value" and "output", and with
+        "gate" if the layer has one.
+    """
+    names = ("query", "key", "value", "gate", "output")
+    found = {name: getattr(layer, f"_{name}_dense", None) for name in names}
+    return {name: part for name, part in found.items() if part is not None}
 
 
 def seed_generators(layer):
