@@ -203,6 +203,40 @@ def normalized():
 
 
 @builder
+def encoder():
+    """A Transformer's encoder, on sentences of different lengths."""
+    inputs = keras.Input((5,), dtype="int32")
+    x = layers.Embedding(7, 8, mask_zero=True)(inputs)
+    for dropout in (0.0, 0.3):
+        y = layers.MultiHeadAttention(4, 3, value_dim=2, dropout=dropout)(x, x)
+        x = layers.LayerNormalization()(layers.Add()([x, y]))
+        y = layers.Dense(6)(layers.Dense(12, activation="gelu")(x))
+        y = layers.Dense(8)(layers.Dropout(0.3)(y))
+        x = layers.LayerNormalization()(layers.Add()([x, y]))
+    return keras.Model(inputs, layers.Dense(3)(x))
+
+
+@builder
+def decoder():
+    """Attention to another sequence, with masks, scores, gates and several shapes of output."""
+    ours, theirs = keras.Input((4, 3)), keras.Input((6, 5))
+    mask = keras.Input((4, 6), dtype="int32")
+    x, memory = layers.Dense(8, name="x")(ours), layers.Dense(7, name="memory")(theirs)
+    keys = layers.Dense(5, name="keys")(theirs)
+    x = layers.MultiHeadAttention(3, 2, use_bias=False)(x, x, use_causal_mask=True)
+    x, scores = layers.MultiHeadAttention(3, 2, output_shape=6, name="scored")(
+        query=x, value=memory, key=keys, attention_mask=mask, return_attention_scores=True
+    )
+    x = layers.MultiHeadAttention(3, 2, use_gate=True, name="gated")(x, memory)
+    x = layers.MultiHeadAttention(2, 2, output_shape=(2, 3), name="matrices")(x, memory)
+    x = layers.Reshape((4, 6))(x)
+    frames = layers.Reshape((2, 2, 6))(layers.Dense(6, name="frames")(x))
+    frames = layers.MultiHeadAttention(3, 2, attention_axes=2, name="rows")(frames, frames)
+    outputs = [layers.Dense(3)(frames), scores, layers.Dense(2)(x)]
+    return keras.Model([ours, theirs, mask], outputs)
+
+
+@builder
 def shared():
     one, two = keras.Input((5,), name="one"), keras.Input((5,), name="two")
     twin, scale = layers.Dense(6, activation="relu"), layers.BatchNormalization()

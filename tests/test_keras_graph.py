@@ -666,3 +666,30 @@ def test_rebuild_graph_leaves_layers_out_of_both_kinds_of_models():
 def test_layers_of_keras_applications_are_where_they_were():
     assert graph.LayerScale(1.0, 4).projection_dim == 4
     assert graph.CustomScaleLayer(0.5).scale == 0.5
+
+
+@pytest.mark.parametrize("use_gate", [False, True])
+def test_attention_parts_are_all_projections(use_gate):
+    inputs = keras.Input((5, 4))
+    for layer in (
+        keras.layers.MultiHeadAttention(2, 3, use_gate=use_gate),
+        keras.layers.GroupQueryAttention(3, 2, 1, use_gate=use_gate),
+    ):
+        layer(inputs, inputs)
+        parts = graph.attention_parts(layer)
+        assert set(parts) == {"query", "key", "value", "output", *["gate"] * use_gate}
+        held = [part for part in graph.children(layer) if part.weights]
+        assert {id(part) for part in parts.values()} == {id(part) for part in held}
+        assert parts["output"].name == "attention_output"
+
+
+def test_rebuild_graph_narrows_the_inputs_of_a_model_inside():
+    inner = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    new = graph.rebuild_graph(
+        inner,
+        lambda layer: None,
+        lambda model, number: (None, 1),
+        lambda old, new: None,
+        inside=True,
+    )
+    assert new.input_shape == (None, 1) and new.layers[0].kernel.shape == (1, 2)

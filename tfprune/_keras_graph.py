@@ -147,7 +147,7 @@ def clone_graph(model, make, omit=()):
     return new
 
 
-def rebuild_graph(model, config_of, shape_of, move, leave_out=()):
+def rebuild_graph(model, config_of, shape_of, move, leave_out=(), inside=False):
     """Makes a Sequential or Functional model anew from changed configs, nested ones too.
 
     Args:
@@ -160,6 +160,7 @@ def rebuild_graph(model, config_of, shape_of, move, leave_out=()):
         move: Function that gives a new layer its weights, called with the old layer and the new.
         leave_out: `id`s of layers that the new model is to do without: what they were called on
             goes on in place of what they returned.
+        inside: Whether the model is one inside another, so that `shape_of` knows its inputs.
 
     Returns:
         A new model, uncompiled.
@@ -189,7 +190,7 @@ def rebuild_graph(model, config_of, shape_of, move, leave_out=()):
             return _rebuilt(model, shape_of, clone_function)
         return keras.models.clone_model(model, clone_function=clone_function)
 
-    new = _cloned(model, make)
+    new = _rebuilt(model, shape_of, clone_function) if inside else _cloned(model, make)
     for old, clone in clones.values():
         if isinstance(old, keras.layers.Layer) and not is_graph(old):
             move(old, clone)
@@ -403,6 +404,21 @@ def replace_inside(model, replacement):
             # The order of layers is the order of their weights: each takes the place of the old.
             at = {id(layer): place for place, layer in enumerate(order)}
             holder._layers.sort(key=lambda layer: at[id(places.get(id(layer), layer))])
+
+
+def attention_parts(layer):
+    """Returns the layers inside an attention layer with heads, by what they compute.
+
+    Args:
+        layer: A built MultiHeadAttention or GroupQueryAttention.
+
+    Returns:
+        Dictionary with the EinsumDense layers "query", "key", "value" and "output", and with
+        "gate" if the layer has one.
+    """
+    names = ("query", "key", "value", "gate", "output")
+    found = {name: getattr(layer, f"_{name}_dense", None) for name in names}
+    return {name: part for name, part in found.items() if part is not None}
 
 
 def seed_generators(layer):

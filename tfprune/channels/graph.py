@@ -1,5 +1,6 @@
 """Which channels of which layers stand or fall together."""
 
+import functools
 from collections import Counter
 from dataclasses import dataclass
 
@@ -40,7 +41,8 @@ class ChannelGroup:
     """Channels that stand or fall together.
 
     Attributes:
-        layers: Paths of the layers that make these channels.
+        layers: Paths of the layers that make these channels; "attention:heads" for the heads of
+            the attention layer "attention".
         size: How many channels there are to choose from.
         makers: `{path: units}`: which channel of the group each channel of a layer is.
         members: List of `Member`s, all the weights that are cut.
@@ -116,9 +118,11 @@ def _calls(model):
 
 def _called(model):
     for layer, _, _, _ in _calls(model):
-        yield id(layer)
-        if graph.is_graph(layer):
-            yield from _called(layer)
+        wrapped = [layer.layer] if isinstance(layer, keras.layers.TimeDistributed) else []
+        for called in [layer, *wrapped]:
+            yield id(called)
+            if graph.is_graph(called):
+                yield from _called(called)
 
 
 def _run(model, inputs, ledger, calls):
@@ -131,19 +135,23 @@ def _run(model, inputs, ledger, calls):
         ]
         given = [flows[id(tensor)] for tensor in tensors]
         shapes = [tuple(tensor.shape) for tensor in tensors]
-        if isinstance(layer, keras.layers.Layer) and graph.runs_as_graph(layer):
-            made = _run_inside(layer, given, shapes, ledger, calls)
-        else:
-            shapes_out = [tuple(tensor.shape) for tensor in outputs]
-            shared = calls[id(layer)] > 1
-            call = Call(ledger, layer, given, shapes, shapes_out, (args, kwargs), shared)
-            made = _apply(call)
-        for tensor, flow in zip(outputs, made, strict=True):
+        shapes_out = [tuple(tensor.shape) for tensor in outputs]
+        shared = calls[id(layer)] > 1
+        follow = functools.partial(_follow_call, calls=calls)
+        call = Call(ledger, layer, given, shapes, shapes_out, (args, kwargs), shared, follow)
+        for tensor, flow in zip(outputs, follow(call), strict=True):
             flows[id(tensor)] = flow
     return [flows[id(tensor)] for tensor in model.outputs]
 
 
-def _run_inside(model, given, shapes, ledger, calls):
+def _follow_call(call, calls):
+    if isinstance(call.layer, keras.layers.Layer) and graph.runs_as_graph(call.layer):
+        return _run_inside(call, calls)
+    return _apply(call)
+
+
+def _run_inside(call, calls):
+    model, given, shapes, ledger = call.layer, call.inputs, call.shapes, call.ledger
     inner = [tuple(tensor.shape) for tensor in model.inputs]
     path = ledger.path(model)
     reason = None
@@ -177,7 +185,8 @@ def channel_groups(ledger):
     roots = ledger.roots()
     fixed = ledger.fixed()
     cuts = list(ledger.cuts.values())
-    grouped = _united([np.unique(roots[labels]) for _, labels in ledger.sources.values()])
+    made = ledger.makers()
+    grouped = _united([np.unique(roots[labels]) for labels in made.values()])
     where: dict = {}
     for cut in cuts:
         for root in np.unique(roots[cut.labels]).tolist():
@@ -187,8 +196,8 @@ def channel_groups(ledger):
         place = np.full(len(roots), -1)
         place[units] = np.arange(len(units))
         makers = {
-            ledger.path(layer): place[roots[labels]]
-            for layer, labels in ledger.sources.values()
+            name: place[roots[labels]]
+            for name, labels in made.items()
             if place[roots[labels]].max() >= 0
         }
         own = {id(cut): cut for unit in units.tolist() for cut in where.get(unit, [])}
@@ -240,7 +249,8 @@ def dependency_groups(model):
 
     Returns:
         A list of `ChannelGroup`s. A layer whose channels are all independent of other layers'
-        has a group of its own.
+        has a group of its own. Heads of an attention layer are a group beside its outputs, under
+        the name "attention:heads" if the layer's path is "attention".
 
     Raises:
         TypeError: If `model` is no Keras 3 model.

@@ -5,9 +5,13 @@ axis of a tensor. Rules (`rules.py`) pass flows from layer to layer; on the way 
 `Ledger` which labels must go together, which must stay, and where weights and configs count them.
 """
 
+import copy
+import inspect
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import keras
 import numpy as np
 
 from tfprune import _keras_graph as graph
@@ -77,6 +81,7 @@ class Reading:
         fold: Function from one number for each position, the constants that will be missing, to
             what has to be added to the bias; `None` where no bias can make up for them.
         why: Why it cannot, if it cannot.
+        part: Which of several readings of the same layer it is.
     """
 
     layer: object
@@ -84,6 +89,26 @@ class Reading:
     values: np.ndarray
     fold: Callable | None
     why: str
+    part: str = ""
+
+
+@dataclass(frozen=True)
+class Edit:
+    """An entry of a layer's config that follows from the channels that stay.
+
+    Attributes:
+        layer: The layer or operation.
+        key: The name of the entry.
+        labels: The labels that decide.
+        value: Function from the number of positions of `labels` that stay to the entry.
+        also: Further labels; if one of them goes, the entry is written, too.
+    """
+
+    layer: object
+    key: str
+    labels: np.ndarray
+    value: Callable
+    also: np.ndarray
 
 
 class Ledger:
@@ -94,6 +119,8 @@ class Ledger:
         self.sources = {}
         self.cuts = {}
         self.edits = {}
+        self.scales = {}
+        self.held = {}
         self.inputs = {}
         self.readings = []
         self.barriers = {}
@@ -155,11 +182,28 @@ class Ledger:
 
     # -- What layers do with channels --------------------------------------------------------------
 
-    def source(self, layer, number):
-        """Returns the labels of the channels that a layer makes, the same at each of its calls."""
-        if id(layer) not in self.sources:
-            self.sources[id(layer)] = (layer, self.new_labels(number))
-        return self.sources[id(layer)][1]
+    def source(self, layer, number, part=""):
+        """Returns the labels of the channels that a layer makes, the same at each of its calls.
+
+        Args:
+            layer: The layer.
+            number: How many there are.
+            part: What they are, if the layer makes others beside its outputs: "heads".
+        """
+        if (id(layer), part) not in self.sources:
+            self.sources[id(layer), part] = (layer, self.new_labels(number))
+        return self.sources[id(layer), part][1]
+
+    def makers(self):
+        """Returns `{name: labels}` of all channels that layers make.
+
+        The name is the layer's path; with ":heads" behind it, for instance, where the layer makes
+        others beside its outputs.
+        """
+        return {
+            self.path(layer) + (f":{part}" if part else ""): labels
+            for (_, part), (layer, labels) in self.sources.items()
+        }
 
     def cut(self, layer, variable, axis, labels, reads=False):
         """Says which channels the positions of one axis of a weight stand for."""
@@ -170,25 +214,40 @@ class Ledger:
         # A shared layer has one weight for all that it is called on.
         self.tie(known.labels, labels)
 
-    def edit(self, layer, key, labels, value):
-        """Says how an entry of a layer's config follows from the channels that stay.
+    def edit(self, layer, key, labels, value, also=()):
+        """Says how an entry of a layer's config follows from the channels that stay: see `Edit`."""
+        entry = Edit(layer, key, labels, value, np.asarray(also, int))
+        self.tie(self.edits.setdefault((id(layer), key), entry).labels, labels)
+
+    def scale(self, variable, labels, factor):
+        """Says that a weight makes up for channels that are no longer counted.
 
         Args:
-            layer: The layer or operation.
-            key: The name of the entry.
+            variable: The weight.
             labels: The labels that decide.
-            value: Function from the number of positions of `labels` that stay to the entry.
+            factor: Function from the number of positions of `labels` that stay to what the weight
+                is multiplied by.
         """
-        known = self.edits.setdefault((id(layer), key), (layer, key, labels, value))
-        self.tie(known[2], labels)
+        self.scales.setdefault(id(variable), (labels, factor))
+
+    def hold(self, layer, key, inner):
+        """Says that the config of a layer holds that of another layer, in the entry `key`."""
+        self.held.setdefault(id(layer), {})[key] = inner
 
     def narrow(self, model, number, flow):
         """Says which channels come to an input of a model inside."""
         self.inputs[id(model), number] = flow
 
-    def read(self, layer, flow, fold=None, why=""):
+    def read(self, layer, flow, fold=None, why="", part=""):
         """Says that a layer mixes these channels into others."""
-        self.readings.append(Reading(layer, flow.labels, flow.values, fold, why))
+        self.readings.append(Reading(layer, flow.labels, flow.values, fold, why, part))
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Stands for one of the tensors that a layer is called on."""
+
+    index: int
 
 
 class Call:
@@ -204,7 +263,9 @@ class Call:
         ledger: The `Ledger`.
     """
 
-    def __init__(self, ledger, layer, inputs, shapes, output_shapes, arguments, shared=False):
+    def __init__(
+        self, ledger, layer, inputs, shapes, output_shapes, arguments, shared=False, follow=None
+    ):
         self.ledger = ledger
         self.shared = shared
         self.layer = layer
@@ -212,6 +273,53 @@ class Call:
         self.shapes = shapes
         self.output_shapes = output_shapes
         self.arguments = arguments
+        self._follow = follow
+
+    def tensors(self, name):
+        """Returns which of the inputs an argument of the layer's `call` consists of.
+
+        Args:
+            name: The argument's name.
+
+        Returns:
+            List of integers, `None` for each item that is no tensor of the model; an empty list
+            if the argument is not given.
+        """
+        flat = keras.tree.flatten(self.arguments)
+        numbers = itertools.count()
+        flat = [_Place(next(numbers)) if _is_tensor(item) else item for item in flat]
+        args, kwargs = keras.tree.pack_sequence_as(self.arguments, flat)
+        bound = inspect.signature(self.layer.call).bind(*args, **kwargs).arguments
+        if bound.get(name) is None:
+            return []
+        items = keras.tree.flatten(bound[name])
+        return [item.index if isinstance(item, _Place) else None for item in items]
+
+    def of(self, part):
+        """Returns the same call, seen from a layer that this layer made inside."""
+        inner = copy.copy(self)
+        inner.layer = part
+        return inner
+
+    def inside(self, key, inner, inputs, shapes, output_shapes, arguments):
+        """Follows channels through a layer, or a model, that this layer was given.
+
+        Args:
+            key: The entry of this layer's config that holds that of the layer inside.
+            inner: The layer inside.
+            inputs: The `Flow`s of what it is called on.
+            shapes: Their shapes.
+            output_shapes: The shapes of what it returns.
+            arguments: `(args, kwargs)` that it is called with.
+
+        Returns:
+            List of the `Flow`s that it returns.
+        """
+        self.ledger.hold(self.layer, key, inner)
+        call = Call(
+            self.ledger, inner, inputs, shapes, output_shapes, arguments, self.shared, self._follow
+        )
+        return self._follow(call)
 
     def take(self, axis, index=0):
         """Returns the flow of an input along an axis; channels that lie along another one stay."""
@@ -227,22 +335,23 @@ class Call:
         )
         return Flow(axis, labels, unknown_values(len(labels)))
 
-    def make(self, number, axis, values):
+    def make(self, number, axis, values, part=""):
         """Returns the flow of channels that the layer itself makes."""
-        return Flow(axis, self.ledger.source(self.layer, number), np.asarray(values, "float32"))
+        labels = self.ledger.source(self.layer, number, part)
+        return Flow(axis, labels, np.asarray(values, "float32"))
 
     def cut(self, variable, axis, labels, reads=False):
         """See `Ledger.cut`; does nothing where the layer has no such weight."""
         if variable is not None:
             self.ledger.cut(self.layer, variable, axis, labels, reads)
 
-    def edit(self, key, labels, value=int):
+    def edit(self, key, labels, value=int, also=()):
         """See `Ledger.edit`."""
-        self.ledger.edit(self.layer, key, labels, value)
+        self.ledger.edit(self.layer, key, labels, value, also)
 
-    def read(self, flow, fold=None, why=""):
+    def read(self, flow, fold=None, why="", part=""):
         """See `Ledger.read`."""
-        self.ledger.read(self.layer, flow, fold, why)
+        self.ledger.read(self.layer, flow, fold, why, part)
 
     def fix(self, reason, index=None):
         """Keeps the channels of one input, or of all inputs, from being removed."""
@@ -254,6 +363,10 @@ class Call:
         """Keeps the channels of all inputs, and says nothing of those of the outputs."""
         self.fix(reason)
         return [UNKNOWN] * len(self.output_shapes)
+
+
+def _is_tensor(item):
+    return isinstance(item, keras.KerasTensor)
 
 
 def array(variable):

@@ -18,12 +18,17 @@ def channel_axis(layer, shape):
     return 1 if getattr(layer, "data_format", None) == "channels_first" else len(shape) - 1
 
 
+def acts_alone(activation):
+    """Whether an activation is known to act on each number by itself."""
+    return any(activation is getattr(keras.activations, name, None) for name in _ALONE.split())
+
+
 def activated(call, flow):
     """What a layer's own activation makes of the channels that the layer computed."""
     activation = call.layer.activation
     if activation is None or activation is keras.activations.linear:
         return flow
-    if not any(activation is getattr(keras.activations, name, None) for name in _ALONE.split()):
+    if not acts_alone(activation):
         name = getattr(activation, "__name__", type(activation).__name__)
         path = call.ledger.path(call.layer)
         call.ledger.fix(
@@ -36,19 +41,19 @@ def activated(call, flow):
     return flow.carrying(values)
 
 
-def _bias(layer, number):
+def output_bias(layer, number):
     bias = getattr(layer, "bias", None)
     return np.zeros(number, "float32") if bias is None else array(bias)
 
 
-def _constants(kernel, axis, bias):
+def constants(kernel, axis, bias):
     """The bias where all weights of an output channel are zero, NaN elsewhere."""
     axis %= kernel.ndim
     others = tuple(i for i in range(kernel.ndim) if i != axis)
     return np.where(np.any(kernel != 0, axis=others), np.float32(np.nan), bias)
 
 
-def _read(call, flow, kernel, axis, fold=None, why=""):
+def read_by(call, flow, kernel, axis, fold=None, why=""):
     """A kernel reads channels; where its weights are all zero, it is as if these were zero."""
     axis %= kernel.ndim
     others = tuple(i for i in range(kernel.ndim) if i != axis)
@@ -82,8 +87,8 @@ def convolution(call):
         return _grouped_convolution(call, flow)
     kernel = array(layer.kernel)
     call.cut(layer.kernel, -2, flow.labels, reads=True)
-    _read(call, flow, kernel, -2, *_folds(layer, kernel, -2))
-    out = call.make(layer.filters, axis, _constants(kernel, -1, _bias(layer, layer.filters)))
+    read_by(call, flow, kernel, -2, *_folds(layer, kernel, -2))
+    out = call.make(layer.filters, axis, constants(kernel, -1, output_bias(layer, layer.filters)))
     call.cut(layer.kernel, -1, out.labels)
     call.cut(layer.bias, 0, out.labels)
     call.edit("filters", out.labels)
@@ -102,12 +107,12 @@ def _grouped_convolution(call, flow):
     call.cut(layer.bias, 0, labels)
     call.edit("filters", labels)
     call.edit("groups", grouped[:, 0])
-    bias, kernel = _bias(layer, layer.filters), array(layer.kernel)
+    bias, kernel = output_bias(layer, layer.filters), array(layer.kernel)
     given = np.repeat(flow.values.reshape(layer.groups, -1), per_group, axis=0)
     known = np.all(given == 0, axis=1) | (~np.isnan(given).any(axis=1) & _needs_no_padding(layer))
     taps = kernel.reshape(-1, *kernel.shape[-2:]).sum(axis=0)
     summed = np.sum(given * taps.T, axis=1) + bias
-    values = np.where(known, summed, _constants(kernel, -1, bias))
+    values = np.where(known, summed, constants(kernel, -1, bias))
     out = type(flow)(flow.axis, labels, values.astype("float32"))
     return [activated(call, out)]
 
@@ -119,8 +124,8 @@ def transposed_convolution(call):
     flow = call.take(axis)
     kernel = array(layer.kernel)
     call.cut(layer.kernel, -1, flow.labels, reads=True)
-    _read(call, flow, kernel, -1, None, "it is transposed, so borders differ")
-    out = call.make(layer.filters, axis, _constants(kernel, -2, _bias(layer, layer.filters)))
+    read_by(call, flow, kernel, -1, None, "it is transposed, so borders differ")
+    out = call.make(layer.filters, axis, constants(kernel, -2, output_bias(layer, layer.filters)))
     call.cut(layer.kernel, -2, out.labels)
     call.cut(layer.bias, 0, out.labels)
     call.edit("filters", out.labels)
@@ -144,7 +149,9 @@ def depthwise_convolution(call):
     layer = call.layer
     flow = call.take(channel_axis(layer, call.shapes[0]))
     kernel = array(layer.kernel)
-    out = _through_depthwise(layer, flow, kernel, _bias(layer, kernel.shape[-2] * kernel.shape[-1]))
+    out = _through_depthwise(
+        layer, flow, kernel, output_bias(layer, kernel.shape[-2] * kernel.shape[-1])
+    )
     call.cut(layer.kernel, -2, flow.labels)
     call.cut(layer.bias, 0, out.labels)
     return [activated(call, out)]
@@ -171,7 +178,9 @@ def separable_convolution(call):
     valid = _needs_no_padding(layer)
     why = "" if valid else f"its padding is '{layer.padding}', so borders differ"
     call.read(flow.carrying(values) if valid else flow, fold if valid else None, why)
-    out = call.make(layer.filters, axis, _constants(pointwise, -1, _bias(layer, layer.filters)))
+    out = call.make(
+        layer.filters, axis, constants(pointwise, -1, output_bias(layer, layer.filters))
+    )
     call.cut(layer.pointwise_kernel, -1, out.labels)
     call.cut(layer.bias, 0, out.labels)
     call.edit("filters", out.labels)
@@ -184,39 +193,12 @@ def dense(call):
     flow = call.take(-1)
     kernel = array(layer.kernel)
     call.cut(layer.kernel, 0, flow.labels, reads=True)
-    _read(call, flow, kernel, 0, lambda values: values @ kernel)
+    read_by(call, flow, kernel, 0, lambda values: values @ kernel)
     axis = len(call.output_shapes[0]) - 1
-    out = call.make(layer.units, axis, _constants(kernel, -1, _bias(layer, layer.units)))
+    out = call.make(layer.units, axis, constants(kernel, -1, output_bias(layer, layer.units)))
     call.cut(layer.kernel, 1, out.labels)
     call.cut(layer.bias, 0, out.labels)
     call.edit("units", out.labels)
-    return [activated(call, out)]
-
-
-def einsum_dense(call):
-    """One letter summed, one letter new, both last, as in "abc,cd->abd"."""
-    layer = call.layer
-    left, output = layer.equation.replace(" ", "").split("->")
-    inputs, kernel_letters = left.split(",")
-    bias_fits = layer.bias is None or len(layer.bias.shape) == 1
-    simple = (
-        len(kernel_letters) == 2
-        and inputs[-1] == kernel_letters[0]
-        and output == inputs[:-1] + kernel_letters[1]
-        and (layer.bias is None or layer.bias_axes == kernel_letters[1])
-    )
-    if not (simple and bias_fits):
-        return call.stop(f"'{call.ledger.path(layer)}' computes '{layer.equation}'")
-    flow, kernel = call.take(-1), array(layer.kernel)
-    number, axis = kernel.shape[1], len(call.output_shapes[0]) - 1
-    call.cut(layer.kernel, 0, flow.labels, reads=True)
-    _read(call, flow, kernel, 0, None, "it is an EinsumDense")
-    out = call.make(number, axis, _constants(kernel, -1, _bias(layer, number)))
-    call.cut(layer.kernel, 1, out.labels)
-    call.cut(layer.bias, 0, out.labels)
-    shape = layer.get_config()["output_shape"]
-    before = [] if isinstance(shape, int) else list(shape)[:-1]
-    call.edit("output_shape", out.labels, lambda number: (*before, int(number)))
     return [activated(call, out)]
 
 
@@ -226,7 +208,7 @@ def embedding(call):
     call.fix(f"'{call.ledger.path(layer)}' reads numbers of tokens")
     axis = len(call.output_shapes[0]) - 1
     table = array(layer.embeddings)
-    out = call.make(layer.output_dim, axis, _constants(table, 1, 0))
+    out = call.make(layer.output_dim, axis, constants(table, 1, 0))
     call.cut(layer.embeddings, 1, out.labels)
     call.edit("output_dim", out.labels)
     return [out]

@@ -8,8 +8,10 @@ import functools
 import keras
 import numpy as np
 
+from tfprune import _keras_graph as graph
 from tfprune import _validation as check
 from tfprune._keras_graph import CustomScaleLayer, LayerScale
+from tfprune.channels.attention import attention, einsum_dense
 from tfprune.channels.ledger import UNKNOWN, array, unknown_values
 from tfprune.channels.makers import (
     activated,
@@ -17,7 +19,6 @@ from tfprune.channels.makers import (
     convolution,
     dense,
     depthwise_convolution,
-    einsum_dense,
     embedding,
     separable_convolution,
     transposed_convolution,
@@ -85,12 +86,16 @@ def rule_of(layer):
     if not isinstance(layer, keras.layers.Layer):
         known = type(layer).__module__.startswith("keras.")
         return OPERATIONS.get(type(layer).__name__) if known else None
-    if getattr(layer, "quantization_mode", None) or getattr(layer, "lora_enabled", False):
+    if any(_has_other_weights(inner) for inner in graph.flatten(layer)):
         return None
     for base in type(layer).__mro__:
         if base in _RULES:
             return _RULES[base] if _computes_as(type(layer), base) else None
     return None
+
+
+def _has_other_weights(layer):
+    return getattr(layer, "quantization_mode", None) or getattr(layer, "lora_enabled", False)
 
 
 def _computes_as(layer_class, base):
@@ -224,6 +229,7 @@ def _register_keras_layers():
     table = {
         dense: "Dense",
         einsum_dense: "EinsumDense",
+        attention: "MultiHeadAttention GroupQueryAttention",
         embedding: "Embedding",
         convolution: "Conv1D Conv2D Conv3D",
         transposed_convolution: "Conv1DTranspose Conv2DTranspose Conv3DTranspose",
@@ -255,7 +261,7 @@ def _register_keras_layers():
             if hasattr(layers, name):
                 _RULES[getattr(layers, name)] = rule
     _RULES[layers.Activation] = _activation_layer
-    _OF_ONE_INPUT.update(set(_RULES.values()) - {merge, _concatenate, elementwise})
+    _OF_ONE_INPUT.update(set(_RULES.values()) - {merge, _concatenate, elementwise, attention})
     _RULES[LayerScale] = _layer_scale
     _RULES[CustomScaleLayer] = _custom_scale
 

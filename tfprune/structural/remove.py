@@ -22,10 +22,10 @@ def rebuild(model, ledger, gone, extra=None):
     """
     extra = extra or {}
     edits: dict = {}
-    for layer, key, labels, value in ledger.edits.values():
-        stay = np.count_nonzero(~gone[labels])
-        if stay < len(labels):
-            edits.setdefault(id(layer), {})[key] = value(stay)
+    for edit in ledger.edits.values():
+        if gone[edit.labels].any() or gone[edit.also].any():
+            value = edit.value(np.count_nonzero(~gone[edit.labels]))
+            edits.setdefault(id(edit.layer), {})[edit.key] = value
     cuts: dict = {}
     for cut in ledger.cuts.values():
         cuts.setdefault(id(cut.variable), []).append(cut)
@@ -34,32 +34,45 @@ def rebuild(model, ledger, gone, extra=None):
         new = dict(edits.get(id(layer), {}))
         if id(layer) in extra and layer.bias is None:
             new["use_bias"] = True
+        for key, inner in ledger.held.get(id(layer), {}).items():
+            new.update(_held(layer, key, inner))
         starts = _starting_values(layer) if any(id(v) in cuts for v in _weights(layer)) else {}
         return {**layer.get_config(), **starts, **new} if new or starts else None
 
+    def _held(layer, key, inner):
+        if graph.runs_as_graph(inner):
+            made = graph.rebuild_graph(inner, config_of, shape_of, move, inside=True)
+            return {key: keras.saving.serialize_keras_object(made)}
+        config = config_of(inner)
+        return {} if config is None else {key: {**layer.get_config()[key], "config": config}}
+
     def move(old, new):
-        arrays = [graph.host_array(variable) for variable in old.weights]
-        if id(old) in extra:
-            missing = extra[id(old)]
-            if old.bias is None:
-                arrays.append(missing)
-            else:
-                place = next(i for i, v in enumerate(old.weights) if v is old.bias)
-                arrays[place] = arrays[place] + missing
-        variables = [*old.weights, None]
-        if len(arrays) != len(new.weights):
+        arrays = {id(variable): graph.host_array(variable) for variable in old.weights}
+        order = [id(variable) for variable in old.weights]
+        for layer in graph.flatten(old):
+            if id(layer) not in extra:
+                continue
+            if layer.bias is not None:
+                arrays[id(layer.bias)] = arrays[id(layer.bias)] + extra[id(layer)]
+                continue
+            # The new layer has a bias that the old one had not, behind its other weights.
+            order.insert(order.index(id(layer.weights[-1])) + 1, id(layer))
+            arrays[id(layer)] = extra[id(layer)][~gone[ledger.sources[id(layer), ""][1]]]
+        if len(order) != len(new.weights):
             raise ValueError(
                 check.message(
                     f"the same weights in '{old.name}' and its copy",
-                    f"{len(arrays)} and {len(new.weights)}",
+                    f"{len(order)} and {len(new.weights)}",
                     "See that get_config() of the layer holds all that decides on its weights.",
                 )
             )
-        for array, variable, target in zip(arrays, variables, new.weights, strict=False):
-            for cut in cuts.get(id(variable), []):
+        for variable, target in zip(order, new.weights, strict=True):
+            array = arrays[variable]
+            for cut in cuts.get(variable, []):
                 array = np.compress(~gone[cut.labels], array, axis=cut.axis)
-            if variable is None:
-                array = array[~gone[ledger.sources[id(old)][1]]]
+            labels, factor = ledger.scales.get(variable, (None, None))
+            if factor is not None and gone[labels].any():
+                array = array * np.float32(factor(np.count_nonzero(~gone[labels])))
             target.assign(array)
 
     def shape_of(inner, number):
@@ -98,7 +111,7 @@ def remove_channels(model, channels):
         model: A built Sequential or Functional model, plain or wrapped. It is not changed.
         channels: `{layer: indices}`: for each layer, by name or path, which of the channels that
             it makes are to go, counted from 0. A layer inside a model inside has the path
-            "model/layer".
+            "model/layer". Heads of an attention layer have the name "layer:heads".
 
     Returns:
         A new, plain, uncompiled model. The state of an optimizer is not carried over.
@@ -128,7 +141,7 @@ def remove_channels(model, channels):
     model = plain(model)
     ledger = follow(model)
     roots, fixed = ledger.roots(), ledger.fixed()
-    makers = {ledger.path(layer): labels for layer, labels in ledger.sources.values()}
+    makers = ledger.makers()
     gone = np.zeros(len(roots), bool)
     for name, indices in channels.items():
         labels = _labels_of(name, makers)[_indices(name, indices, len(_labels_of(name, makers)))]

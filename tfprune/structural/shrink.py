@@ -232,7 +232,7 @@ def _reasons(ledger, roots):
     by_layer: dict = {}
     for reading in ledger.readings:
         path, values = ledger.path(reading.layer), reading.values
-        others = by_layer.setdefault(id(reading.layer), values)
+        others = by_layer.setdefault((id(reading.layer), reading.part), values)
         constant = ~np.isnan(values) & (values != 0)
         cases = [
             (np.isnan(values), "they are not silent"),
