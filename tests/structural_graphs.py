@@ -237,6 +237,32 @@ def decoder():
 
 
 @builder
+def language_model():
+    """Blocks as in large language models: normalized first, few heads for keys and values."""
+    inputs = keras.Input((5,), dtype="int32")
+    x = layers.Embedding(7, 8)(inputs)
+    for gate in (False, True):
+        y = layers.RMSNormalization(epsilon=0.1)(x)
+        y = layers.GroupQueryAttention(3, 6, 3, use_gate=gate)(y, y, use_causal_mask=True)
+        x = layers.Add()([x, y])
+        y = layers.RMSNormalization(epsilon=0.1)(x)
+        y = layers.Multiply()([layers.Dense(10, activation="silu")(y), layers.Dense(10)(y)])
+        x = layers.Add()([x, layers.Dense(8, use_bias=False)(y)])
+    return keras.Model(inputs, layers.Dense(7)(layers.RMSNormalization()(x)))
+
+
+@builder
+def group_normalized():
+    inputs = image()
+    x = layers.Conv2D(8, 3, padding="same")(inputs)
+    x = layers.ReLU()(layers.GroupNormalization(4)(x))
+    x = layers.Permute((3, 1, 2))(layers.Conv2D(6, 3)(x))
+    x = layers.GroupNormalization(-1, axis=1, scale=False)(x)
+    x = layers.Conv2D(5, 3)(layers.Permute((2, 3, 1))(x))
+    return keras.Model(inputs, classifier(layers.GroupNormalization(1)(x)))
+
+
+@builder
 def shared():
     one, two = keras.Input((5,), name="one"), keras.Input((5,), name="two")
     twin, scale = layers.Dense(6, activation="relu"), layers.BatchNormalization()

@@ -48,6 +48,14 @@ def zeroed(model, group, units, reads):
         weight.assign(np.moveaxis(value, 0, member.axis))
 
 
+def unread(model, group, units):
+    """Lets no layer see some channels of a group: they are zero wherever they are read."""
+    zeroed(model, group, units, reads=True)
+    if any(member.weight == "scale" for member in group.members):
+        # An RMSNormalization reads them without weights.
+        zeroed(model, group, units, reads=False)
+
+
 def choice(groups, share, seed=0):
     """A share of the removable channels of each group, `[(group, units)]`; one always stays."""
     random = np.random.default_rng(seed)

@@ -79,6 +79,23 @@ def put(place, number=0.0):
                 ("rows",): 5,
             },
         ),
+        (
+            "language_model",
+            {
+                (
+                    "embedding",
+                    "grouped_query_attention",
+                    "dense_2",
+                    "grouped_query_attention_1",
+                    "dense_5",
+                ): 7,
+                ("grouped_query_attention:heads",): 2,
+                ("grouped_query_attention_1:heads",): 2,
+                ("dense", "dense_1"): 9,
+                ("dense_3", "dense_4"): 9,
+            },
+        ),
+        ("group_normalized", {("conv2d",): 3, ("conv2d_1",): 5}),
     ],
 )
 def test_what_may_go(name, expected):
@@ -177,3 +194,73 @@ def test_attention_to_numbers_is_not_followed():
     x = layers.MultiHeadAttention(2, 3, name="attention")(x, np.ones((1, 5, 4), "float32"))
     model = keras.Model(inputs, layers.Dense(2)(x))
     assert ("before",) not in removable(model)
+
+
+def test_heads_of_queries_go_with_those_of_keys_and_values():
+    model = made("language_model")
+    small = tfprune.remove_channels(model, {"grouped_query_attention:heads": [1]})
+    old, new = (m.get_layer("grouped_query_attention") for m in (model, small))
+    assert (new.num_query_heads, new.num_key_value_heads) == (4, 2)
+    queries, keys = (layer_at(model, f"{old.name}/{part}").kernel for part in ("query", "key"))
+    kept = layer_at(small, f"{old.name}/query").kernel
+    np.testing.assert_array_equal(kept, queries.numpy()[:, [0, 1, 4, 5]])
+    kept = layer_at(small, f"{old.name}/key").kernel
+    np.testing.assert_array_equal(kept, keys.numpy()[:, [0, 2]])
+
+
+# -- Normalizations --------------------------------------------------------------------------------
+
+
+def normalized(norm):
+    x = inputs = keras.Input((5, 4))
+    x = layers.Dense(6, name="before")(x)
+    return randomize(keras.Model(inputs, layers.Dense(2, name="behind")(norm(x))))
+
+
+def test_scale_and_epsilon_make_up_for_channels_of_zeros():
+    model = normalized(layers.RMSNormalization(epsilon=0.5, name="norm"))
+    for weight in ("kernel", "bias"):
+        assign(model, "before", weight, put((..., [1, 4])))
+    small = tfprune.shrink(model)
+    norm = small.get_layer("norm")
+    assert norm.epsilon == pytest.approx(0.5 * 6 / 4)
+    scale = model.get_layer("norm").scale.numpy()[[0, 2, 3, 5]] * np.sqrt(6 / 4)
+    np.testing.assert_allclose(norm.scale, scale, 1e-6)
+    assert distance(model, small, data(model)) < 1e-5
+
+
+def test_channels_whose_squares_are_in_a_mean_stay():
+    model = normalized(layers.RMSNormalization(name="norm"))
+    assign(model, "before", "kernel", put((..., 1)))
+    assign(model, "behind", "kernel", put([1, 2]))
+    group = planned(model, "before")
+    # One is a constant, and nobody behind looks at the other.
+    assert group.removed == () and any("squares are in its mean" in why for why in group.why)
+    assert distance(model, tfprune.shrink(model), data(model)) < 1e-5
+
+
+def test_a_normalization_along_other_axes_keeps_channels():
+    model = normalized(layers.RMSNormalization(axis=(1, 2), name="norm"))
+    assert removable(model) == {}
+    assert "along other axes" in group_of(model, "before").fixed[0]
+
+
+@pytest.mark.parametrize("constant", [0.0, 0.7])
+def test_a_group_of_a_normalization_goes_as_a_whole(constant):
+    model = normalized(layers.GroupNormalization(3, name="norm"))
+    assign(model, "before", "kernel", put((..., [2, 3, 4])))
+    assign(model, "before", "bias", put([2, 3, 4], constant))
+    # What is left of it is the normalization's beta, which goes into the bias behind.
+    assert planned(model, "before").removed == (1,)
+    small = tfprune.shrink(model)
+    assert small.get_layer("norm").groups == 2
+    assert distance(model, small, data(model)) < 1e-5
+
+
+def test_different_constants_of_a_group_are_known_behind_it():
+    model = normalized(layers.GroupNormalization(3, name="norm"))
+    assign(model, "before", "kernel", put((..., [2, 3])))
+    assign(model, "before", "bias", put([2, 3], [0.3, -0.9]))
+    small = tfprune.shrink(model)
+    assert small.get_layer("norm").groups == 2
+    assert distance(model, small, data(model)) < 1e-5

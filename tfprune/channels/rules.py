@@ -23,6 +23,12 @@ from tfprune.channels.makers import (
     separable_convolution,
     transposed_convolution,
 )
+from tfprune.channels.normalizations import (
+    batch_normalization,
+    group_normalization,
+    layer_normalization,
+    rms_normalization,
+)
 from tfprune.channels.operations import (
     OPERATIONS,
     concatenation,
@@ -116,26 +122,6 @@ def takes_several(rule):
 
 
 # -- Layers that pass channels on ------------------------------------------------------------------
-
-
-def _batch_normalization(call):
-    layer = call.layer
-    flow = call.take(layer.axis)
-    number = len(flow.labels)
-    for weight in (layer.gamma, layer.beta, layer.moving_mean, layer.moving_variance):
-        call.cut(weight, 0, flow.labels)
-    gamma = np.ones(number, "float32") if layer.gamma is None else array(layer.gamma)
-    beta = np.zeros(number, "float32") if layer.beta is None else array(layer.beta)
-    scale = gamma / np.sqrt(array(layer.moving_variance) + np.float32(layer.epsilon))
-    values = (flow.values - array(layer.moving_mean)) * scale + beta
-    return [flow.carrying(np.where(gamma == 0, beta, values))]
-
-
-def _layer_normalization(call):
-    path = call.ledger.path(call.layer)
-    call.fix(f"'{path}' mixes them into its statistics")
-    flow = call.inputs[0]
-    return [flow.carrying(unknown_values(len(flow.labels)))]
 
 
 def _prelu(call):
@@ -235,8 +221,10 @@ def _register_keras_layers():
         transposed_convolution: "Conv1DTranspose Conv2DTranspose Conv3DTranspose",
         depthwise_convolution: "DepthwiseConv1D DepthwiseConv2D",
         separable_convolution: "SeparableConv1D SeparableConv2D",
-        _batch_normalization: "BatchNormalization",
-        _layer_normalization: "LayerNormalization GroupNormalization RMSNormalization",
+        batch_normalization: "BatchNormalization",
+        layer_normalization: "LayerNormalization",
+        rms_normalization: "RMSNormalization",
+        group_normalization: "GroupNormalization",
         _prelu: "PReLU",
         _rescaling: "Rescaling",
         _softmax: "Softmax",

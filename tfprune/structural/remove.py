@@ -104,8 +104,9 @@ def remove_channels(model, channels):
     """Removes channels, and all that hangs on them in other layers.
 
     The new model computes what the old one would compute if every layer that reads these
-    channels had zeros for their weights. Channels that are coupled with them, by an addition for
-    instance, go too: see `dependency_groups`.
+    channels had zeros for their weights. An RMSNormalization reads without weights: it is as if
+    zeros came to it. Channels that are coupled with them, by an addition for instance, go too: see
+    `dependency_groups`.
 
     Args:
         model: A built Sequential or Functional model, plain or wrapped. It is not changed.
