@@ -98,7 +98,7 @@ def compare_latency(models, batch_size=1, runs=30, warmup=3, input_shape=None):
     batch_size = check.integer("batch_size", batch_size, 1, "Use for instance 1.")
     runs = check.integer("runs", runs, 1, "Use for instance 30.")
     warmup = check.integer("warmup", warmup, 1, "The first run compiles: leave out at least 1.")
-    given = {name: _inputs(model, batch_size, input_shape) for name, model in models.items()}
+    given = {name: example_inputs(model, batch_size, input_shape) for name, model in models.items()}
     compiled = {name: model.predict_function for name, model in models.items()}
     seconds: dict = {name: [] for name in models}
     try:
@@ -120,7 +120,7 @@ def _summary(seconds, batch_size):
     return Latency(middle, low, high, len(seconds), batch_size)
 
 
-def _inputs(model, batch_size, input_shape):
+def example_inputs(model, batch_size, input_shape=None):
     """Arrays in the structure that a model takes."""
     if not isinstance(model, keras.Model):
         raise TypeError(not_keras(model, "model"))

@@ -1,0 +1,403 @@
+"""Models on their way out: written, opened in the runtime that they are for, and compared."""
+
+import importlib.util
+import os
+import shutil
+import uuid
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from tfprune import _keras_graph as graph
+from tfprune import _validation as check
+from tfprune.latency import example_inputs
+from tfprune.refusals import check_built, not_keras
+from tfprune.strip import strip_pruning
+from tfprune.structural.shrink import shrink as without_silent_channels
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A file that was written and found to compute what the model computes.
+
+    Attributes:
+        path: Where it is.
+        format: "keras", "saved_model", "onnx" or "litert".
+        bytes: Its size, or that of all files in the folder.
+        runtime: What it was opened and run with.
+        difference: The largest difference from the model's outputs.
+        relative: The same in parts of the largest output.
+    """
+
+    path: Path
+    format: str
+    bytes: int
+    runtime: str
+    difference: float
+    relative: float
+
+    def __str__(self):
+        return (
+            f"{self.path}: {self.bytes:,} bytes; {self.runtime} is {self.difference:.2g} off "
+            f"({self.relative:.2g} of the largest output)"
+        )
+
+
+_SUFFIXES = {".keras": "keras", ".onnx": "onnx", ".tflite": "litert", "": "saved_model"}
+_QUANTIZED = ("dynamic", "float16", "int8")
+# Differences in parts of the largest output that are taken for rounding.
+_TOLERANCES = {None: 1e-3, "float16": 1e-2, "dynamic": 0.1, "int8": 0.2}
+_PACKAGES = {
+    "onnx": ("onnx", ("onnx", "tf2onnx", "onnxruntime")),
+    "litert": ("litert", ("ai_edge_litert",)),
+}
+
+
+def export(
+    model,
+    path,
+    format=None,
+    *,
+    shrink=False,
+    quantize=None,
+    sparse=False,
+    data=None,
+    samples=8,
+    tolerance=None,
+):
+    """Writes a model for deployment, and checks the file in its own runtime.
+
+    Wrappers are taken off first. The file gets its name only after it was opened, run on examples
+    and compared with the model: what stood there before stays if anything goes wrong.
+
+    Args:
+        model: A built model, wrapped or plain. It is not changed.
+        path: Where to write: a `.keras`, `.onnx` or `.tflite` file, or a folder for a SavedModel.
+        format: "keras", "saved_model", "onnx" or "litert"; by default what the path's suffix says.
+        shrink: Whether to remove silent channels first; see `tfprune.shrink`.
+        quantize: For LiteRT: "dynamic" (weights in 8 bits, computed in floats), "float16", or
+            "int8" (weights and activations in 8 bits, inputs and outputs stay floats).
+        sparse: For LiteRT: whether weights are stored without their zeros, where that is smaller.
+        data: Examples to compare on, and to find the ranges of activations with: an array, a data
+            set, or what else `fit` takes, labels are not looked at. Random numbers by default;
+            needed for "int8".
+        samples: How many examples of `data` to use.
+        tolerance: The largest difference allowed, in parts of the largest output; by default
+            0.001, for "float16" 0.01, "dynamic" 0.1 and "int8" 0.2.
+
+    Returns:
+        An `Exported`: `print` it, or read its `bytes` and `difference`.
+
+    Raises:
+        TypeError: If `model` is no Keras 3 model.
+        ValueError: If it is not built, an argument is not known or does not fit the format, the
+            path cannot be written, or the file computes something else.
+        ImportError: If a runtime is not installed; it says how to get it.
+
+    Example:
+
+    >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
+    >>> exported = tfprune.export(tfprune.prune_low_magnitude(model), "model.keras")
+    >>> exported.format, exported.difference
+    ('keras', 0.0)
+    """
+    if not isinstance(model, keras.Model):
+        raise TypeError(not_keras(model, "model"))
+    check_built(model)
+    path = Path(path)
+    format = _format(path, format)
+    _check_options(format, quantize, sparse, data)
+    samples = check.integer("samples", samples, 1, "Use for instance 8.")
+    limit = _TOLERANCES[quantize] if tolerance is None else tolerance
+    check.positive("tolerance", limit, "Use for instance 0.01.")
+    _check_installed(format)
+    _check_target(path, format)
+    plain = without_silent_channels(model) if shrink else strip_pruning(model)
+    examples = _examples(plain, data, samples)
+    truth = _outputs(plain, examples)
+    with _finished_at_once(path) as unfinished:
+        _WRITERS[format](plain, unfinished, quantize, sparse, examples)
+        found = _RUNNERS[format](unfinished, plain, examples)
+        difference, relative = _difference(truth, found)
+        if not relative <= limit:
+            raise ValueError(
+                check.message(
+                    f"the {format} file to compute what the model computes, to {limit:g} of the "
+                    "largest output",
+                    f"a difference of {difference:.3g}, {relative:.3g} of it",
+                    "Give `data` that is like the real inputs, another `quantize`, or a larger "
+                    "`tolerance` if that is good enough. Nothing was written.",
+                )
+            )
+        size = sum(f.stat().st_size for f in [unfinished, *unfinished.rglob("*")] if f.is_file())
+    return Exported(path, format, size, _RUNTIMES[format], difference, relative)
+
+
+# -- Arguments -------------------------------------------------------------------------------------
+
+
+def _format(path, format):
+    known = tuple(_SUFFIXES.values())
+    if format is not None:
+        check.choice("format", format, known)
+        suffix = next(suffix for suffix, name in _SUFFIXES.items() if name == format)
+        if suffix and path.suffix != suffix:
+            raise ValueError(
+                check.message(
+                    f"a path that ends with {suffix}, for format={format!r}",
+                    f"{path.name!r}",
+                    f"Use for instance {path.stem + suffix!r}.",
+                )
+            )
+        return format
+    if path.suffix not in _SUFFIXES:
+        raise ValueError(
+            check.message(
+                "a path that ends with .keras, .onnx or .tflite, or names a folder",
+                f"{path.name!r}",
+                'Change it, or say format="saved_model" for a folder of that name.',
+            )
+        )
+    return _SUFFIXES[path.suffix]
+
+
+def _check_options(format, quantize, sparse, data):
+    if quantize is not None:
+        check.choice("quantize", quantize, _QUANTIZED)
+    for name, value in (("quantize", quantize), ("sparse", sparse)):
+        if value and format != "litert":
+            raise ValueError(
+                check.message(
+                    f"`{name}` for LiteRT alone",
+                    f"{name}={value!r} with format={format!r}",
+                    "Leave it out, or write a .tflite file. Keras's own model.quantize() works "
+                    "on a stripped model for other formats.",
+                )
+            )
+    if quantize == "int8" and data is None:
+        raise ValueError(
+            check.message(
+                "`data` to find the ranges of activations with, for quantize='int8'",
+                "none",
+                "Pass some of the training inputs.",
+            )
+        )
+
+
+def _check_installed(format):
+    extra, packages = _PACKAGES.get(format, ("", ()))
+    missing = [name for name in packages if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ImportError(
+            check.message(
+                f"{', '.join(missing)} to be installed, for {format}",
+                "an environment without",
+                f'Run pip install "tfprune[{extra}]".',
+            )
+        )
+
+
+def _check_target(path, format):
+    folder = path.parent
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise ValueError(
+            check.message(
+                "a path in a folder that can be written to",
+                f"{str(path)!r}",
+                "Make the folder first, or choose another.",
+            )
+        )
+    if format != "saved_model" and path.is_dir():
+        received, mend = f"the folder {str(path)!r}", "Choose another name."
+        raise ValueError(check.message("the name of a file", received, mend))
+    occupied = path.is_file() or (path.is_dir() and any(path.iterdir()))
+    if format == "saved_model" and occupied and not (path / "saved_model.pb").is_file():
+        raise ValueError(
+            check.message(
+                "a new or empty folder, or an older SavedModel to replace",
+                f"{str(path)!r}, which holds something else",
+                "Choose another name: nothing of yours is deleted.",
+            )
+        )
+
+
+@contextmanager
+def _finished_at_once(path):
+    """Gives a name to write to; what is there takes the place of `path` at the end, or goes."""
+    mark = uuid.uuid4().hex[:8]
+    unfinished = path.with_name(f".{path.stem}-{mark}{path.suffix}")
+    old = path.with_name(f".{path.stem}-{mark}-old{path.suffix}")
+    try:
+        yield unfinished
+        if path.is_dir():
+            os.replace(path, old)
+        os.replace(unfinished, path)
+    except BaseException:
+        if old.exists() and not path.exists():
+            os.replace(old, path)
+        raise
+    finally:
+        for leftover in (unfinished, old):
+            if leftover.is_dir():
+                shutil.rmtree(leftover)
+            leftover.unlink(missing_ok=True)
+
+
+# -- Examples --------------------------------------------------------------------------------------
+
+
+def _examples(model, data, samples):
+    """Arrays in the structure that the model takes."""
+    if data is None:
+        return example_inputs(model, samples)
+    batch = next(graph.numpy_batches(data, samples), None)
+    if batch is None:
+        raise ValueError(check.message("data", "none", "Pass at least one example."))
+    inputs = batch[0] if isinstance(batch, tuple) else batch
+    arrays = [np.asarray(array)[:samples] for array in keras.tree.flatten(inputs)]
+    if not graph.is_graph(model):
+        return keras.tree.pack_sequence_as(inputs, arrays)
+    structure = graph.symbolic_inputs(model)
+    tensors = keras.tree.flatten(structure)
+    fits = len(arrays) == len(tensors) and all(
+        array.ndim == len(tensor.shape)
+        and all(n in (None, m) for n, m in zip(tensor.shape[1:], array.shape[1:], strict=True))
+        for array, tensor in zip(arrays, tensors, strict=True)
+    )
+    if not fits:
+        raise ValueError(
+            check.message(
+                f"data of the shapes that '{model.name}' takes, "
+                + ", ".join(str(tuple(tensor.shape)) for tensor in tensors),
+                ", ".join(str(array.shape) for array in arrays),
+                "Pass inputs alone, or a tuple (inputs, labels).",
+            )
+        )
+    cast = [
+        array.astype(keras.backend.standardize_dtype(tensor.dtype))
+        for array, tensor in zip(arrays, tensors, strict=True)
+    ]
+    return keras.tree.pack_sequence_as(structure, cast)
+
+
+def _outputs(model, examples):
+    found = model(examples, training=False)
+    return [np.asarray(graph.on_host(array)) for array in keras.tree.flatten(found)]
+
+
+def _difference(truth, found):
+    if [array.shape for array in truth] != [np.shape(array) for array in found]:
+        return float("nan"), float("nan")
+    worst = [0.0, 0.0]
+    for ours, theirs in zip(truth, found, strict=True):
+        ours, theirs = ours.astype("float64"), np.asarray(theirs).astype("float64")
+        off, scale = np.abs(ours - theirs).max(), np.abs(ours).max()
+        worst = [max(worst[0], off), max(worst[1], off / scale if scale else off)]
+        if not np.isfinite(theirs).all():
+            return float("nan"), float("nan")
+    return worst[0], worst[1]
+
+
+# -- Formats ---------------------------------------------------------------------------------------
+
+
+def _write_keras(model, path, quantize, sparse, examples):
+    model.save(path)
+
+
+def _run_keras(path, model, examples):
+    return _outputs(keras.saving.load_model(path), examples)
+
+
+def _write_saved_model(model, path, quantize, sparse, examples):
+    model.export(str(path), format="tf_saved_model", verbose=False)
+
+
+def _run_saved_model(path, model, examples):
+    import tensorflow as tf
+
+    loaded = tf.saved_model.load(str(path))
+    found = loaded.serve(examples)
+    return [array.numpy() for array in keras.tree.flatten(found)]
+
+
+def _write_onnx(model, path, quantize, sparse, examples):
+    model.export(str(path), format="onnx", verbose=False)
+
+
+def _run_onnx(path, model, examples):
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    names = [entry.name for entry in session.get_inputs()]
+    arrays = keras.tree.flatten(examples)
+    return session.run(None, dict(zip(names, arrays, strict=True)))
+
+
+def _write_litert(model, path, quantize, sparse, examples):
+    import tensorflow as tf
+
+    options: dict = {"optimizations": []}
+    if quantize is not None:
+        options["optimizations"].append(tf.lite.Optimize.DEFAULT)
+    if sparse:
+        options["optimizations"].append(tf.lite.Optimize.EXPERIMENTAL_SPARSITY)
+    if quantize == "float16":
+        options["target_spec"] = {"supported_types": [tf.float16]}
+    if quantize == "int8":
+        arrays = keras.tree.flatten(examples)
+        number = len(arrays[0])
+        options["target_spec"] = {"supported_ops": [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]}
+        options["representative_dataset"] = lambda: (
+            [array[i : i + 1] for array in arrays] for i in range(number)
+        )
+    model.export(str(path), format="litert", verbose=False, **options)
+
+
+def _run_litert(path, model, examples):
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(str(path))
+    arrays = keras.tree.flatten(examples)
+    # The converter names and numbers inputs and outputs in the order of the model's.
+    entries = sorted(interpreter.get_input_details(), key=lambda entry: entry["index"])
+    for entry, array in zip(entries, arrays, strict=True):
+        interpreter.resize_tensor_input(entry["index"], array.shape)
+    interpreter.allocate_tensors()
+    for entry, array in zip(entries, arrays, strict=True):
+        interpreter.set_tensor(entry["index"], array)
+    interpreter.invoke()
+    (signature,) = interpreter.get_signature_list().values()
+    runner = interpreter.get_signature_runner()
+    made = runner.get_output_details()
+    order = sorted(signature["outputs"], key=_by_number)
+    return [interpreter.get_tensor(made[name]["index"]) for name in order]
+
+
+def _by_number(name):
+    """Unnamed outputs are numbered; named ones come in the order of their names, as in Keras."""
+    stem, _, number = name.rpartition("_")
+    return (stem, int(number), "") if number.isdigit() else (name, 0, name)
+
+
+_WRITERS = {
+    "keras": _write_keras,
+    "saved_model": _write_saved_model,
+    "onnx": _write_onnx,
+    "litert": _write_litert,
+}
+_RUNNERS = {
+    "keras": _run_keras,
+    "saved_model": _run_saved_model,
+    "onnx": _run_onnx,
+    "litert": _run_litert,
+}
+_RUNTIMES = {
+    "keras": "Keras",
+    "saved_model": "tf.saved_model",
+    "onnx": "ONNX Runtime",
+    "litert": "LiteRT",
+}
