@@ -263,6 +263,82 @@ def group_normalized():
 
 
 @builder
+def lstm_stack():
+    inputs = keras.Input((5,), dtype="int32")
+    x = layers.Embedding(7, 4, mask_zero=True)(inputs)
+    x = layers.LSTM(6, return_sequences=True, dropout=0.2, recurrent_dropout=0.2)(x)
+    x = layers.LSTM(5, return_sequences=True, use_bias=False, go_backwards=True, unroll=True)(x)
+    x = layers.LayerNormalization()(layers.Dense(4)(x))
+    x = layers.LSTM(7, activation="softsign", implementation=1)(x)
+    return keras.Model(inputs, layers.Dense(3)(x))
+
+
+@builder
+def gru_stack():
+    x = inputs = keras.Input((5, 3))
+    x = layers.GRU(6, return_sequences=True)(layers.Masking()(layers.Dense(4)(x)))
+    x = layers.GRU(5, return_sequences=True, reset_after=False)(x)
+    x = layers.GRU(6, return_sequences=True, use_bias=False, implementation=1)(x)
+    x = layers.SimpleRNN(5, return_sequences=True)(x)
+    x = layers.SimpleRNN(4, activation=None, use_bias=False)(x)
+    return keras.Model(inputs, layers.Dense(3)(x))
+
+
+@builder
+def tagger():
+    inputs = keras.Input((5,), dtype="int32")
+    x = layers.Embedding(7, 4, mask_zero=True)(inputs)
+    x = layers.Bidirectional(layers.LSTM(5, return_sequences=True))(x)
+    for mode in ("sum", "ave"):
+        x = layers.Bidirectional(layers.GRU(6, return_sequences=True), merge_mode=mode)(x)
+    back = layers.LSTM(4, return_sequences=True, go_backwards=True, activation="relu")
+    y = layers.Bidirectional(
+        layers.GRU(4, return_sequences=True), merge_mode="mul", backward_layer=back
+    )(x)
+    one, two = layers.Bidirectional(layers.SimpleRNN(4, return_sequences=True), None)(x)
+    outputs = [
+        layers.TimeDistributed(layers.Dense(3))(y),
+        layers.Dense(2)(one),
+        layers.Dense(2)(two),
+    ]
+    return keras.Model(inputs, outputs)
+
+
+@builder
+def translator():
+    """The states of one sequence are where another one starts; two inputs, two outputs."""
+    source, target = keras.Input((6, 3)), keras.Input((4, 2))
+    x = layers.LSTM(6, return_sequences=True)(source)
+    x, h, c = layers.LSTM(5, return_sequences=True, return_state=True)(x)
+    y, *_ = layers.LSTM(5, return_sequences=True, return_state=True)(target, initial_state=[h, c])
+    y = layers.GRU(4, return_sequences=True)(y, initial_state=layers.Dense(4, name="start")(h))
+    wide = layers.Bidirectional(layers.GRU(3, return_sequences=True, return_state=True))
+    z, forward, backward = wide(x)
+    z = layers.Bidirectional(layers.GRU(3, return_sequences=True))(
+        z, initial_state=[forward, backward]
+    )
+    return keras.Model([source, target], [layers.Dense(3)(y), layers.Dense(2)(z)])
+
+
+@builder
+def frames():
+    """A small network for each frame, and a recurrent layer over them."""
+    x = inputs = keras.Input((4, 8, 8, 2))
+    each = layers.TimeDistributed
+    x = each(layers.Conv2D(5, 3, activation="silu", use_bias=False))(x)
+    x = each(layers.MaxPooling2D())(each(layers.BatchNormalization())(x))
+    x = each(layers.Dropout(0.2))(each(layers.Activation("tanh"))(x))
+    inner = keras.Input((3, 3, 5))
+    y = layers.Conv2D(4, 2, name="conv")(inner)
+    y = layers.Add()([y, layers.Conv2D(4, 2, name="other")(inner) * 2.0])
+    y = layers.Reshape((16,))(layers.Activation("gelu")(y))
+    x = each(keras.Model(inner, y, name="network"))(x)
+    tail = keras.Sequential([keras.Input((16,)), layers.Dense(9), layers.Dense(8)], name="tail")
+    x = layers.LSTM(8)(each(layers.Dense(9))(each(tail)(x * 5.0)) * 5.0)
+    return keras.Model(inputs, layers.Dense(3)(x))
+
+
+@builder
 def shared():
     one, two = keras.Input((5,), name="one"), keras.Input((5,), name="two")
     twin, scale = layers.Dense(6, activation="relu"), layers.BatchNormalization()

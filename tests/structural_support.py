@@ -14,7 +14,9 @@ def randomize(model, seed=0):
             if "seed_generator" in weight.path or not weight.dtype.startswith("float"):
                 continue
             value = random.normal(size=weight.shape)
-            if weight.name in ("gamma", "moving_variance"):
+            if weight.name == "embeddings":
+                value = value * 1.5
+            elif weight.name in ("gamma", "moving_variance"):
                 value = random.uniform(0.5, 1.5, weight.shape)
             elif weight.name not in ("kernel", "depthwise_kernel", "pointwise_kernel"):
                 value = random.normal(0, 0.3, weight.shape)

@@ -693,3 +693,16 @@ def test_rebuild_graph_narrows_the_inputs_of_a_model_inside():
         inside=True,
     )
     assert new.input_shape == (None, 1) and new.layers[0].kernel.shape == (1, 2)
+
+
+def test_recurrent_states_are_what_stateful_layers_remember():
+    for layer_class, number in ((keras.layers.LSTM, 2), (keras.layers.GRU, 1)):
+        layer = layer_class(3, stateful=True)
+        layer(np.ones((2, 4, 5), "float32"))
+        states = graph.recurrent_states(layer)
+        assert [tuple(state.shape) for state in states] == [(2, 3)] * number
+        assert all(np.any(graph.host_array(state) != 0) for state in states)
+        # They are no weights, so that nothing else carries them over.
+        assert not {id(state) for state in states} & {id(weight) for weight in layer.weights}
+    assert graph.recurrent_states(keras.layers.LSTM(3)) == []
+    assert graph.recurrent_states(keras.layers.Dense(3)) == []

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from keras import layers
 from structural_graphs import BUILDERS
-from structural_support import copy, data, distance, layer_at, randomize, zeroed
+from structural_support import copy, data, distance, layer_at, outputs, randomize, zeroed
 
 import tfprune
 
@@ -96,6 +96,53 @@ def put(place, number=0.0):
             },
         ),
         ("group_normalized", {("conv2d",): 3, ("conv2d_1",): 5}),
+        ("lstm_stack", {("embedding",): 3, ("lstm",): 5, ("lstm_1",): 4, ("lstm_2",): 6}),
+        (
+            "gru_stack",
+            {
+                ("gru",): 5,
+                ("gru_1",): 4,
+                ("gru_2",): 5,
+                ("simple_rnn",): 4,
+                ("simple_rnn_1",): 3,
+            },
+        ),
+        (
+            "tagger",
+            {
+                ("embedding",): 3,
+                ("bidirectional/forward_lstm", "bidirectional/backward_lstm"): 4,
+                ("bidirectional_1/forward_gru", "bidirectional_1/backward_gru"): 5,
+                ("bidirectional_2/forward_gru_1", "bidirectional_2/backward_gru_1"): 5,
+                ("bidirectional_3/forward_gru_2", "bidirectional_3/lstm_1"): 3,
+                ("bidirectional_4/forward_simple_rnn", "bidirectional_4/backward_simple_rnn"): 3,
+            },
+        ),
+        (
+            "translator",
+            {
+                ("lstm",): 5,
+                ("lstm_1", "lstm_2"): 4,
+                (
+                    "bidirectional/forward_gru_1",
+                    "bidirectional/backward_gru_1",
+                    "bidirectional_1/forward_gru_2",
+                    "bidirectional_1/backward_gru_2",
+                ): 2,
+                ("start", "gru"): 3,
+            },
+        ),
+        (
+            "frames",
+            {
+                ("time_distributed/conv2d",): 4,
+                ("time_distributed_5/network/other", "time_distributed_5/network/conv"): 3,
+                ("time_distributed_7/tail/dense",): 8,
+                ("time_distributed_7/tail/dense_1",): 7,
+                ("time_distributed_6/dense_2",): 8,
+                ("lstm",): 7,
+            },
+        ),
     ],
 )
 def test_what_may_go(name, expected):
@@ -264,3 +311,214 @@ def test_different_constants_of_a_group_are_known_behind_it():
     small = tfprune.shrink(model)
     assert small.get_layer("norm").groups == 2
     assert distance(model, small, data(model)) < 1e-5
+
+
+# -- Recurrent units -------------------------------------------------------------------------------
+
+RECURRENT = {
+    "lstm": (layers.LSTM, {}, 4, 2),
+    "lstm, relu": (layers.LSTM, {"activation": "relu"}, 4, 2),
+    "gru": (layers.GRU, {}, 3, 2),
+    "gru, reset before": (layers.GRU, {"reset_after": False}, 3, 2),
+    "simple": (layers.SimpleRNN, {}, 1, 0),
+}
+each_recurrent = pytest.mark.parametrize("kind", sorted(RECURRENT))
+
+
+def remembering(kind, **arguments):
+    """A recurrent layer of 5 units."""
+    layer_class, more, gates, candidate = RECURRENT[kind]
+    x = inputs = keras.Input((6, 4))
+    x = layers.Dense(3, name="before")(x)
+    x = layer_class(5, name="layer", **{**more, **arguments})(x)
+    model = randomize(keras.Model(inputs, layers.Dense(2, name="behind")(x)))
+    cell = f"layer/{model.get_layer('layer').cell.name}"
+    return model, cell, gates, candidate
+
+
+def silence(model, cell, unit, columns, weights=("kernel", "recurrent_kernel", "bias")):
+    """Zeroes some of the gates of one of 5 units."""
+    for weight in weights:
+        assign(model, cell, weight, put((..., [5 * column + unit for column in columns])))
+
+
+@each_recurrent
+def test_weights_of_units_that_stay(kind):
+    model, cell, gates, _ = remembering(kind)
+    small = tfprune.remove_channels(model, {"layer": [1, 3]})
+    layer = small.get_layer("layer")
+    assert layer.units == 3
+    old = {w.name: w.numpy() for w in layer_at(model, cell).weights}
+    new = {w.name: w.numpy() for w in layer_at(small, cell).weights}
+    stay = [5 * gate + unit for gate in range(gates) for unit in (0, 2, 4)]
+    np.testing.assert_array_equal(new["kernel"], old["kernel"][:, stay])
+    recurrent = old["recurrent_kernel"][[0, 2, 4]][:, stay]
+    np.testing.assert_array_equal(new["recurrent_kernel"], recurrent)
+    np.testing.assert_array_equal(new["bias"], old["bias"][..., stay])
+
+
+@each_recurrent
+def test_a_unit_is_silent_if_its_candidate_is_zero(kind):
+    model, cell, gates, candidate = remembering(kind)
+    silence(model, cell, 1, [candidate])
+    assert planned(model, "layer").removed == (1,)
+    assert distance(model, tfprune.shrink(model), data(model)) < 1e-4
+    others = [gate for gate in range(gates) if gate != candidate]
+    silence(model, cell, 2, others)
+    silence(model, cell, 3, range(gates), ("kernel", "recurrent_kernel"))
+    silence(model, cell, 4, range(gates), ("kernel", "bias"))
+    assert planned(model, "layer").removed == (1,)
+
+
+@each_recurrent
+def test_units_whose_activation_is_not_zero_at_zero_stay(kind):
+    model, cell, gates, _ = remembering(kind, activation="sigmoid")
+    silence(model, cell, 1, range(gates))
+    assert planned(model, "layer").removed == ()
+    assert tfprune.remove_channels(model, {"layer": [1]}).get_layer("layer").units == 4
+
+
+def test_units_that_an_activation_mixes_stay():
+    for arguments in ({"activation": "softmax"}, {"recurrent_activation": "softmax"}):
+        model, *_ = remembering("gru", **arguments)
+        assert "act on each number alone" in group_of(model, "layer").fixed[0]
+
+
+@each_recurrent
+@pytest.mark.parametrize("use_bias", [True, False])
+def test_constants_go_into_the_bias_of_the_inputs(kind, use_bias):
+    model, *_ = remembering(kind, use_bias=use_bias)
+    assign(model, "before", "kernel", put((..., 1)))
+    assign(model, "before", "bias", put(1, 0.8))
+    assert planned(model, "before").removed == ((1,) if use_bias else ())
+    assert distance(model, tfprune.shrink(model), data(model)) < 1e-4
+
+
+def test_units_that_start_with_a_state_are_not_silent():
+    model = made("translator")
+    silence(model, "lstm_2/lstm_cell", 1, range(4))
+    assert planned(model, "lstm_2").removed == ()
+    silence(model, "lstm_1/lstm_cell", 1, range(4))
+    assert planned(model, "lstm_2").removed == (1,)
+    assert distance(model, tfprune.shrink(model), data(model)) < 1e-4
+
+
+def test_states_that_are_inputs_keep_their_units():
+    inputs, state = keras.Input((6, 4)), keras.Input((5,))
+    for start in (state, np.ones((1, 5), "float32")):
+        x = layers.GRU(5, name="layer")(inputs, initial_state=start)
+        model = keras.Model([inputs, state], layers.Dense(2)(layers.Concatenate()([x, state])))
+        assert group_of(model, "layer").removable == 0
+
+
+def test_what_a_stateful_layer_remembers_is_kept():
+    inputs = keras.Input(batch_shape=(3, 6, 4))
+    x = layers.LSTM(5, stateful=True, return_sequences=True, name="layer")(inputs)
+    x = layers.Bidirectional(layers.GRU(4, stateful=True), name="both")(x)
+    model = randomize(keras.Model(inputs, layers.Dense(2)(x)))
+    silence(model, "layer/lstm_cell", 2, range(4))
+    x = data(model, batch=3)
+    model(x)
+    small = tfprune.shrink(model)
+    assert small.get_layer("layer").units == 4
+    # From where the model is now, more than once.
+    assert distance(model, small, x) < 1e-4
+    assert distance(model, small, x[:, ::-1]) < 1e-4
+    model.get_layer("layer").states[1].assign(np.ones((3, 5)))
+    assert planned(model, "layer").removed == ()
+    assert distance(model, tfprune.shrink(model), x) < 1e-4
+
+
+# -- Layers that wrap others -----------------------------------------------------------------------
+
+
+def both_ways(**arguments):
+    x = inputs = keras.Input((6, 4))
+    wrapper = layers.Bidirectional(layers.LSTM(5, name="inner"), name="both", **arguments)
+    return randomize(keras.Model(inputs, layers.Dense(2, name="behind")(wrapper(x))))
+
+
+@pytest.mark.parametrize(("mode", "rows"), [("concat", 6), ("sum", 3), ("mul", 3), ("ave", 3)])
+def test_units_of_both_directions_go_in_pairs(mode, rows):
+    model = both_ways(merge_mode=mode)
+    small = tfprune.remove_channels(model, {"both/forward_inner": [0, 3]})
+    both = small.get_layer("both")
+    assert both.forward_layer.units == both.backward_layer.units == 3
+    assert small.get_layer("behind").kernel.shape == (rows, 2)
+    silence(model, "both/forward_inner/lstm_cell", 1, range(4))
+    assert planned(model, "both/forward_inner").removed == ()
+    silence(model, "both/backward_inner/lstm_cell", 1, range(4))
+    assert planned(model, "both/forward_inner").removed == (1,)
+    assert distance(model, tfprune.shrink(model), data(model)) < 1e-4
+
+
+def test_layers_in_both_directions_that_are_not_known_keep_channels():
+    x = inputs = keras.Input((6, 4))
+    x = layers.Dense(3, name="before")(x)
+    cells = [layers.LSTMCell(4), layers.LSTMCell(4)]
+    x = layers.Bidirectional(layers.RNN(cells, name="stack"), name="both")(x)
+    model = keras.Model(inputs, layers.Dense(2)(x))
+    assert removable(model) == {}
+    assert tfprune.plan_shrink(model).barriers == {
+        "both/forward_stack": "RNN",
+        "both/backward_stack": "RNN",
+    }
+
+
+def test_constants_reach_the_layer_inside():
+    """A layer inside without a bias gets one."""
+    x = inputs = keras.Input((4, 3))
+    x = layers.TimeDistributed(layers.Dense(6, name="one"), name="first")(x)
+    x = layers.TimeDistributed(layers.Dense(5, use_bias=False, name="two"), name="steps")(x)
+    inner = keras.Sequential(
+        [keras.Input((5,)), layers.Dense(4, use_bias=False), layers.Dense(3)], name="inner"
+    )
+    x = layers.TimeDistributed(inner)(x)
+    model = randomize(keras.Model(inputs, layers.Dense(2)(x)))
+    assign(model, "first/one", "kernel", put((..., 1)))
+    assign(model, "steps/two", "kernel", put((..., 2)))
+    small = tfprune.shrink(model)
+    assert small.get_layer("steps").layer.kernel.shape == (5, 4)
+    assert small.get_layer("steps").layer.use_bias
+    assert distance(model, small, data(model)) < 1e-4
+
+
+def test_wrapped_layers_start_with_arrays():
+    kernel = keras.initializers.Constant(np.ones((3, 6), "float32"))
+    x = inputs = keras.Input((4, 3))
+    x = layers.TimeDistributed(layers.Dense(6, kernel_initializer=kernel, name="one"))(x)
+    model = keras.Model(inputs, layers.Dense(2)(x))
+    small = tfprune.remove_channels(model, {"one": [0]})
+    assert small.layers[1].layer.kernel.shape == (3, 5)
+
+
+def test_wrapped_layers_that_are_called_twice_or_pass_masks_on():
+    one, two = keras.Input((4, 3)), keras.Input((4, 3))
+    before = layers.Dense(5, name="before")
+    inner = keras.Sequential([keras.Input((5,)), layers.Dense(6, name="one")], name="inner")
+    twice = layers.TimeDistributed(inner, name="twice")
+    x = layers.Add()([twice(before(one)), twice(before(two))])
+    model = randomize(keras.Model([one, two], layers.Dense(2)(x)))
+    assert removable(model) == {("twice/inner/one",): 5}
+    assert "is called several times" in group_of(model, "before").fixed[0]
+    silenced = copy(model)
+    zeroed(silenced, group_of(model, "twice/inner/one"), [1, 2], reads=True)
+    small = tfprune.remove_channels(model, {"one": [1, 2]})
+    assert distance(silenced, small, data(model)) < 1e-4
+    x = layers.Masking()(one)
+    x = layers.TimeDistributed(layers.Dense(6, name="free"), name="steps")(x)
+    x = layers.TimeDistributed(layers.BatchNormalization(), name="masked")(x)
+    model = keras.Model(one, layers.Dense(2)(x))
+    assert "passes a mask on" in group_of(model, "steps/free").fixed[0]
+
+
+@pytest.mark.parametrize("name", ["tagger", "frames", "language_model", "encoder", "translator"])
+def test_smaller_models_are_saved_and_loaded(name, tmp_path):
+    model = made(name)
+    channels = {path: [1] for layers_ in removable(model) for path in layers_[:1]}
+    small = tfprune.remove_channels(model, channels)
+    small.save(tmp_path / "small.keras")
+    loaded = keras.models.load_model(tmp_path / "small.keras")
+    assert distance(small, loaded, data(model)) < 1e-6
+    small.compile("sgd", "mse")
+    small.train_on_batch(data(model), outputs(small, data(model)))

@@ -421,6 +421,12 @@ def attention_parts(layer):
     return {name: part for name, part in found.items() if part is not None}
 
 
+def recurrent_states(layer):
+    """Returns the variables in which a stateful recurrent layer remembers; none for others."""
+    states = getattr(layer, "states", None) if isinstance(layer, keras.layers.RNN) else None
+    return keras.tree.flatten(states) if states else []
+
+
 def seed_generators(layer):
     """Returns the random generators of a layer and all layers inside it."""
     found: list = []

@@ -53,12 +53,12 @@ def constants(kernel, axis, bias):
     return np.where(np.any(kernel != 0, axis=others), np.float32(np.nan), bias)
 
 
-def read_by(call, flow, kernel, axis, fold=None, why=""):
+def read_by(call, flow, kernel, axis, fold=None, why="", part=""):
     """A kernel reads channels; where its weights are all zero, it is as if these were zero."""
     axis %= kernel.ndim
     others = tuple(i for i in range(kernel.ndim) if i != axis)
     used = np.any(kernel != 0, axis=others)
-    call.read(flow.carrying(np.where(used, flow.values, 0)), fold, why)
+    call.read(flow.carrying(np.where(used, flow.values, 0)), fold, why, part)
 
 
 def _needs_no_padding(layer):

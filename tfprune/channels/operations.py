@@ -228,6 +228,7 @@ _ELEMENTWISE = """
     Abs Absolute Add Subtract Multiply Divide TrueDivide Maximum Minimum Power Negative Square Sqrt
     Exp Log1p Relu Relu6 Sigmoid Silu Gelu HardSigmoid HardSilu Tanh Elu Celu Selu Softplus
     Softsign LeakyRelu LogSigmoid Clip Cast Mish HardTanh
+    Equal NotEqual Greater GreaterEqual Less LessEqual LogicalAnd LogicalOr LogicalNot
 """
 OPERATIONS = {
     **dict.fromkeys(_ELEMENTWISE.split(), _operation),
@@ -239,5 +240,7 @@ OPERATIONS = {
     "Max": _reduction,
     "Min": _reduction,
     "Sum": _reduction,
+    "Any": _reduction,
+    "All": _reduction,
     "Concatenate": _concatenate_operation,
 }

@@ -36,6 +36,7 @@ from tfprune.channels.operations import (
     merge,
     reordering,
 )
+from tfprune.channels.recurrent import bidirectional, recurrent, time_distributed
 
 _RULES: dict = {}
 _OF_ONE_INPUT: set = set()
@@ -164,6 +165,12 @@ def _softmax(call):
     return [flow.carrying(unknown_values(len(flow.labels)))]
 
 
+def _masking(call):
+    flow = call.inputs[0]
+    call.fix(f"'{call.ledger.path(call.layer)}' looks whether all of them are the same")
+    return [flow.carrying(np.where(flow.values == 0, 0, np.nan))]
+
+
 def _spatial(call, keeps_constants=False):
     """Layers that work on each channel's places: pooling, padding, cropping, enlarging."""
     flow = call.take(channel_axis(call.layer, call.shapes[0]))
@@ -216,6 +223,10 @@ def _register_keras_layers():
         dense: "Dense",
         einsum_dense: "EinsumDense",
         attention: "MultiHeadAttention GroupQueryAttention",
+        recurrent: "LSTM GRU SimpleRNN",
+        bidirectional: "Bidirectional",
+        time_distributed: "TimeDistributed",
+        _masking: "Masking",
         embedding: "Embedding",
         convolution: "Conv1D Conv2D Conv3D",
         transposed_convolution: "Conv1DTranspose Conv2DTranspose Conv3DTranspose",
@@ -249,7 +260,9 @@ def _register_keras_layers():
             if hasattr(layers, name):
                 _RULES[getattr(layers, name)] = rule
     _RULES[layers.Activation] = _activation_layer
-    _OF_ONE_INPUT.update(set(_RULES.values()) - {merge, _concatenate, elementwise, attention})
+    several = {merge, _concatenate, elementwise, attention}
+    several |= {recurrent, bidirectional, time_distributed}
+    _OF_ONE_INPUT.update(set(_RULES.values()) - several)
     _RULES[LayerScale] = _layer_scale
     _RULES[CustomScaleLayer] = _custom_scale
 

@@ -35,16 +35,18 @@ def rebuild(model, ledger, gone, extra=None):
         if id(layer) in extra and layer.bias is None:
             new["use_bias"] = True
         for key, inner in ledger.held.get(id(layer), {}).items():
-            new.update(_held(layer, key, inner))
+            new[key] = _held(layer, key, inner)
         starts = _starting_values(layer) if any(id(v) in cuts for v in _weights(layer)) else {}
         return {**layer.get_config(), **starts, **new} if new or starts else None
 
     def _held(layer, key, inner):
         if graph.runs_as_graph(inner):
             made = graph.rebuild_graph(inner, config_of, shape_of, move, inside=True)
-            return {key: keras.saving.serialize_keras_object(made)}
-        config = config_of(inner)
-        return {} if config is None else {key: {**layer.get_config()[key], "config": config}}
+            return keras.saving.serialize_keras_object(made)
+        entry, config = layer.get_config()[key], config_of(inner)
+        # It would be built for the channels that came to it before.
+        entry.pop("build_config", None)
+        return entry if config is None else {**entry, "config": config}
 
     def move(old, new):
         arrays = {id(variable): graph.host_array(variable) for variable in old.weights}
@@ -74,6 +76,12 @@ def rebuild(model, ledger, gone, extra=None):
             if factor is not None and gone[labels].any():
                 array = array * np.float32(factor(np.count_nonzero(~gone[labels])))
             target.assign(array)
+        for layer, clone in zip(graph.flatten(old), graph.flatten(new), strict=True):
+            _, labels = ledger.sources.get((id(layer), ""), (layer, None))
+            states = graph.recurrent_states(layer), graph.recurrent_states(clone)
+            for source, target in zip(*states, strict=True):
+                array = graph.host_array(source)
+                target.assign(array if labels is None else array[:, ~gone[labels]])
 
     def shape_of(inner, number):
         shape = list(inner.inputs[number].shape)
