@@ -190,6 +190,20 @@ def sentences():
 
 
 @builder
+def tensors():
+    """Matrices with several axes, as in attention written by hand."""
+    inputs = keras.Input((5, 4, 3))
+    x = layers.EinsumDense("abcd,de->abce", (5, 4, 6), bias_axes="e", activation="tanh")(inputs)
+    x = layers.EinsumDense("abcd,de->aebc", (7, 5, 4))(x)
+    x = layers.EinsumDense("abcd,dbe->ace", (5, 6), bias_axes="e")(x)
+    x = layers.EinsumDense("abc,cde->abde", (5, 2, 3), bias_axes="de")(x)
+    x = layers.EinsumDense("abcd,cde->abe", (5, 6), activation="gelu")(x)
+    x = layers.EinsumDense("...c,cd->...d", 5, bias_axes="d")(x)
+    x = layers.EinsumDense("abc,bcd->abd", (5, 4), bias_axes="d")(x)
+    return keras.Model(inputs, layers.Dense(3)(x))
+
+
+@builder
 def normalized():
     inputs = keras.Input((5, 4))
     x = layers.Dense(6)(inputs)
