@@ -190,6 +190,20 @@ def sentences():
 
 
 @builder
+def tensors():
+    """Matrices with several axes, as in attention written by hand."""
+    inputs = keras.Input((5, 4, 3))
+    x = layers.EinsumDense("abcd,de->abce", (5, 4, 6), bias_axes="e", activation="tanh")(inputs)
+    x = layers.EinsumDense("abcd,de->aebc", (7, 5, 4))(x)
+    x = layers.EinsumDense("abcd,dbe->ace", (5, 6), bias_axes="e")(x)
+    x = layers.EinsumDense("abc,cde->abde", (5, 2, 3), bias_axes="de")(x)
+    x = layers.EinsumDense("abcd,cde->abe", (5, 6), activation="gelu")(x)
+    x = layers.EinsumDense("...c,cd->...d", 5, bias_axes="d")(x)
+    x = layers.EinsumDense("abc,bcd->abd", (5, 4), bias_axes="d")(x)
+    return keras.Model(inputs, layers.Dense(3)(x))
+
+
+@builder
 def normalized():
     inputs = keras.Input((5, 4))
     x = layers.Dense(6)(inputs)
@@ -291,9 +305,9 @@ def tagger():
     x = layers.Bidirectional(layers.LSTM(5, return_sequences=True))(x)
     for mode in ("sum", "ave"):
         x = layers.Bidirectional(layers.GRU(6, return_sequences=True), merge_mode=mode)(x)
-    back = layers.LSTM(4, return_sequences=True, go_backwards=True, activation="relu")
+    back = layers.LSTM(8, return_sequences=True, go_backwards=True, activation="softsign")
     y = layers.Bidirectional(
-        layers.GRU(4, return_sequences=True), merge_mode="mul", backward_layer=back
+        layers.GRU(8, return_sequences=True), merge_mode="mul", backward_layer=back
     )(x)
     one, two = layers.Bidirectional(layers.SimpleRNN(4, return_sequences=True), None)(x)
     outputs = [

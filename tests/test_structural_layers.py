@@ -95,6 +95,17 @@ def put(place, number=0.0):
                 ("dense_3", "dense_4"): 9,
             },
         ),
+        (
+            "tensors",
+            {
+                ("einsum_dense",): 5,
+                ("einsum_dense_1",): 6,
+                ("einsum_dense_2",): 5,
+                ("einsum_dense_4",): 5,
+                ("einsum_dense_5",): 4,
+                ("einsum_dense_6",): 3,
+            },
+        ),
         ("group_normalized", {("conv2d",): 3, ("conv2d_1",): 5}),
         ("lstm_stack", {("embedding",): 3, ("lstm",): 5, ("lstm_1",): 4, ("lstm_2",): 6}),
         (
@@ -253,6 +264,53 @@ def test_heads_of_queries_go_with_those_of_keys_and_values():
     np.testing.assert_array_equal(kept, queries.numpy()[:, [0, 1, 4, 5]])
     kept = layer_at(small, f"{old.name}/key").kernel
     np.testing.assert_array_equal(kept, keys.numpy()[:, [0, 2]])
+
+
+# -- Matrices with several axes --------------------------------------------------------------------
+
+
+def multiplied(*equation, **arguments):
+    x = inputs = keras.Input((5, 4))
+    x = layers.Dense(6, name="before")(x)
+    x = layers.EinsumDense(*equation, name="einsum", **arguments)(x)
+    return randomize(keras.Model(inputs, layers.Dense(2)(x)))
+
+
+@pytest.mark.parametrize(
+    ("equation", "shape", "arguments", "removed"),
+    [
+        ("abc,cd->abd", (5, 3), {"bias_axes": "d"}, (1,)),
+        ("...c,dc->...d", 3, {"bias_axes": "d"}, (1,)),
+        ("abc,cd->abd", (5, 3), {"bias_axes": "bd"}, ()),
+        ("abc,cd->abd", (5, 3), {}, ()),
+        ("abc,bcd->abd", (5, 3), {"bias_axes": "d"}, ()),
+    ],
+)
+def test_constants_go_into_the_bias_of_a_matrix(equation, shape, arguments, removed):
+    model = multiplied(equation, shape, **arguments)
+    assign(model, "before", "kernel", put((..., 1)))
+    assert planned(model, "before").removed == removed
+    assert distance(model, tfprune.shrink(model), data(model)) < 1e-4
+
+
+@pytest.mark.parametrize("axes", [None, "d", "b", "bd"])
+def test_constants_of_a_matrix_are_those_of_its_bias(axes):
+    model = multiplied("abc,cd->abd", (5, 3), bias_axes=axes)
+    assign(model, "einsum", "kernel", put((..., 1)))
+    plan = planned(model, "einsum")
+    if axes in ("b", "bd"):
+        assert plan.why == {"the bias of 'einsum' does not lie along the last axis": 3}
+    else:
+        assert plan.removed == (1,)
+    assert distance(model, tfprune.shrink(model), data(model)) < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("equation", "shape"), [("abc,bd->acd", (6, 3)), ("abc,d->abd", (5, 3)), ("abc,c->abc", (5, 6))]
+)
+def test_other_products_keep_what_comes_in(equation, shape):
+    group = group_of(multiplied(equation, shape), "before")
+    assert f"'einsum' computes '{equation}'" in group.fixed[0]
 
 
 # -- Normalizations --------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ import numpy as np
 
 from tfprune import _keras_graph as graph
 from tfprune.channels.ledger import UNKNOWN, Flow, array, unknown_values
-from tfprune.channels.makers import activated, constants, output_bias, read_by
+from tfprune.channels.makers import activated, constants, read_by
 
 _MASKS = ("query_mask", "value_mask", "key_mask", "attention_mask")
 
@@ -125,27 +125,77 @@ def _scores(call, inputs, heads):
 
 
 def einsum_dense(call):
-    """One letter summed, one letter new, both last, as in "abc,cd->abd"."""
-    layer = call.layer
-    left, output = layer.equation.replace(" ", "").split("->")
-    inputs, kernel_letters = left.split(",")
-    bias_fits = layer.bias is None or len(layer.bias.shape) == 1
-    simple = (
-        len(kernel_letters) == 2
-        and inputs[-1] == kernel_letters[0]
-        and output == inputs[:-1] + kernel_letters[1]
-        and (layer.bias is None or layer.bias_axes == kernel_letters[1])
+    """Letters that are summed are read; one letter that only the kernel brings is made."""
+    layer, flow = call.layer, call.inputs[0]
+    reason = f"'{call.ledger.path(layer)}' computes '{layer.equation}'"
+    found = _letters(layer.equation)
+    if found is None:
+        return call.stop(reason)
+    inputs, weights, output = found
+    summed = [letter for letter in inputs if letter not in output]
+    new = [letter for letter in weights if letter not in inputs]
+    if not (set(summed) <= set(weights) and set(new) <= set(output)):
+        return call.stop(reason)
+    if flow.axis is not None:
+        # Letters are counted from the right: there may be dots before them.
+        place = flow.axis - len(call.shapes[0]) + len(inputs)
+        if place < 0 or inputs[place] not in summed:
+            call.fix(reason)
+        else:
+            _read_letter(call, flow, weights.index(inputs[place]), len(new) == 1)
+    if len(new) != 1:
+        return [UNKNOWN]
+    return [_made_letter(call, weights.index(new[0]), output.index(new[0]) - len(output), output)]
+
+
+def _letters(equation):
+    """The letters of the input, the kernel and the output, if each stands there once."""
+    left, output = equation.replace(" ", "").split("->")
+    parts = [*left.split(","), output]
+    if parts[0].startswith("..."):
+        parts = [part.removeprefix("...") for part in parts]
+    once = all(len(set(part)) == len(part) and "." not in part for part in parts)
+    return parts if once else None
+
+
+def _read_letter(call, flow, axis, one_is_made):
+    layer, kernel = call.layer, array(call.layer.kernel)
+    call.cut(layer.kernel, axis, flow.labels, reads=True)
+    matrix = one_is_made and kernel.ndim == 2
+    if not matrix or layer.bias is None or len(layer.bias.shape) != 1:
+        why = "it has no bias for it"
+        read_by(call, flow, kernel, axis, None, why)
+    else:
+        read_by(call, flow, kernel, axis, lambda values: np.tensordot(values, kernel, (0, axis)))
+
+
+def _made_letter(call, kernel_axis, axis, output):
+    """The new letter's channels; `axis` is counted from the end of the output."""
+    layer, kernel = call.layer, array(call.layer.kernel)
+    number = kernel.shape[kernel_axis]
+    bias = np.zeros(1, "float32") if layer.bias is None else array(layer.bias)
+    own = layer.bias is not None and output[axis] in layer.bias_axes
+    # One number for each channel, or the same for all.
+    known = (
+        bias.reshape(-1) if own and bias.ndim == 1 else np.where(np.ptp(bias), np.nan, bias.max())
     )
-    if not (simple and bias_fits):
-        return call.stop(f"'{call.ledger.path(layer)}' computes '{layer.equation}'")
-    flow, kernel = call.take(-1), array(layer.kernel)
-    number, axis = kernel.shape[1], len(call.output_shapes[0]) - 1
-    call.cut(layer.kernel, 0, flow.labels, reads=True)
-    read_by(call, flow, kernel, 0, None, "it is an EinsumDense")
-    out = call.make(number, axis, constants(kernel, -1, output_bias(layer, number)))
-    call.cut(layer.kernel, 1, out.labels)
-    call.cut(layer.bias, 0, out.labels)
+    values = constants(kernel, kernel_axis, np.broadcast_to(known, number))
+    made = call.make(number, len(call.output_shapes[0]) + axis, values)
+    call.cut(layer.kernel, kernel_axis, made.labels)
+    if bias.ndim > 1:
+        # On TensorFlow, Keras adds a bias of the shape (n, 1) along the last axis if that happens
+        # to be n long, too.
+        path = call.ledger.path(layer)
+        call.ledger.fix(made.labels, f"the bias of '{path}' does not lie along the last axis")
+    elif own:
+        call.cut(layer.bias, 0, made.labels)
     shape = layer.get_config()["output_shape"]
-    before = [] if isinstance(shape, int) else list(shape)[:-1]
-    call.edit("output_shape", out.labels, lambda number: (*before, int(number)))
-    return [activated(call, out)]
+    shape = [shape] if isinstance(shape, int) else list(shape)
+
+    def narrowed(number):
+        new = list(shape)
+        new[axis] = int(number)
+        return tuple(new)
+
+    call.edit("output_shape", made.labels, narrowed)
+    return activated(call, made)
