@@ -35,6 +35,7 @@ from tfprune.distributions import (
     PerLayer,
     Uniform,
 )
+from tfprune.export import Exported, export
 from tfprune.latency import Latency, compare_latency, measure_latency
 from tfprune.masks import compute_mask
 from tfprune.methods import Rule
@@ -101,6 +102,7 @@ __all__ = [
     "ErdosRenyi",
     "ErdosRenyiKernel",
     "Exponential",
+    "Exported",
     "Filter",
     "FirstLayerDense",
     "Global",
@@ -142,6 +144,7 @@ __all__ = [
     "dependency_groups",
     "distributions",
     "drop_fractions",
+    "export",
     "fold_batch_norm",
     "load_plain_weights",
     "masks",

@@ -65,7 +65,7 @@ def export(
     quantize=None,
     sparse=False,
     data=None,
-    samples=8,
+    samples=32,
     tolerance=None,
 ):
     """Writes a model for deployment, and checks the file in its own runtime.
@@ -110,7 +110,7 @@ def export(
     path = Path(path)
     format = _format(path, format)
     _check_options(format, quantize, sparse, data)
-    samples = check.integer("samples", samples, 1, "Use for instance 8.")
+    samples = check.integer("samples", samples, 1, "Use for instance 32.")
     limit = _TOLERANCES[quantize] if tolerance is None else tolerance
     check.positive("tolerance", limit, "Use for instance 0.01.")
     _check_installed(format)

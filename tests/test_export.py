@@ -1,0 +1,234 @@
+"""Exports: each file is run in its own runtime, and what was there stays if anything is wrong."""
+
+import importlib
+import importlib.util
+import json
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import tfprune
+
+# By its name in the package, it is the function.
+exporting = importlib.import_module("tfprune.export")
+
+
+def image_model():
+    inputs = keras.Input((12, 12, 3))
+    x = layers.Conv2D(16, 3, activation="relu", name="conv")(inputs)
+    x = layers.BatchNormalization()(x)
+    x = layers.GlobalAveragePooling2D()(layers.Conv2D(32, 3, activation="relu", name="wide")(x))
+    return keras.Model(inputs, layers.Dense(4, name="out")(x))
+
+
+def several():
+    one, two = keras.Input((5,), name="b"), keras.Input((3,), name="a")
+    x = layers.Dense(6, activation="relu")(one)
+    y = layers.Concatenate()([x, layers.Dense(6)(two)])
+    return keras.Model([one, two], [layers.Dense(2, name="z")(y), layers.Dense(3, name="y")(x)])
+
+
+def by_name():
+    one, two = keras.Input((5,), name="one"), keras.Input((5,), name="two")
+    x, y = layers.Dense(6)(one), layers.Dense(6)(two)
+    return keras.Model({"one": one, "two": two}, {"sum": x + y, "less": x - y})
+
+
+MODELS = {"images": image_model, "several": several, "by name": by_name}
+PATHS = ("model.keras", "folder", "model.onnx", "model.tflite")
+
+
+def pruned(build, **parts):
+    keras.utils.set_random_seed(3)
+    schedule = tfprune.ConstantSparsity.one_shot(0.5)
+    model = tfprune.prune_low_magnitude(build(), schedule, **parts)
+    tfprune.UpdatePruningStep(model)
+    return model
+
+
+def images(number=16):
+    return np.random.default_rng(0).normal(size=(number, 12, 12, 3)).astype("float32")
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("name", MODELS)
+def test_every_format_is_run_in_its_runtime(name, path, tmp_path):
+    model = pruned(MODELS[name])
+    exported = tfprune.export(model, tmp_path / path)
+    assert exported.path == tmp_path / path and exported.path.exists()
+    assert exported.relative <= 1e-5
+    files = [f for f in [exported.path, *exported.path.rglob("*")] if f.is_file()]
+    assert exported.bytes == sum(f.stat().st_size for f in files) > 0
+    assert [f.name for f in tmp_path.iterdir()] == [path]
+
+
+def test_files_load_without_tfprune(tmp_path):
+    import onnxruntime
+    import tensorflow as tf
+    from ai_edge_litert.interpreter import Interpreter
+
+    model, x = pruned(image_model), images(2)
+    truth = tfprune.strip_pruning(model).predict(x, verbose=0)
+    for path in PATHS:
+        tfprune.export(model, tmp_path / path)
+    found = [keras.saving.load_model(tmp_path / "model.keras").predict(x, verbose=0)]
+    assert "tfprune" not in json.dumps(
+        keras.saving.load_model(tmp_path / "model.keras").get_config(), default=str
+    )
+    loaded = tf.saved_model.load(str(tmp_path / "folder"))
+    found.append(loaded.serve(x).numpy())
+    session = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"))
+    found.append(session.run(None, {session.get_inputs()[0].name: x})[0])
+    interpreter = Interpreter(str(tmp_path / "model.tflite"))
+    interpreter.resize_tensor_input(interpreter.get_input_details()[0]["index"], x.shape)
+    interpreter.allocate_tensors()
+    interpreter.set_tensor(interpreter.get_input_details()[0]["index"], x)
+    interpreter.invoke()
+    found.append(interpreter.get_tensor(interpreter.get_output_details()[0]["index"]))
+    for array in found:
+        np.testing.assert_allclose(array, truth, rtol=1e-4, atol=1e-5)
+
+
+def constants(path):
+    """`(scale, zero point, array)` of all tensors that a LiteRT file holds as constants."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(str(path), experimental_preserve_all_tensors=True)
+    interpreter.allocate_tensors()
+    for entry in interpreter.get_tensor_details():
+        zero = entry["quantization_parameters"]["zero_points"]
+        try:
+            yield zero, interpreter.get_tensor(entry["index"])
+        except ValueError:
+            continue
+
+
+@pytest.mark.parametrize("quantize", ["dynamic", "int8"])
+def test_pruned_weights_stay_zero_in_8_bits(quantize, tmp_path):
+    model = pruned(image_model)
+    tfprune.export(model, tmp_path / "model.tflite", quantize=quantize, data=images())
+    kernels = [w for w in tfprune.strip_pruning(model).weights if w.name == "kernel"]
+    seen = 0
+    for kernel in map(keras.ops.convert_to_numpy, kernels):
+        # LiteRT keeps output channels first.
+        expected = np.moveaxis(kernel, -1, 0)
+        for zero, array in constants(tmp_path / "model.tflite"):
+            if array.dtype == np.int8 and array.shape == expected.shape:
+                seen += 1
+                assert not np.any(zero)
+                assert not array[expected == 0].any() and array.any()
+    # Small weights are not worth quantizing to the converter.
+    assert seen >= (3 if quantize == "int8" else 1)
+
+
+@pytest.mark.parametrize("quantize", ["dynamic", "float16", "int8"])
+def test_quantized_files_are_smaller(quantize, tmp_path):
+    inputs = keras.Input((64,))
+    model = keras.Model(inputs, layers.Dense(8)(layers.Dense(256, activation="relu")(inputs)))
+    data = np.random.default_rng(0).normal(size=(32, 64)).astype("float32")
+    plain = tfprune.export(model, tmp_path / "plain.tflite")
+    small = tfprune.export(model, tmp_path / "small.tflite", quantize=quantize, data=data)
+    assert small.bytes < plain.bytes * (0.6 if quantize == "float16" else 0.4)
+    assert 0 < small.relative < 0.1
+
+
+def test_shrunk_on_the_way_out(tmp_path):
+    model = pruned(image_model, pattern="filter")
+    masked = tfprune.export(model, tmp_path / "masked.onnx")
+    small = tfprune.export(model, tmp_path / "small.onnx", shrink=True)
+    assert small.bytes < masked.bytes * 0.6
+    with pytest.raises(ValueError, match="filter"):
+        tfprune.export(pruned(image_model), tmp_path / "no.onnx", shrink=True)
+
+
+def test_data_of_every_kind(tmp_path):
+    model, x = pruned(image_model), images(10)
+    import tensorflow as tf
+
+    labelled = (x, np.zeros((10, 4), "float32"))
+    for data in (x, labelled, tf.data.Dataset.from_tensor_slices(labelled).batch(4)):
+        path = tmp_path / "model.tflite"
+        assert tfprune.export(model, path, quantize="int8", data=data).relative < 0.1
+
+
+# -- What goes wrong -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_file_that_computes_something_else_is_not_written(path, tmp_path, monkeypatch):
+    model = pruned(image_model)
+    before = tfprune.export(model, tmp_path / path)
+    stamps = {f: f.stat().st_mtime_ns for f in tmp_path.rglob("*")}
+    run = exporting._RUNNERS[before.format]
+
+    def wrong(*arguments):
+        return [array * 1.01 for array in run(*arguments)]
+
+    monkeypatch.setitem(exporting._RUNNERS, before.format, wrong)
+    with pytest.raises(ValueError, match=r"to 0\.001 of the largest output.*Nothing was written"):
+        tfprune.export(model, tmp_path / path)
+    assert {f: f.stat().st_mtime_ns for f in tmp_path.rglob("*")} == stamps
+    assert tfprune.export(model, tmp_path / path, tolerance=0.02).relative > 0.005
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_failed_export_leaves_nothing_behind(path, tmp_path, monkeypatch):
+    format = exporting._SUFFIXES["" if path == "folder" else "." + path.split(".")[1]]
+
+    def breaks(model, unfinished, *rest):
+        unfinished.mkdir() if path == "folder" else unfinished.write_bytes(b"half")
+        raise OSError("no space left")
+
+    monkeypatch.setitem(exporting._WRITERS, format, breaks)
+    with pytest.raises(OSError, match="no space"):
+        tfprune.export(pruned(image_model), tmp_path / path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "error, match, path, arguments",
+    [
+        (ValueError, r"ends with \.keras, \.onnx or \.tflite", "model.h5", {}),
+        (ValueError, "format", "model.keras", {"format": "pickle"}),
+        (ValueError, r"ends with \.onnx", "model.keras", {"format": "onnx"}),
+        (ValueError, "`quantize` for LiteRT alone", "model.onnx", {"quantize": "int8"}),
+        (ValueError, "`sparse` for LiteRT alone", "folder", {"sparse": True}),
+        (ValueError, "quantize", "model.tflite", {"quantize": "int4"}),
+        (ValueError, "`data` to find the ranges", "model.tflite", {"quantize": "int8"}),
+        (ValueError, "folder that can be written", "nowhere/model.keras", {}),
+        (ValueError, "samples", "model.keras", {"samples": 0}),
+        (ValueError, "tolerance", "model.keras", {"tolerance": 0}),
+        (ValueError, "shapes that 'functional.*' takes", "model.keras", {"data": np.ones((4, 3))}),
+    ],
+)
+def test_bad_arguments(error, match, path, arguments, tmp_path):
+    with pytest.raises(error, match=match):
+        tfprune.export(pruned(image_model), tmp_path / path, **arguments)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_with_something_else_is_left_alone(tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("important")
+    with pytest.raises(ValueError, match="holds something else"):
+        tfprune.export(pruned(image_model), tmp_path / "mine")
+    assert (tmp_path / "mine" / "notes.txt").read_text() == "important"
+    (tmp_path / "folder.keras").mkdir()
+    with pytest.raises(ValueError, match="the name of a file"):
+        tfprune.export(pruned(image_model), tmp_path / "folder.keras")
+
+
+def test_a_runtime_that_is_missing_is_named(tmp_path, monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "onnxruntime" else find(name)
+    )
+    with pytest.raises(ImportError, match=r'onnxruntime.*pip install "tfprune\[onnx\]"'):
+        tfprune.export(pruned(image_model), tmp_path / "model.onnx")
+
+
+def test_no_keras_model(tmp_path):
+    with pytest.raises(TypeError):
+        tfprune.export(lambda x: x, tmp_path / "model.keras")
