@@ -21,6 +21,22 @@ import tfprune
         ((5, 5, 5, 2), layers.Conv3D(3, 3), 27 * 27 * 2 * 3),
         ((7, 6), layers.Dense(5), 7 * 6 * 5),
         ((7, 6), layers.EinsumDense("abc,cd->abd", (None, 5)), 7 * 6 * 5),
+        ((7, 6), layers.EinsumDense("...c,cd->...d", 5), 7 * 6 * 5),
+        ((7, 6), layers.EinsumDense("abc,cde->abde", (7, 2, 5)), 7 * 6 * 2 * 5),
+        ((7, 6), layers.EinsumDense("abc,bcd->abd", (7, 5)), 7 * 6 * 5),
+        ((7, 6), layers.EinsumDense("ab...,bc->ac...", (5, 6)), 7 * 6 * 5),
+        ((7, 6), layers.LSTM(5), 7 * 4 * (6 * 5 + 5 * 5)),
+        ((7, 6), layers.GRU(5, return_sequences=True), 7 * 3 * (6 * 5 + 5 * 5)),
+        ((7, 6), layers.SimpleRNN(5), 7 * (6 * 5 + 5 * 5)),
+        ((7, 6), layers.Bidirectional(layers.LSTM(5)), 2 * 7 * 4 * (6 * 5 + 5 * 5)),
+        ((7, 6), layers.TimeDistributed(layers.Dense(5)), 7 * 6 * 5),
+        ((7, 8, 8, 3), layers.TimeDistributed(layers.Conv2D(4, 3)), 7 * 6 * 6 * 3 * 3 * 3 * 4),
+        ((7, 5, 3), layers.TimeDistributed(layers.LSTM(2)), 7 * 5 * 4 * (3 * 2 + 2 * 2)),
+        (
+            (7, 6),
+            layers.TimeDistributed(keras.Sequential([keras.Input((6,)), layers.Dense(5)])),
+            7 * 6 * 5,
+        ),
         ((7, 6), layers.BatchNormalization(), 0),
     ],
 )
@@ -47,10 +63,40 @@ def test_shared_layers_multiply_at_each_call_and_models_inside_count():
 
 
 def test_what_is_not_counted_is_named():
-    inputs = keras.Input((5, 4))
-    x = layers.MultiHeadAttention(2, 2, name="attention")(inputs, inputs)
-    cost = tfprune.model_cost(keras.Model(inputs, layers.Dense(2)(x)))
-    assert (cost.macs, cost.uncounted) == (5 * 4 * 2, ("attention",))
+    inputs = keras.Input((5, 6, 6, 2))
+    x = layers.ConvLSTM2D(3, 3, name="recurrent")(inputs)
+    own = keras.layers.RNN([layers.LSTMCell(2), layers.LSTMCell(3)], name="stack")
+    y = layers.TimeDistributed(layers.Bidirectional(own, name="both"), name="steps")
+    y = y(layers.Reshape((5, 6, 12))(inputs))
+    y = layers.Dense(2)(layers.Flatten()(y))
+    cost = tfprune.model_cost(keras.Model(inputs, [layers.Dense(2)(x), y]))
+    assert cost.macs == 4 * 4 * 3 * 2 + 5 * 6 * 2
+    inside = "steps/both/forward_stack", "steps/both/backward_stack"
+    assert set(cost.uncounted) == {"recurrent", *inside}
+
+
+def macs(inputs, outputs):
+    cost = tfprune.model_cost(keras.Model(inputs, outputs))
+    assert cost.uncounted == ()
+    return cost.macs
+
+
+def test_attention_multiplies_places_with_places():
+    query, value = keras.Input((5, 4)), keras.Input((7, 6))
+    x = layers.MultiHeadAttention(2, 3, value_dim=8, output_shape=9)(query, value)
+    projections = 5 * 4 * 2 * 3 + 7 * 6 * 2 * 3 + 7 * 6 * 2 * 8 + 5 * 2 * 8 * 9
+    assert macs([query, value], x) == projections + 2 * 5 * 7 * (3 + 8)
+    x = layers.MultiHeadAttention(2, 3, use_gate=True)(query, value=value, key=value)
+    projections = 2 * 5 * 4 * 2 * 3 + 2 * 7 * 6 * 2 * 3 + 5 * 2 * 3 * 4
+    assert macs([query, value], x) == projections + 2 * 5 * 7 * (3 + 3)
+    x = layers.GroupQueryAttention(3, 4, 2)(query, query)
+    projections = 5 * 4 * 4 * 3 + 2 * 5 * 4 * 2 * 3 + 5 * 4 * 3 * 4
+    assert macs(query, x) == projections + 4 * 5 * 5 * (3 + 3)
+    rows = keras.Input((2, 5, 4))
+    x = layers.MultiHeadAttention(2, 3, attention_axes=2)(rows, rows)
+    assert macs(rows, x) == 2 * (4 * 5 * 4 * 2 * 3 + 2 * 5 * 5 * (3 + 3))
+    long = keras.Input((None, 4))
+    assert macs(long, layers.MultiHeadAttention(2, 3)(long, long)) is None
 
 
 def test_unknown_lengths_leave_the_multiplications_open():

@@ -246,6 +246,15 @@ def test_a_mask_for_each_head_keeps_them(heads, left):
     assert all("the mask of 'attention'" in why for why in group.fixed.values())
 
 
+def test_heads_with_a_single_number_keep_their_bias():
+    """Keras would add it along the steps if there were as many as heads."""
+    for use_bias, left in ((True, 0), (False, 3)):
+        inputs = keras.Input((3, 4))
+        attention = layers.MultiHeadAttention(4, 1, use_bias=use_bias, name="attention")
+        model = keras.Model(inputs, layers.Dense(2)(attention(inputs, inputs)))
+        assert group_of(model, "attention:heads").removable == left
+
+
 def test_attention_to_numbers_is_not_followed():
     inputs = keras.Input((5, 4))
     x = layers.Dense(4, name="before")(inputs)

@@ -1,5 +1,6 @@
 """Parameters, multiplications and bytes of a model."""
 
+import inspect
 from dataclasses import dataclass
 
 import keras
@@ -82,23 +83,97 @@ def _macs(model, around):
             macs, inside = _macs(layer, f"{path}/")
             uncounted += inside
         else:
-            tensors = keras.tree.flatten((args, kwargs))
-            given = next(item for item in tensors if isinstance(item, keras.KerasTensor))
-            macs = _of_call(layer, tuple(given.shape), tuple(outputs[0].shape))
-            if macs == _UNCOUNTED:
-                uncounted.append(path)
-                macs = 0
+            shapes = _shapes(layer, args, kwargs)
+            macs, inside = _of_call(layer, path, shapes, tuple(outputs[0].shape))
+            uncounted += inside
         total = None if total is None or macs is None else total + macs
     return total, uncounted
 
 
-_UNCOUNTED = -1
 _OF_OUTPUT = ["Conv1D", "Conv2D", "Conv3D", "DepthwiseConv1D", "DepthwiseConv2D"]
 _OF_INPUT = ["Conv1DTranspose", "Conv2DTranspose", "Conv3DTranspose"]
 _SEPARABLE = ["SeparableConv1D", "SeparableConv2D"]
 
 
-def _of_call(layer, shape, out_shape):
+def _shapes(layer, args, kwargs):
+    """`{argument: shape}` of the tensors that a layer is called on, the batch included."""
+    bound = inspect.signature(layer.call).bind(*args, **kwargs).arguments
+    tensors = {name: keras.tree.flatten(value) for name, value in bound.items()}
+    return {
+        name: tuple(items[0].shape)
+        for name, items in tensors.items()
+        if items and isinstance(items[0], keras.KerasTensor)
+    }
+
+
+def _of_call(layer, path, shapes, out_shape):
+    """Multiplications of one call, `None` if unknown, and paths of layers that are not counted."""
+    shape = next(iter(shapes.values()))
+    if _is(layer, ["TimeDistributed"]):
+        step = shape[:1] + shape[2:]
+        out_step = out_shape[:1] + out_shape[2:]
+        inner, inside = _of_layer(layer.layer, path, step, out_step)
+        return _times(inner, shape[1]), inside
+    if _is(layer, ["Bidirectional"]):
+        found = [
+            _of_layer(inner, path, shape, out_shape)
+            for inner in (layer.forward_layer, layer.backward_layer)
+        ]
+        macs = [item[0] for item in found]
+        return None if None in macs else sum(macs), [name for item in found for name in item[1]]
+    if _is(layer, ["LSTM", "GRU", "SimpleRNN"]):
+        weights = [layer.cell.kernel, layer.cell.recurrent_kernel]
+        return _times(sum(int(np.prod(w.shape)) for w in weights), shape[1]), []
+    if _is(layer, ["MultiHeadAttention", "GroupQueryAttention"]):
+        return _of_attention(layer, shapes), []
+    if _is(layer, ["EinsumDense"]):
+        return _of_einsum(layer, shape), []
+    return _of_matrices(layer, path, shape, out_shape)
+
+
+def _of_layer(layer, path, shape, out_shape):
+    """The same for a layer, or a model, that another one holds."""
+    path = f"{path}/{layer.name}"
+    if graph.is_graph(layer):
+        return _macs(layer, f"{path}/") if graph.runs_as_graph(layer) else (0, [path])
+    return _of_call(layer, path, {"inputs": shape}, out_shape)
+
+
+def _times(macs, number):
+    return None if macs is None or number is None else macs * number
+
+
+def _of_attention(layer, shapes):
+    """Projections of each place, a product of places with places, and the mean that it weighs."""
+    parts = graph.attention_parts(layer)
+    query, value = shapes["query"], shapes["value"]
+    places = {name: shapes.get(name, value) for name in ("query", "key", "value")}
+    places["gate"] = places["output"] = query
+    if any(None in shape[1:-1] for shape in places.values()):
+        return None
+    projected = sum(
+        _product(places[name][1:-1]) * int(np.prod(part.kernel.shape))
+        for name, part in parts.items()
+    )
+    axes = getattr(layer, "attention_axes", None) or (1,)
+    pairs = _product(query[1:-1]) * _product([value[axis] for axis in axes])
+    heads, value_dim = parts["output"].kernel.shape[:2]
+    key_dim = parts["query"].kernel.shape[2]
+    return projected + pairs * int(heads) * int(key_dim + value_dim)
+
+
+def _of_einsum(layer, shape):
+    """One for each combination of the letters' values."""
+    inputs, kernel = layer.equation.replace(" ", "").split("->")[0].split(",")
+    before, _, behind = inputs.partition("...")
+    dots = map(str, range(len(shape) - len(before) - len(behind)))
+    batch, *letters = [*before, *dots, *behind]
+    sizes = dict(zip([batch, *letters], shape, strict=True))
+    sizes.update(zip(kernel.replace(".", ""), layer.kernel.shape, strict=True))
+    return _product([size for letter, size in sizes.items() if letter != batch])
+
+
+def _of_matrices(layer, path, shape, out_shape):
     if _is(layer, _SEPARABLE):
         places = _places(layer, out_shape)
         weights = [layer.depthwise_kernel, layer.pointwise_kernel]
@@ -106,14 +181,14 @@ def _of_call(layer, shape, out_shape):
         places, weights = _places(layer, out_shape), [layer.kernel]
     elif _is(layer, _OF_INPUT):
         places, weights = _places(layer, shape), [layer.kernel]
-    elif _is(layer, ["Dense", "EinsumDense"]) and len(layer.kernel.shape) == 2:
+    elif _is(layer, ["Dense"]):
         places, weights = _product(shape[1:-1]), [layer.kernel]
     else:
         # Numbers for each channel, as in a normalization, are no matrix products.
         wide = [w for w in layer.trainable_weights if len(w.shape) > 1]
         looked_up = _is(layer, ["Embedding", "PReLU"])
-        return _UNCOUNTED if wide and not looked_up else 0
-    return None if places is None else places * sum(int(np.prod(w.shape)) for w in weights)
+        return 0, [path] if wide and not looked_up else []
+    return _times(sum(int(np.prod(w.shape)) for w in weights), places), []
 
 
 def _is(layer, names):

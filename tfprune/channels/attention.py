@@ -61,6 +61,10 @@ def _project(part, flow, heads):
     part.cut(kernel, 0, flow.labels, reads=True)
     part.cut(kernel, 1, heads)
     part.cut(bias, 0, heads)
+    if bias is not None and bias.shape[1] == 1:
+        # On TensorFlow, Keras adds a bias of the shape (n, 1) along another axis if that happens to
+        # be n long, too.
+        part.ledger.fix(heads, f"the bias of '{part.ledger.path(part.layer)}' is one for each")
     weights = array(kernel)
 
     def fold(values):
