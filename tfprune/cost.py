@@ -166,8 +166,8 @@ def _of_einsum(layer, shape):
     """One for each combination of the letters' values."""
     inputs, kernel = layer.equation.replace(" ", "").split("->")[0].split(",")
     before, _, behind = inputs.partition("...")
-    dots = map(str, range(len(shape) - len(before) - len(behind)))
-    batch, *letters = [*before, *dots, *behind]
+    dots = [str(number) for number in range(len(shape) - len(before) - len(behind))]
+    batch, *letters = [*before, *dots, *behind]  # The first axis counts examples.
     sizes = dict(zip([batch, *letters], shape, strict=True))
     sizes.update(zip(kernel.replace(".", ""), layer.kernel.shape, strict=True))
     return _product([size for letter, size in sizes.items() if letter != batch])
