@@ -304,3 +304,80 @@ def test_rounding(asked, step, together):
     if together:
         alone = masks.rounded(requests, zeros)
         assert abs(sum(result) - sum(zeros)) <= abs(sum(alone) - sum(zeros))
+
+
+# -- Where the graph is a part of something else ---------------------------------------------------
+
+
+class Around(keras.Model):
+    """A model whose code calls another one."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.inner, self.head = inner, layers.Dense(3, name="head")
+
+    def call(self, inputs):
+        return self.head(self.inner(inputs))
+
+
+class AroundOnce(layers.Layer):
+    """A layer whose code calls a model."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def call(self, inputs):
+        return self.inner(inputs)
+
+
+def called_by_code(inner):
+    model = Around(inner)
+    model(np.zeros((1, 6, 6, 3)))
+    return model
+
+
+def called_in_a_layer(inner):
+    inputs = keras.Input((6, 6, 3))
+    return keras.Model(inputs, layers.Dense(3, name="head")(AroundOnce(inner)(inputs)))
+
+
+@pytest.mark.parametrize("outer", [called_by_code, called_in_a_layer])
+def test_a_wrapped_model_that_code_calls(outer):
+    inner = tfprune.prune_low_magnitude(randomize(residual()), HALF, pattern="filter")
+    model = outer(inner)
+    model.compile("sgd", "mse")
+    model.fit(*examples(), batch_size=16, verbose=0, callbacks=[tfprune.UpdatePruningStep()])
+    gone = pruned_channels(inner, "stem")
+    assert len(gone) == 4 and gone == pruned_channels(inner, "back")
+    assert gone == pruned_channels(inner, "norm", "gamma")
+    assert len(pruned_channels(inner, "wide")) == 8
+
+
+def test_wrapped_layers_that_code_calls_stand_for_themselves():
+    inputs = keras.Input((4,))
+    x = layers.Dense(6, name="one")(inputs)
+    plain = keras.Model(inputs, layers.Dense(2, name="two")(x))
+    inner = tfprune.prune_low_magnitude(randomize(plain), HALF, pattern="filter")
+    model = Around(inner.get_layer("one"))
+    model(np.zeros((1, 4)))
+    tfprune.UpdatePruningStep(model)
+    assert len(pruned_channels(inner, "one")) == 3
+
+
+@keras.saving.register_keras_serializable("test_coupling")
+class Doubled(keras.Model):
+    def call(self, inputs, training=None, mask=None):
+        return 2 * super().call(inputs, training=training, mask=mask)
+
+
+def test_a_graph_with_a_call_of_its_own_is_not_followed():
+    plain = residual()
+    pruned = applied(randomize(Doubled(plain.inputs, plain.outputs)))
+    stripped = tfprune.strip_pruning(pruned)
+    zeros = {
+        name: int((~values(stripped.get_layer(name), "kernel").any(axis=tuple(range(n)))).sum())
+        for name, n in (("stem", 3), ("wide", 3), ("back", 3), ("out", 1))
+    }
+    assert zeros == {"stem": 4, "wide": 8, "back": 4, "out": 1}
+    assert values(stripped.get_layer("stem"), "bias").all()

@@ -114,3 +114,33 @@ def test_open_lengths_have_no_macs():
     with pytest.raises(ValueError, match="can be counted"):
         tfprune.shrink(model, {"macs": 0.5})
     assert tfprune.shrink(model, {"parameters": 0.5}).count_params() <= 29
+
+
+@pytest.mark.parametrize("scope", ["uniform", "erdos_renyi_kernel", "lamp", "layer_cap"])
+def test_all_scopes_meet_targets(scope):
+    scope = tfprune.scopes.Global(max_sparsity=0.4) if scope == "layer_cap" else scope
+    model = randomize(residual())
+    plan = tfprune.plan_shrink(model, {"macs": 0.5}, scope=scope)
+    assert 0.35 * plan.before.macs < plan.after.macs <= 0.5 * plan.before.macs
+
+
+@pytest.mark.parametrize(
+    "match, part",
+    [
+        (r"pattern Unstructured\(\) for wide/kernel", {"pattern": "unstructured"}),
+        (r"coupled=False.*for wide/kernel", {"pattern": tfprune.Filter(coupled=False)}),
+        ("schedule of its own for wide/kernel", {"schedule": tfprune.ConstantSparsity(0.1, 0)}),
+    ],
+)
+def test_rules_that_targets_cannot_follow(match, part):
+    with pytest.raises(ValueError, match=match):
+        tfprune.plan_shrink(residual(), {"macs": 0.5}, rules=[tfprune.Rule("wide", **part)])
+
+
+def test_what_is_silent_already_is_rounded_too():
+    model = randomize(residual())
+    kernel, bias = model.get_layer("wide").get_weights()
+    kernel[..., :3], bias[:3] = 0, 0
+    model.get_layer("wide").set_weights([kernel, bias])
+    plan = tfprune.plan_shrink(model, {"macs": 0.95}, round_to=4)
+    assert plan.apply().get_layer("wide").filters in (8, 12)

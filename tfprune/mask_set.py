@@ -63,7 +63,8 @@ class PrunedWeight:
         makes_output: Whether its output channels are those of the layer's output.
         follows: Whether its mask follows from those of other weights: a bias goes with its filter.
         coupled: Whether its filters are pruned together with those of other layers.
-        group: The competitor that stands for it then; `None` if its channels all stay.
+        group: The competitor that stands for it then: a group, itself where code calls its layer,
+            or `None` if its channels all stay.
         couplings: List of `(group, part)`: the axes whose positions go with a group's channels.
     """
 

@@ -336,6 +336,8 @@ def _couple_filters(model, plan, chosen, units):
     Layers whose channels all stay leave `chosen`; others that hold a bias, a scale or an offset
     of such a channel come in.
     """
+    if not graph.runs_as_graph(model):
+        return
     inside = {id(layer): unit for unit in units.values() for layer in graph.flatten(unit[0])}
     methods: dict = {}
     candidates = set()

@@ -3,6 +3,7 @@
 import warnings
 from dataclasses import dataclass
 
+import keras
 import numpy as np
 
 from tfprune import _keras_graph as graph
@@ -12,7 +13,7 @@ from tfprune.channels.graph import channel_groups, follow
 from tfprune.masks import MaskRequest
 from tfprune.patterns import Filter
 from tfprune.selection import Scores
-from tfprune.wrapper import mask_owners
+from tfprune.wrapper import MaskOwner, mask_owners
 
 # What is zero by itself once the weights before it are, or makes no difference then.
 _NEED_NO_MASK = ("moving_variance",)
@@ -271,7 +272,13 @@ def couple(model):
         return []
     for weight in weights.values():
         weight.group, weight.couplings = None, []
-    couplings, _ = find_couplings(model, candidates)
+    graphs = _outermost_graphs(model)
+    followed = {id(layer) for part in graphs for layer in graph.flatten(part)}
+    for key in candidates:
+        if id(weights[key].layer) not in followed:
+            # Code calls the layer now: nothing is known of what reads its channels.
+            weights[key].group = weights[key]
+    couplings = [found for part in graphs for found in find_couplings(part, candidates)[0]]
     groups = [PrunedGroup(coupling, weights) for coupling in couplings]
     for group in groups:
         for weight in group.scored:
@@ -279,6 +286,22 @@ def couple(model):
         for weight, part in group.parts:
             weight.couplings.append((group, part))
     return groups
+
+
+def _outermost_graphs(model):
+    """Models with wrappers that can be followed, and that no other such model calls."""
+    found: dict = {}
+
+    def look(layer, called):
+        runs = graph.runs_as_graph(layer)
+        if runs and not called and mask_owners(layer):
+            found.setdefault(id(layer), layer)
+        through = called and isinstance(layer, (MaskOwner, keras.layers.TimeDistributed))
+        for child in graph.children(layer):
+            look(child, runs or through)
+
+    look(model, False)
+    return list(found.values())
 
 
 def warn_of_whole_groups(groups):

@@ -174,7 +174,7 @@ def plan_shrink(
     candidates = Candidates(
         model, plain(model), step, criterion, scope, rules, {**evidence, "verbose": verbose}
     )
-    return search(candidates, targets, lambda pruned: _plan(plain(pruned), 1), number)
+    return search(candidates, targets, lambda pruned: _plan(plain(pruned), step), number)
 
 
 def _check_alone(**arguments):

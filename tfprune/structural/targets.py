@@ -18,6 +18,8 @@ _KNOWN = ("macs", "parameters", "latency")
 _RUNS = 20
 # Nearer than this to a target, no channel more would be found that can stay.
 _CLOSE = 0.005
+# Any scope can have as little; what is tried comes later.
+_ANY = ConstantSparsity.one_shot(0.001)
 
 
 def check_targets(targets):
@@ -54,7 +56,7 @@ class Candidates:
     def __init__(self, compiled, model, round_to, criterion, scope, rules, evidence):
         self._pruned = prune_low_magnitude(
             model,
-            ConstantSparsity.one_shot(0.5),
+            _ANY,
             pattern=Filter(round_to=round_to),
             criterion=criterion,
             scope=scope,
@@ -64,6 +66,7 @@ class Candidates:
         self._weights = [weight for owner in owners for weight in owner.pruned_weights]
         self._dense = [np.array(graph.host_array(weight.variable)) for weight in self._weights]
         self._groups = compete((0.5, weight) for weight in self._weights)
+        self._check_rules()
         scored = [w for _, _, groups in self._groups for group in groups for w in group.scored]
         collect = Evidence(self._pruned, compiled=compiled, **evidence)
         collect.check(scored)
@@ -72,6 +75,46 @@ class Candidates:
             [group.request(found, number) for number, group in enumerate(groups)]
             for _, _, groups in self._groups
         ]
+        # Scores are those of the dense model, whatever is silent in the meantime.
+        for weight in (w for requests in self._requests for r in requests for w in r.requests):
+            weight.weight = np.array(weight.weight)
+            weight.evidence = {name: np.array(value) for name, value in weight.evidence.items()}
+
+    def _check_rules(self):
+        """Raises if rules ask for what a search over one sparsity cannot give."""
+        for weight in (w for w in self._weights if not w.follows):
+            received = None
+            if weight.method.schedule != _ANY:
+                received = f"a schedule of its own for {weight.name}"
+            elif not weight.coupled:
+                received = f"the pattern {weight.method.pattern!r} for {weight.name}"
+            if received:
+                raise ValueError(
+                    check.message(
+                        "rules that leave schedule and pattern to the search for targets",
+                        received,
+                        "Leave them out of the rule; tfprune.Rule(..., prune=False) exempts a "
+                        "layer.",
+                    )
+                )
+
+    @property
+    def highest(self):
+        """The highest sparsity that can be tried."""
+        low, high = 0.0, 0.999
+        middle = high
+        while high - low > 1e-4:
+            low, high = (middle, high) if self._can_have(middle) else (low, middle)
+            middle = (low + high) / 2
+        return low
+
+    def _can_have(self, sparsity):
+        try:
+            for (scope, _, _), requests in zip(self._groups, self._requests, strict=True):
+                scope.check(requests, sparsity)
+        except ValueError:
+            return False
+        return True
 
     def at(self, sparsity):
         """Returns the wrapped model with its filters pruned to this sparsity; one for all."""
@@ -109,7 +152,8 @@ def search(candidates, targets, make_plan, batch_size=1):
     if share <= 1:
         return plan
     low, low_share = 0.0, share
-    best, best_share = tried(0.999)
+    high = candidates.highest
+    best, best_share = tried(high)
     if best_share > 1:
         reached = _shares(best, targets, batch_size).items()
         raise ValueError(
@@ -120,7 +164,6 @@ def search(candidates, targets, make_plan, batch_size=1):
                 "Raise the targets, or free more layers: plan_shrink(model) says what stays.",
             )
         )
-    high = 0.999
     for _ in range(12):
         if best_share > 1 - _CLOSE or high - low < 1e-3:
             break
