@@ -167,10 +167,10 @@ def _of_einsum(layer, shape):
     inputs, kernel = layer.equation.replace(" ", "").split("->")[0].split(",")
     before, _, behind = inputs.partition("...")
     dots = [str(number) for number in range(len(shape) - len(before) - len(behind))]
-    batch, *letters = [*before, *dots, *behind]  # The first axis counts examples.
-    sizes = dict(zip([batch, *letters], shape, strict=True))
+    names = [*before, *dots, *behind]
+    sizes = dict(zip(names, shape, strict=True))
     sizes.update(zip(kernel.replace(".", ""), layer.kernel.shape, strict=True))
-    return _product([size for letter, size in sizes.items() if letter != batch])
+    return _product([size for name, size in sizes.items() if name != names[0]])
 
 
 def _of_matrices(layer, path, shape, out_shape):
