@@ -227,7 +227,10 @@ def test_random_tickets_have_whole_channels():
         model.fit(*examples(), batch_size=16, verbose=0, callbacks=[callback])
 
     lottery = tfprune.LotteryTicket(residual(), 0.5, 1, pattern="filter")
-    found, drawn = lottery.run(train).ticket(1), lottery.run(train, control="random_masks").ticket(1)
+    found, drawn = (
+        lottery.run(train).ticket(1),
+        lottery.run(train, control="random_masks").ticket(1),
+    )
     gone = pruned_channels(drawn, "stem")
     assert len(gone) == 4 and gone == pruned_channels(drawn, "back")
     for name in ("gamma", "beta", "moving_mean"):
@@ -241,6 +244,13 @@ def test_random_tickets_have_whole_channels():
 def test_nothing_to_remove():
     model = keras.Sequential([keras.Input((4,)), layers.Dense(3, name="only")])
     with pytest.raises(ValueError, match=r"only: they are the model's output.*coupled=False"):
+        tfprune.prune_low_magnitude(model, HALF, pattern="filter")
+
+
+def test_layers_that_are_not_followed_are_named():
+    inputs = keras.Input((5, 4))
+    model = keras.Model(inputs, layers.Dense(2, name="out")(layers.LSTM(6, name="lstm")(inputs)))
+    with pytest.raises(ValueError, match=r"output; lstm.*: their channels are not followed"):
         tfprune.prune_low_magnitude(model, HALF, pattern="filter")
 
 

@@ -110,6 +110,11 @@ def find_couplings(model, candidates):
         elif scored:
             reason = next(iter(fixed.values()), "a layer keeps its last channel")
             stay.setdefault(reason, []).extend(group.layers)
+    known = {id(cut.variable) for cut in ledger.cuts.values() if not cut.reads}
+    for layer in graph.flatten(model):
+        own = {id(entry.get(layer)) for entry in registry.own_prunable_weights(layer) or ()}
+        if own & candidates and not own & known:
+            stay.setdefault("their channels are not followed", []).append(ledger.path(layer))
     return found, stay
 
 
