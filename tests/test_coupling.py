@@ -215,9 +215,42 @@ def test_different_methods_in_one_group():
         tfprune.prune_low_magnitude(residual(), HALF, pattern="filter", rules=rules)
 
 
+def test_scores_of_different_criteria_do_not_mix():
+    rules = [tfprune.Rule("back", criterion="l2_filter")]
+    with pytest.raises(ValueError, match=r"criterion.*different ones for stem/kernel and back"):
+        tfprune.prune_low_magnitude(residual(), HALF, pattern="filter", rules=rules)
+
+
+def test_random_tickets_have_whole_channels():
+    def train(model, callback):
+        model.compile("sgd", "mse")
+        model.fit(*examples(), batch_size=16, verbose=0, callbacks=[callback])
+
+    lottery = tfprune.LotteryTicket(residual(), 0.5, 1, pattern="filter")
+    found, drawn = (
+        lottery.run(train).ticket(1),
+        lottery.run(train, control="random_masks").ticket(1),
+    )
+    gone = pruned_channels(drawn, "stem")
+    assert len(gone) == 4 and gone == pruned_channels(drawn, "back")
+    for name in ("gamma", "beta", "moving_mean"):
+        assert set(gone) <= set(pruned_channels(drawn, "norm", name))
+    wide = [pruned_channels(model, "wide") for model in (found, drawn)]
+    assert len(wide[0]) == len(wide[1]) == 8 and wide[0] != wide[1]
+    small = tfprune.shrink(drawn)
+    assert [small.get_layer(name).filters for name in ("stem", "wide")] == [4, 8]
+
+
 def test_nothing_to_remove():
     model = keras.Sequential([keras.Input((4,)), layers.Dense(3, name="only")])
     with pytest.raises(ValueError, match=r"only: they are the model's output.*coupled=False"):
+        tfprune.prune_low_magnitude(model, HALF, pattern="filter")
+
+
+def test_layers_that_are_not_followed_are_named():
+    inputs = keras.Input((5, 4))
+    model = keras.Model(inputs, layers.Dense(2, name="out")(layers.LSTM(6, name="lstm")(inputs)))
+    with pytest.raises(ValueError, match=r"output; lstm.*: their channels are not followed"):
         tfprune.prune_low_magnitude(model, HALF, pattern="filter")
 
 

@@ -110,6 +110,11 @@ def find_couplings(model, candidates):
         elif scored:
             reason = next(iter(fixed.values()), "a layer keeps its last channel")
             stay.setdefault(reason, []).extend(group.layers)
+    known = {id(cut.variable) for cut in ledger.cuts.values() if not cut.reads}
+    for layer in graph.flatten(model):
+        own = {id(entry.get(layer)) for entry in registry.own_prunable_weights(layer) or ()}
+        if own & candidates and not own & known:
+            stay.setdefault("their channels are not followed", []).append(ledger.path(layer))
     return found, stay
 
 
@@ -150,11 +155,12 @@ class PrunedGroup:
         self.name, self.method = first.name, first.method
         for weight in self.scored[1:]:
             same = self.method.same_competition(weight.method)
-            if not same or weight.method.pattern != first.method.pattern:
+            parts = [(w.method.pattern, w.method.criterion) for w in (first, weight)]
+            if not same or parts[0] != parts[1]:
                 raise ValueError(
                     check.message(
-                        "one schedule, pattern and scope for filters that can only be removed "
-                        "together",
+                        "one schedule, pattern, criterion and scope for filters that can only be "
+                        "removed together",
                         f"different ones for {first.name} and {weight.name}",
                         "Give both layers the same tfprune.Rule, or prune each layer's filters by "
                         "themselves with tfprune.Filter(coupled=False).",
@@ -186,6 +192,18 @@ class PrunedGroup:
             for number, weight in enumerate(self.scored)
         ]
         return GroupRequest(self.coupling, requests, self.pruned, self.method.pattern)
+
+    def shuffled(self, random):
+        """Returns which channels stay if as many, of the same weights, are drawn at random."""
+        kinds: dict = {}
+        for channel in range(self.coupling.size):
+            if channel not in self.coupling.fixed:
+                counts = [int((part.units == channel).sum()) for _, part in self.parts]
+                kinds.setdefault(tuple(counts), []).append(channel)
+        kept = ~self.pruned
+        for channels in kinds.values():
+            kept[channels] = random.permutation(kept[channels])
+        return kept
 
     def set_mask(self, kept):
         """Gives all weights of the group the masks that leave these channels."""

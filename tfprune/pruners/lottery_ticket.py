@@ -8,6 +8,7 @@ from keras import ops
 
 from tfprune import _keras_graph as graph
 from tfprune import _validation as check
+from tfprune.channels.coupling import couple
 from tfprune.methods import Rule
 from tfprune.patterns import NOfM
 from tfprune.prune import prune_low_magnitude
@@ -232,8 +233,14 @@ class LotteryTicket:
         masks = self.unpack(store.arrays(record_name(round - 1))["next"])
         if control == "random_masks":
             random = np.random.default_rng(None if self.seed is None else [self.seed, round])
-            weights = pruned_weights(self._wrapped(self._plain, self.sparsity_of(round)))
-            masks = [_shuffled(mask, w, random) for mask, w in zip(masks, weights, strict=True)]
+            model = self._wrapped(self._plain, self.sparsity_of(round))
+            groups = couple(model)
+            for weight, mask in zip(pruned_weights(model), masks, strict=True):
+                own = not weight.couplings
+                weight.set_mask(_shuffled(mask, weight, random) if own else mask)
+            for group in groups:
+                group.set_mask(group.shuffled(random))
+            masks = _masks_of(model)
         return masks
 
     def start_of(self, round, control, store):
