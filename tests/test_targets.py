@@ -83,6 +83,16 @@ def test_a_model_that_is_small_enough():
     assert plan.sparsity == 0 and plan.apply().get_layer("wide").filters == 8
 
 
+def test_nothing_to_remove_and_nothing_to_do():
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(3)])
+    kernel = model.get_weights()[0]
+    kernel[0] = 0
+    model.set_weights([kernel, np.zeros(3)])
+    assert tfprune.shrink(model, {"parameters": 15}).count_params() == 15
+    with pytest.raises(ValueError, match="model's output"):
+        tfprune.shrink(model, {"parameters": 14})
+
+
 @pytest.mark.parametrize(
     "error, match, targets",
     [

@@ -15,7 +15,7 @@ from tfprune.cost import model_cost
 from tfprune.latency import compare_latency
 from tfprune.strip import strip_pruning
 from tfprune.structural.remove import rebuild
-from tfprune.structural.targets import Candidates, check_targets, search
+from tfprune.structural.targets import Candidates, check_targets, search, share
 from tfprune.wrapper import mask_owners
 
 _SCATTERED = (patterns.Unstructured, patterns.NOfM, patterns.Block)
@@ -170,6 +170,10 @@ def plan_shrink(
         return _plan(plain(model), step)
     check_targets(targets)
     number = check.integer("latency_batch_size", latency_batch_size, 1, "Use for instance 32.")
+    as_it_is = _plan(plain(model), step)
+    if share(as_it_is, targets, number) <= 1:
+        as_it_is.sparsity = 0.0
+        return as_it_is
     evidence = {"data": data, "batches": batches, "batch_size": batch_size, "loss": loss}
     candidates = Candidates(
         model, plain(model), step, criterion, scope, rules, {**evidence, "verbose": verbose}

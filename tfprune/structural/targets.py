@@ -146,12 +146,9 @@ def search(candidates, targets, make_plan, batch_size=1):
     def tried(sparsity):
         plan = make_plan(candidates.at(sparsity))
         plan.sparsity = sparsity
-        return plan, max(_shares(plan, targets, batch_size).values())
+        return plan, share(plan, targets, batch_size)
 
-    plan, share = tried(0.0)
-    if share <= 1:
-        return plan
-    low, low_share = 0.0, share
+    low, (_, low_share) = 0.0, tried(0.0)
     high = candidates.highest
     best, best_share = tried(high)
     if best_share > 1:
@@ -168,15 +165,20 @@ def search(candidates, targets, make_plan, batch_size=1):
         if best_share > 1 - _CLOSE or high - low < 1e-3:
             break
         # What a model costs falls about with the square of its widths.
-        roots = [share**0.5 for share in (low_share, 1.0, best_share)]
+        roots = [value**0.5 for value in (low_share, 1.0, best_share)]
         part = (roots[0] - roots[1]) / (roots[0] - roots[2])
         middle = low + (high - low) * min(max(part, 0.1), 0.9)
-        plan, share = tried(middle)
-        if share <= 1:
-            best, best_share, high = plan, share, middle
+        plan, found = tried(middle)
+        if found <= 1:
+            best, best_share, high = plan, found, middle
         else:
-            low, low_share = middle, share
+            low, low_share = middle, found
     return best
+
+
+def share(plan, targets, batch_size=1):
+    """What a plan has of the target that it is farthest from, in parts of it; 1 meets it."""
+    return max(_shares(plan, targets, batch_size).values())
 
 
 def _shares(plan, targets, batch_size):
