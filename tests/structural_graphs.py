@@ -221,8 +221,8 @@ def encoder():
     """A Transformer's encoder, on sentences of different lengths."""
     inputs = keras.Input((5,), dtype="int32")
     x = layers.Embedding(7, 8, mask_zero=True)(inputs)
-    for dropout in (0.0, 0.3):
-        y = layers.MultiHeadAttention(4, 3, value_dim=2, dropout=dropout)(x, x)
+    for arguments in ({}, {"value_dim": 2, "dropout": 0.3}):
+        y = layers.MultiHeadAttention(4, 3, **arguments)(x, x)
         x = layers.LayerNormalization()(layers.Add()([x, y]))
         y = layers.Dense(6)(layers.Dense(12, activation="gelu")(x))
         y = layers.Dense(8)(layers.Dropout(0.3)(y))
@@ -281,7 +281,7 @@ def lstm_stack():
     inputs = keras.Input((5,), dtype="int32")
     x = layers.Embedding(7, 4, mask_zero=True)(inputs)
     x = layers.LSTM(6, return_sequences=True, dropout=0.2, recurrent_dropout=0.2)(x)
-    x = layers.LSTM(5, return_sequences=True, use_bias=False, go_backwards=True, unroll=True)(x)
+    x = layers.LSTM(5, return_sequences=True, use_bias=False, go_backwards=True)(x)
     x = layers.LayerNormalization()(layers.Dense(4)(x))
     x = layers.LSTM(7, activation="softsign", implementation=1)(x)
     return keras.Model(inputs, layers.Dense(3)(x))
@@ -305,7 +305,7 @@ def tagger():
     x = layers.Bidirectional(layers.LSTM(5, return_sequences=True))(x)
     for mode in ("sum", "ave"):
         x = layers.Bidirectional(layers.GRU(6, return_sequences=True), merge_mode=mode)(x)
-    back = layers.LSTM(4, return_sequences=True, go_backwards=True, activation="relu")
+    back = layers.LSTM(4, return_sequences=True, go_backwards=True, activation="softsign")
     y = layers.Bidirectional(
         layers.GRU(4, return_sequences=True), merge_mode="mul", backward_layer=back
     )(x)
@@ -322,7 +322,7 @@ def tagger():
 def translator():
     """The states of one sequence are where another one starts; two inputs, two outputs."""
     source, target = keras.Input((6, 3)), keras.Input((4, 2))
-    x = layers.LSTM(6, return_sequences=True)(source)
+    x = layers.LSTM(6, return_sequences=True, unroll=True)(source)
     x, h, c = layers.LSTM(5, return_sequences=True, return_state=True)(x)
     y, *_ = layers.LSTM(5, return_sequences=True, return_state=True)(target, initial_state=[h, c])
     y = layers.GRU(4, return_sequences=True)(y, initial_state=layers.Dense(4, name="start")(h))
