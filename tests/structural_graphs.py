@@ -283,7 +283,7 @@ def lstm_stack():
     inputs = keras.Input((5,), dtype="int32")
     x = layers.Embedding(7, 4, mask_zero=True)(inputs)
     x = layers.LSTM(6, return_sequences=True, dropout=0.2, recurrent_dropout=0.2)(x)
-    x = layers.LSTM(5, return_sequences=True, use_bias=False, go_backwards=True, unroll=True)(x)
+    x = layers.LSTM(5, return_sequences=True, use_bias=False, go_backwards=True)(x)
     x = layers.LayerNormalization()(layers.Dense(4)(x))
     x = layers.LSTM(7, activation="softsign", implementation=1)(x)
     return keras.Model(inputs, layers.Dense(3)(x))
@@ -324,7 +324,7 @@ def tagger():
 def translator():
     """The states of one sequence are where another one starts; two inputs, two outputs."""
     source, target = keras.Input((6, 3)), keras.Input((4, 2))
-    x = layers.LSTM(6, return_sequences=True)(source)
+    x = layers.LSTM(6, return_sequences=True, unroll=True)(source)
     x, h, c = layers.LSTM(5, return_sequences=True, return_state=True)(x)
     y, *_ = layers.LSTM(5, return_sequences=True, return_state=True)(target, initial_state=[h, c])
     y = layers.GRU(4, return_sequences=True)(y, initial_state=layers.Dense(4, name="start")(h))

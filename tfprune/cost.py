@@ -164,7 +164,8 @@ def _of_attention(layer, shapes):
 
 def _of_einsum(layer, shape):
     """One for each combination of the letters' values."""
-    inputs, kernel = layer.equation.replace(" ", "").split("->")[0].split(",")
+    equation: str = layer.equation.replace(" ", "")
+    inputs, kernel = equation.split("->")[0].split(",")
     before, _, behind = inputs.partition("...")
     dots = [str(number) for number in range(len(shape) - len(before) - len(behind))]
     names = [*before, *dots, *behind]
