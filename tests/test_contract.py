@@ -41,6 +41,10 @@ VALUES = {
     "seed": 3,
     "distribution": distributions.ErdosRenyi(),
     "sparsities": {"*": 0.75},
+    "coupled": False,
+    "over_group": "SUM",
+    # Another number would change the counts; tests/test_coupling.py tries others.
+    "round_to": 1,
 }
 BUILT_IN = {
     schedules: schedules.built_in(),
@@ -274,7 +278,7 @@ POOLED = {
     "unstructured": (tfprune.Unstructured(), np.copy, np.copy),
     "block": (tfprune.Block((2, 3)), by_blocks, by_blocks),
     "n_of_m": (tfprune.NOfM(4, 8), by_rank_in_eights, by_rank_in_eights),
-    "filter": (tfprune.Filter(), by_mean(0), by_mean(0, 1, 2)),
+    "filter": (tfprune.Filter(coupled=False), by_mean(0), by_mean(0, 1, 2)),
     "channel": (tfprune.Channel(), by_mean(1), by_mean(0, 1, 3)),
     "kernel": (tfprune.Kernel(), np.copy, by_mean(0, 1)),
     "row": (tfprune.Row(), by_mean(1), by_mean(1)),
@@ -433,7 +437,11 @@ def sparsity_held_at(step):
     ("pattern", "scope", "optimizer"),
     [
         ("unstructured", "local", "adam"),
-        ("filter", "local", lambda: keras.optimizers.SGD(0.05, momentum=0.9, nesterov=True)),
+        (
+            POOLED["filter"][0],
+            "local",
+            lambda: keras.optimizers.SGD(0.05, momentum=0.9, nesterov=True),
+        ),
         (tfprune.Block((2, 2)), "local", lambda: keras.optimizers.AdamW(0.01, weight_decay=0.1)),
         ("unstructured", "global", "rmsprop"),
     ],

@@ -310,6 +310,16 @@ def test_groups_with_too_few_channels_are_named():
         tfprune.prune_low_magnitude(residual(), HALF, pattern=tfprune.Filter(round_to=8))
 
 
+def test_rounding_is_saved():
+    pattern = tfprune.Filter("MAX", coupled=True, over_group="SUM", round_to=4)
+    pruned = tfprune.prune_low_magnitude(residual(), HALF, pattern=pattern)
+    again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(pruned))
+    patterns = {
+        w.method.pattern for layer in again.layers for w in getattr(layer, "pruned_weights", [])
+    }
+    assert patterns == {pattern}
+
+
 class Units:
     """What rounding asks of a request."""
 

@@ -13,6 +13,7 @@ import tfprune
 ROOT = Path(__file__).parents[1]
 # Where the name to import differs from the name to install.
 PACKAGES = {
+    "ai_edge_litert": "ai-edge-litert",
     "sklearn": "scikit-learn",
     "tensorflow_model_optimization": "tensorflow-model-optimization",
 }
@@ -55,7 +56,7 @@ def imports(folder, at_import_only=False):
     ("folder", "extras", "at_import_only"),
     [
         ("tfprune", [], True),
-        ("tfprune", ["plots"], False),
+        ("tfprune", ["litert", "onnx", "plots"], False),
         ("tutorials", ["demo"], False),
         ("tests", ["test"], False),
         ("benchmarks", ["test"], False),
@@ -82,8 +83,8 @@ def test_extras(setup):
         name: requirements(setup["options.extras_require"][name])
         for name in setup["options.extras_require"]
     }
-    assert set(extras) == {"demo", "plots", "test", "tfmot"}
-    assert extras["demo"] | extras["plots"] | extras["tfmot"] <= extras["test"]
+    assert set(extras) == {"demo", "litert", "onnx", "plots", "test", "tfmot"}
+    assert set().union(*extras.values()) <= extras["test"]
 
 
 def test_types_and_version_are_packaged(setup):
