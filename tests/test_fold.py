@@ -275,7 +275,7 @@ def test_masks_of_sequences_pass():
     assert distance(model, folded(model), x) < 1e-5
 
 
-LEFT = {"dense_blocks": 2, "shared": 1, "three_dimensions": 1}
+LEFT = {"dense_blocks": 2, "shared": 1, "three_dimensions": 1, "frames": 1}
 
 
 @pytest.mark.parametrize("name", sorted(BUILDERS))

@@ -111,7 +111,11 @@ def counts(model):
     [
         {"scope": "global"},
         {"scope": "erdos_renyi"},
-        {"pattern": "filter", "scope": "uniform", "rules": [tfprune.Rule("last", prune=False)]},
+        {
+            "pattern": tfprune.Filter(coupled=False),
+            "scope": "uniform",
+            "rules": [tfprune.Rule("last", prune=False)],
+        },
         {},
     ],
     ids=["global", "erdos_renyi", "filter", "local"],
