@@ -60,7 +60,11 @@ def why_whole(model, groups):
 
 def measure(name, share):
     """Costs before and after, and the groups, of one model at its usual input size."""
-    model = getattr(keras.applications, name)(weights=None, classifier_activation=None)
+    make = getattr(keras.applications, name)
+    model = make(weights=None, classifier_activation=None)
+    if None in model.input_shape[1:]:
+        # Multiplications can be counted only where the size is known.
+        model = make(weights=None, classifier_activation=None, input_shape=(224, 224, 3))
     groups = tfprune.dependency_groups(model)
     channels: dict = {}
     for group in groups:

@@ -307,9 +307,9 @@ def tagger():
     x = layers.Bidirectional(layers.LSTM(5, return_sequences=True))(x)
     for mode in ("sum", "ave"):
         x = layers.Bidirectional(layers.GRU(6, return_sequences=True), merge_mode=mode)(x)
-    back = layers.LSTM(8, return_sequences=True, go_backwards=True, activation="softsign")
+    back = layers.LSTM(4, return_sequences=True, go_backwards=True, activation="softsign")
     y = layers.Bidirectional(
-        layers.GRU(8, return_sequences=True), merge_mode="mul", backward_layer=back
+        layers.GRU(4, return_sequences=True), merge_mode="mul", backward_layer=back
     )(x)
     one, two = layers.Bidirectional(layers.SimpleRNN(4, return_sequences=True), None)(x)
     outputs = [
