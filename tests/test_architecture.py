@@ -34,7 +34,7 @@ LEVELS = [
     {"registry", "methods", "refusals", "tfmot_arguments", "cost", "latency"},
     {"mask_set", "wrapper", "prune", "policies", "mask_update", "projection", "callbacks"}
     | {"strip", "step_count", "shortfall", "evidence", "passes", "channels"},
-    {"report", "structural"},
+    {"report", "structural", "prunable_weights"},
     {"export", "pruners", "plots"},
     {"__init__"},
 ]

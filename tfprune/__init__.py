@@ -51,7 +51,14 @@ from tfprune.patterns import (
     Slice,
     Unstructured,
 )
-from tfprune.plots import plot_groups
+from tfprune.plots import (
+    plot_groups,
+    plot_mask,
+    plot_sparsity,
+    plot_tradeoff,
+    plot_training,
+    plot_weights,
+)
 from tfprune.policies import PruneForLatencyOnXNNPack, PruningPolicy
 from tfprune.prune import prune_low_magnitude, prune_scope
 from tfprune.pruners import LotteryTicket, Tickets
@@ -153,6 +160,11 @@ __all__ = [
     "patterns",
     "plan_shrink",
     "plot_groups",
+    "plot_mask",
+    "plot_sparsity",
+    "plot_tradeoff",
+    "plot_training",
+    "plot_weights",
     "prune_low_magnitude",
     "prune_scope",
     "pruners",

@@ -4,12 +4,10 @@ from collections import Counter
 from dataclasses import dataclass
 
 from tfprune import _validation as check
+from tfprune.plots import drawing
 from tfprune.structural import ShrinkPlan, dependency_groups
 
-# Okabe and Ito's colours, told apart by colour-blind people too, without those that are too pale.
-_COUPLED = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-_ALONE = "#8C8C8C"
-_LONGEST_NAME, _LONGEST_NOTE = 44, 58
+_LONGEST_NOTE = 58
 
 
 @dataclass(frozen=True)
@@ -53,18 +51,10 @@ def plot_groups(model, path=None):
     [4, 2]
     """
     rows = _rows(model)
-    try:
-        from matplotlib.figure import Figure
-        from matplotlib.layout_engine import ConstrainedLayoutEngine
-        from matplotlib.patches import Patch
-        from matplotlib.ticker import MaxNLocator
-    except ImportError as error:
-        raise ImportError(
-            check.message("matplotlib", "no such module", 'Run pip install "tfprune[plots]".')
-        ) from error
+    figure = drawing.new_figure(9, 1.5 + 0.21 * len(rows))
+    from matplotlib.patches import Patch
+    from matplotlib.ticker import MaxNLocator
 
-    size = (9, 1.5 + 0.21 * len(rows))
-    figure = Figure(figsize=size, layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08))
     axes = figure.add_subplot()
     widest = max(row.before for row in rows)
     for place, row in enumerate(rows):
@@ -77,27 +67,22 @@ def plot_groups(model, path=None):
         axes.annotate(
             text, (row.before, place), (4, 0), textcoords="offset points", va="center", fontsize=7.5
         )
-    axes.set_yticks(range(len(rows)), [_without_middle(row.name) for row in rows], fontsize=8)
-    axes.set_ylim(len(rows) - 0.4, -0.6)
+    drawing.name_rows(axes, [row.name for row in rows])
     axes.set_xlim(0, 1.02 * widest)
     axes.set_xlabel("channels", fontsize=9)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.xaxis.set_major_formatter("{x:,.0f}")
-    axes.tick_params(axis="y", length=0)
-    axes.tick_params(axis="x", labelsize=8)
-    axes.spines[["top", "right", "left"]].set_visible(False)
+    drawing.plain(axes, "left")
     figure.suptitle(_title(model), fontsize=10)
     legend = []
-    if any(row.colour != _ALONE for row in rows):
+    if any(row.colour != drawing.GREY for row in rows):
         label = "one colour: layers that lose channels together"
-        legend.append(Patch(facecolor=_COUPLED[0], label=label))
-    legend.append(Patch(facecolor=_ALONE, label="depends on no other layer"))
+        legend.append(Patch(facecolor=drawing.COLOURS[0], label=label))
+    legend.append(Patch(facecolor=drawing.GREY, label="depends on no other layer"))
     if any(row.after < row.before for row in rows):
-        legend.append(Patch(label="removed", **_pale(_ALONE)))
-    figure.legend(handles=legend, loc="outside lower center", ncols=3, fontsize=8, frameon=False)
-    if path is not None:
-        figure.savefig(path, dpi=150)
-    return figure
+        legend.append(Patch(label="removed", **_pale(drawing.GREY)))
+    drawing.legend(figure, legend)
+    return drawing.finished(figure, path)
 
 
 def _rows(model):
@@ -114,9 +99,9 @@ def _rows(model):
         ]
     rows, coupled = [], 0
     for widths, whole, why in groups:
-        colour = _ALONE
+        colour = drawing.GREY
         if len(widths) > 1:
-            colour, coupled = _COUPLED[coupled % len(_COUPLED)], coupled + 1
+            colour, coupled = drawing.COLOURS[coupled % len(drawing.COLOURS)], coupled + 1
         note = f"all stay: {why.most_common(1)[0][0]}" if whole and why else ""
         for path, (before, after) in widths.items():
             rows.append(_Row(path, before, after, colour, _without_end(note)))
@@ -153,11 +138,6 @@ def _round(number):
 
 def _pale(colour):
     return {"facecolor": colour + "33", "edgecolor": colour, "hatch": "/////", "linewidth": 0}
-
-
-def _without_middle(name):
-    half = _LONGEST_NAME // 2
-    return name if len(name) <= _LONGEST_NAME else f"{name[: half - 1]}…{name[-half:]}"
 
 
 def _without_end(note):

@@ -1,0 +1,175 @@
+"""Pictures of masks: what is kept, what is pruned."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from tfprune import prunable_weights
+from tfprune.plots import drawing
+
+# Cells along a side that can still be told apart: in one large picture, in one of many.
+_LARGE, _SMALL = 288, 96
+_MOST_WINDOWS = 48
+
+
+@dataclass(frozen=True)
+class _Image:
+    """A weight's mask as a picture: rows count inputs, columns count outputs.
+
+    `window` is the height and width of one convolution window; `dot` says how many of these, down
+    and across, are averaged in one pixel, and is `None` if each cell is one weight.
+    """
+
+    pixels: np.ndarray
+    window: tuple
+    dot: tuple | None
+    labels: tuple
+
+
+def plot_mask(model, layer=None, path=None):
+    """Draws the masks of a model: blue is kept, pale is pruned.
+
+    Rows are inputs and columns are outputs. Of a convolution, each cell is a window, between white
+    lines; a depthwise one has its windows row by row. What is too large to be drawn weight by
+    weight is drawn as a density: the darker, the more of the weights there are kept.
+
+    Needs matplotlib: `pip install "tfprune[plots]"`.
+
+    Args:
+        model: A built layer or model. Wrapped weights are drawn by their masks, plain ones by
+            where they are not zero.
+        layer: Name of the layer to draw, or a list of names, as reports show them; by default
+            all with weights that can be pruned.
+        path: Where to save the picture, as PNG, PDF or SVG by the ending; `None` saves nothing.
+
+    Returns:
+        The `matplotlib.figure.Figure`, with one axes for each weight and, if there are densities,
+        one for their scale.
+
+    Raises:
+        ImportError: If matplotlib is not installed.
+        TypeError: If `model` is no Keras 3 layer or model, or `layer` is no name.
+        ValueError: If the model is not built or has nothing to prune, or a name is not known.
+
+    Example:
+
+    >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2, name="a")])
+    >>> model.layers[0].kernel.assign([[1, 0], [0, 3]])
+    >>> figure = tfprune.plot_mask(model, "a", "mask.png")
+    >>> figure.axes[0].images[0].get_array().tolist()
+    [[1.0, 0.0], [0.0, 1.0]]
+    """
+    found = prunable_weights.chosen(prunable_weights.find(model), layer, "layer")
+    one = len(found) == 1
+    columns = min(4, len(found))
+    rows = math.ceil(len(found) / columns)
+    size = (6.5, 6.2) if one else (max(5.0, 2.6 * columns), 1.0 + 2.7 * rows)
+    figure = drawing.new_figure(*size)
+    from matplotlib.colors import LinearSegmentedColormap
+    from matplotlib.patches import Patch
+
+    colours = [drawing.PALE, drawing.COLOURS[0]]
+    scale = LinearSegmentedColormap.from_list("kept", colours)
+    dense = []
+    for place, weight in enumerate(found):
+        axes = figure.add_subplot(rows, columns, place + 1)
+        kept = weight.kept
+        image = _image(kept, weight.axes, _LARGE if one else _SMALL)
+        shown = _show(axes, image, scale)
+        name = drawing.without_middle(weight.name, 60 if one else 38)
+        shape = "×".join(str(size) for size in kept.shape)
+        share = drawing.as_percent(1 - kept.mean())
+        axes.set_title(f"{name}\n{shape}, sparsity {share}", fontsize=9 if one else 7)
+        if image.dot is not None:
+            dense.append((axes, shown))
+    figure.suptitle(f"Masks of '{drawing.without_middle(model.name)}'", fontsize=10)
+    if dense:
+        _colour_bar(figure, dense[0][1], one)
+    handles = [Patch(facecolor=c, label=t) for c, t in zip(colours, ("pruned", "kept"), strict=True)]
+    drawing.legend(figure, handles[::-1])
+    return drawing.finished(figure, path)
+
+
+def _image(kept, axes, most):
+    """Lays a mask out as a picture of at most `most` cells along each side."""
+    spatial, inputs, outputs = axes.as_matrices(kept.ndim)
+    sizes = [math.prod(kept.shape[a] for a in part) for part in (inputs, outputs)]
+    window = [kept.shape[a] for a in spatial]
+    wide = window[-1] if len(window) > 1 else 1
+    tall = math.prod(window) // wide
+    windows = kept.transpose(inputs + outputs + spatial).reshape(*sizes, tall, wide)
+    labels = (f"{sizes[0]:,} inputs", f"{sizes[1]:,} outputs")
+    if not inputs:
+        windows, labels = _row_by_row(windows[0], tall, wide)
+    pixels = windows.transpose(0, 2, 1, 3).reshape(windows.shape[0] * tall, -1)
+    if max(pixels.shape) <= most:
+        return _Image(pixels.astype("float32"), (tall, wide), None, labels)
+    # Whole windows are averaged, so that their own shape makes no stripes.
+    means = np.nanmean(windows, axis=(2, 3))
+    dot = tuple(math.ceil(size / most) for size in means.shape)
+    for axis, step in enumerate(dot):
+        starts = np.arange(0, means.shape[axis], step)
+        sums = np.add.reduceat(np.nan_to_num(means), starts, axis)
+        numbers = np.add.reduceat(np.isfinite(means).astype(float), starts, axis)
+        with np.errstate(invalid="ignore"):
+            means = sums / np.where(numbers, numbers, np.nan)
+    return _Image(means.astype("float32"), (tall, wide), dot, labels)
+
+
+def _row_by_row(windows, tall, wide):
+    """Windows without inputs to count, in rows that make about a square; NaN fills the last."""
+    number = len(windows)
+    across = max(1, round(math.sqrt(number * tall / wide)))
+    down = math.ceil(number / across)
+    grid = np.full((down * across, tall, wide), np.nan)
+    grid[:number] = windows
+    return grid.reshape(down, across, tall, wide), ("", f"{number:,} channels, row by row")
+
+
+def _show(axes, image, scale):
+    tall, wide = image.pixels.shape
+    flat = not 1 / 4 <= tall / wide <= 4
+    shown = axes.imshow(
+        image.pixels,
+        scale,
+        vmin=0,
+        vmax=1,
+        interpolation="nearest",
+        aspect="auto" if flat else "equal",
+    )
+    across, down = wide // image.window[1], tall // image.window[0]
+    lines = {"colors": "white", "linewidth": 1.5}
+    if image.dot is None and image.window != (1, 1) and max(across, down) <= _MOST_WINDOWS:
+        axes.vlines(np.arange(1, across) * image.window[1] - 0.5, -0.5, tall - 0.5, **lines)
+        axes.hlines(np.arange(1, down) * image.window[0] - 0.5, -0.5, wide - 0.5, **lines)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    note = "" if image.dot is None else "\n" + _meaning(image)
+    axes.set_xlabel(image.labels[1] + note, fontsize=7)
+    axes.set_ylabel(image.labels[0], fontsize=7)
+    axes.spines[:].set_visible(False)
+    return shown
+
+
+def _meaning(image):
+    what = "weights" if image.window == (1, 1) else "windows of {}×{}".format(*image.window)
+    if image.dot == (1, 1):
+        return f"a dot is the mean of a window of {image.window[0]}×{image.window[1]}"
+    return f"a dot is the mean of {image.dot[0]}×{image.dot[1]} {what}"
+
+
+def _colour_bar(figure, shown, one):
+    bar = figure.colorbar(
+        shown,
+        ax=figure.axes,
+        location="bottom",
+        fraction=0.03,
+        shrink=0.6 if one else 0.4,
+        label="share of weights kept in a dot",
+    )
+    from matplotlib.ticker import PercentFormatter
+
+    bar.ax.xaxis.set_major_formatter(PercentFormatter(1.0))
+    bar.ax.tick_params(labelsize=7)
+    bar.set_label("share of weights kept", fontsize=8)
