@@ -19,7 +19,7 @@ import tfprune
 
 ROOT = Path(tfprune.__file__).parent
 LEVELS = [
-    {"_validation", "_frozen", "_keras_graph"},
+    {"_validation", "_frozen", "_keras_graph", "_quiet"},
     {
         "schedules",
         "patterns",
@@ -36,6 +36,8 @@ LEVELS = [
     | {"strip", "step_count", "shortfall", "evidence", "passes", "channels"},
     {"report", "structural", "prunable_weights"},
     {"export", "pruners", "plots"},
+    {"comparison"},
+    {"cli", "__main__"},
     {"__init__"},
 ]
 FILES = {".".join(p.relative_to(ROOT).with_suffix("").parts): p for p in ROOT.rglob("*.py")}

@@ -5,6 +5,7 @@ the wrappers off with `strip_pruning`.
 """
 
 from tfprune import (
+    _quiet,  # noqa: F401  First: TensorFlow reads its log level when it is imported.
     criteria,
     distributions,
     drop_fractions,
@@ -24,7 +25,8 @@ from tfprune.callbacks import (
     RigL,
     UpdatePruningStep,
 )
-from tfprune.cost import ModelCost, model_cost
+from tfprune.comparison import Comparison, compare
+from tfprune.cost import LayerCost, ModelCost, layer_costs, model_cost
 from tfprune.criteria import Criterion, Magnitude
 from tfprune.distributions import (
     LAMP,
@@ -100,6 +102,7 @@ __all__ = [
     "Channel",
     "ChannelGroup",
     "Column",
+    "Comparison",
     "ConstantSparsity",
     "Cosine",
     "Criterion",
@@ -117,6 +120,7 @@ __all__ = [
     "Iterative",
     "Kernel",
     "Latency",
+    "LayerCost",
     "Local",
     "LotteryTicket",
     "Magnitude",
@@ -145,6 +149,7 @@ __all__ = [
     "Uniform",
     "Unstructured",
     "UpdatePruningStep",
+    "compare",
     "compare_latency",
     "compute_mask",
     "criteria",
@@ -153,6 +158,7 @@ __all__ = [
     "drop_fractions",
     "export",
     "fold_batch_norm",
+    "layer_costs",
     "load_plain_weights",
     "masks",
     "measure_latency",

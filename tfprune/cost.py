@@ -8,6 +8,7 @@ import numpy as np
 
 from tfprune import _keras_graph as graph
 from tfprune import _validation as check
+from tfprune import registry
 from tfprune.refusals import check_built, not_keras
 
 
@@ -51,6 +52,99 @@ def model_cost(model):
     >>> cost.parameters, cost.macs
     (112, 3888)
     """
+    _check_model(model)
+    calls = list(_calls(model, "", _size))
+    return ModelCost(
+        _parameters(model),
+        sum(graph.host_array(weight).nbytes for weight in _weights(model)),
+        _sum(call.macs for call in calls),
+        tuple(dict.fromkeys(path for call in calls for path in call.uncounted)),
+    )
+
+
+@dataclass(frozen=True)
+class LayerCost:
+    """What one layer costs.
+
+    Attributes:
+        layer: Path of the layer in the model.
+        type: Class name of the layer.
+        shape: Shape of its output, without the batch.
+        parameters: Number of its weights.
+        prunable: How many of these can be pruned.
+        zeros: How many of the prunable ones are exactly zero.
+        macs: Multiplications that one example needs in it, over all its calls; `None` if unknown.
+        effective_macs: Those that are left where a zero weight needs none, as in a runtime with
+            sparse kernels.
+    """
+
+    layer: str
+    type: str
+    shape: tuple
+    parameters: int
+    prunable: int
+    zeros: int
+    macs: int | None
+    effective_macs: int | None
+
+    @property
+    def sparsity(self):
+        """Fraction of zeros among the weights that can be pruned."""
+        return self.zeros / self.prunable if self.prunable else 0.0
+
+
+def layer_costs(model):
+    """Counts parameters, zeros and multiplications of a model, layer by layer.
+
+    Args:
+        model: A built Sequential or Functional model without wrappers; layers of models inside
+            are listed too, those without weights and multiplications are left out.
+
+    Returns:
+        List of `LayerCost`s, in running order.
+
+    Raises:
+        TypeError: If `model` is no Keras 3 model.
+        ValueError: If it is not built, or its `call` is code.
+
+    Example:
+
+    >>> model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(4, 3, name="conv")])
+    >>> (row,) = tfprune.layer_costs(model)
+    >>> row.layer, row.shape, row.macs
+    ('conv', (6, 6, 4), 3888)
+    """
+    _check_model(model)
+    dense: dict = {}
+    for call in _calls(model, "", _size):
+        dense.setdefault(call.path, []).append(call)
+    sparse: dict = {}
+    for call in _calls(model, "", _nonzeros_once()):
+        sparse.setdefault(call.path, []).append(call.macs)
+    rows = []
+    for path, calls in dense.items():
+        layer = calls[0].layer
+        weights = _prunable(layer)
+        zeros = sum(int(w.size - np.count_nonzero(w)) for w in map(graph.host_array, weights))
+        row = LayerCost(
+            path,
+            type(layer).__name__,
+            calls[0].shape[1:],
+            _parameters(layer),
+            sum(map(_size, weights)),
+            zeros,
+            _sum(call.macs for call in calls),
+            _sum(sparse[path]),
+        )
+        if row.parameters or row.macs:
+            rows.append(row)
+    return rows
+
+
+# -- Weights ---------------------------------------------------------------------------------------
+
+
+def _check_model(model):
     if not isinstance(model, keras.Model):
         raise TypeError(not_keras(model, "model"))
     check_built(model)
@@ -62,32 +156,78 @@ def model_cost(model):
                 "Build the same layers with keras.Model(inputs, outputs).",
             )
         )
-    weights = [weight for weight in model.weights if "seed_generator" not in weight.path]
-    macs, uncounted = _macs(model, "")
-    return ModelCost(
-        sum(int(np.prod(weight.shape)) for weight in weights),
-        sum(graph.host_array(weight).nbytes for weight in weights),
-        macs,
-        tuple(dict.fromkeys(uncounted)),
-    )
 
 
-def _macs(model, around):
-    total: int | None = 0
-    uncounted: list = []
+def _weights(layer):
+    return [weight for weight in layer.weights if "seed_generator" not in weight.path]
+
+
+def _parameters(layer):
+    return sum(map(_size, _weights(layer)))
+
+
+def _prunable(layer):
+    """The variables of a layer, and of those that it holds, that can be pruned."""
+    found = {}
+    for inner in [layer, *(chain[-1][1] for chain in graph.walk(layer))]:
+        for entry in (registry.own_prunable_weights(inner) if inner.built else None) or []:
+            variable = entry.get(inner)
+            found[id(variable)] = variable
+    return list(found.values())
+
+
+def _size(weight):
+    return int(np.prod(weight.shape))
+
+
+def _nonzeros_once():
+    """Counts weights that are not zero; each weight is looked at once."""
+    known: dict = {}
+
+    def count(weight):
+        if id(weight) not in known:
+            known[id(weight)] = int(np.count_nonzero(graph.host_array(weight)))
+        return known[id(weight)]
+
+    return count
+
+
+# -- Multiplications -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Call:
+    """One call of a layer: its multiplications, and paths of layers that are not counted."""
+
+    path: str
+    layer: keras.layers.Layer
+    shape: tuple
+    macs: int | None
+    uncounted: list
+
+
+def _calls(model, around, count):
+    """Yields a `_Call` for each call of a layer; `count(weight)` says how many multiply."""
     for layer, args, kwargs, outputs in graph.graph_calls(model):
         if not isinstance(layer, keras.layers.Layer):
             continue
         path = f"{around}{layer.name}"
         if graph.runs_as_graph(layer):
-            macs, inside = _macs(layer, f"{path}/")
-            uncounted += inside
+            yield from _calls(layer, f"{path}/", count)
         else:
-            shapes = _shapes(layer, args, kwargs)
-            macs, inside = _of_call(layer, path, shapes, tuple(outputs[0].shape))
-            uncounted += inside
-        total = None if total is None or macs is None else total + macs
-    return total, uncounted
+            shapes, shape = _shapes(layer, args, kwargs), tuple(outputs[0].shape)
+            macs, uncounted = _of_call(layer, path, shapes, shape, count)
+            yield _Call(path, layer, shape, macs, uncounted)
+
+
+def _macs(model, around, count):
+    calls = list(_calls(model, around, count))
+    return _sum(call.macs for call in calls), [path for call in calls for path in call.uncounted]
+
+
+def _sum(numbers):
+    found = list(numbers)
+    return None if None in found else sum(found)
 
 
 _OF_OUTPUT = ["Conv1D", "Conv2D", "Conv3D", "DepthwiseConv1D", "DepthwiseConv2D"]
@@ -106,44 +246,43 @@ def _shapes(layer, args, kwargs):
     }
 
 
-def _of_call(layer, path, shapes, out_shape):
+def _of_call(layer, path, shapes, out_shape, count):
     """Multiplications of one call, `None` if unknown, and paths of layers that are not counted."""
     shape = next(iter(shapes.values()))
     if _is(layer, ["TimeDistributed"]):
         step = shape[:1] + shape[2:]
         out_step = out_shape[:1] + out_shape[2:]
-        inner, inside = _of_layer(layer.layer, path, step, out_step)
+        inner, inside = _of_layer(layer.layer, path, step, out_step, count)
         return _times(inner, shape[1]), inside
     if _is(layer, ["Bidirectional"]):
         found = [
-            _of_layer(inner, path, shape, out_shape)
+            _of_layer(inner, path, shape, out_shape, count)
             for inner in (layer.forward_layer, layer.backward_layer)
         ]
-        macs = [item[0] for item in found]
-        return None if None in macs else sum(macs), [name for item in found for name in item[1]]
+        return _sum(item[0] for item in found), [name for item in found for name in item[1]]
     if _is(layer, ["LSTM", "GRU", "SimpleRNN"]):
         weights = [layer.cell.kernel, layer.cell.recurrent_kernel]
-        return _times(sum(int(np.prod(w.shape)) for w in weights), shape[1]), []
+        return _times(sum(map(count, weights)), shape[1]), []
     if _is(layer, ["MultiHeadAttention", "GroupQueryAttention"]):
-        return _of_attention(layer, shapes), []
+        return _of_attention(layer, shapes, count), []
     if _is(layer, ["EinsumDense"]):
-        return _of_einsum(layer, shape), []
-    return _of_matrices(layer, path, shape, out_shape)
+        return _of_einsum(layer, shape, count), []
+    return _of_matrices(layer, path, shape, out_shape, count)
 
 
-def _of_layer(layer, path, shape, out_shape):
+def _of_layer(layer, path, shape, out_shape, count):
     """The same for a layer, or a model, that another one holds."""
     path = f"{path}/{layer.name}"
     if graph.is_graph(layer):
-        return _macs(layer, f"{path}/") if graph.runs_as_graph(layer) else (0, [path])
-    return _of_call(layer, path, {"inputs": shape}, out_shape)
+        return _macs(layer, f"{path}/", count) if graph.runs_as_graph(layer) else (0, [path])
+    return _of_call(layer, path, {"inputs": shape}, out_shape, count)
 
 
 def _times(macs, number):
     return None if macs is None or number is None else macs * number
 
 
-def _of_attention(layer, shapes):
+def _of_attention(layer, shapes, count):
     """Projections of each place, a product of places with places, and the mean that it weighs."""
     parts = graph.attention_parts(layer)
     query, value = shapes["query"], shapes["value"]
@@ -152,8 +291,7 @@ def _of_attention(layer, shapes):
     if any(None in shape[1:-1] for shape in places.values()):
         return None
     projected = sum(
-        _product(places[name][1:-1]) * int(np.prod(part.kernel.shape))
-        for name, part in parts.items()
+        _product(places[name][1:-1]) * count(part.kernel) for name, part in parts.items()
     )
     axes = getattr(layer, "attention_axes", None) or (1,)
     pairs = _product(query[1:-1]) * _product([value[axis] for axis in axes])
@@ -162,19 +300,19 @@ def _of_attention(layer, shapes):
     return projected + pairs * int(heads) * int(key_dim + value_dim)
 
 
-def _of_einsum(layer, shape):
-    """One for each combination of the letters' values."""
+def _of_einsum(layer, shape, count):
+    """One for each weight and each combination of the other letters' values."""
     equation: str = layer.equation.replace(" ", "")
     inputs, kernel = equation.split("->")[0].split(",")
     before, _, behind = inputs.partition("...")
     dots = [str(number) for number in range(len(shape) - len(before) - len(behind))]
     names = [*before, *dots, *behind]
     sizes = dict(zip(names, shape, strict=True))
-    sizes.update(zip(kernel.replace(".", ""), layer.kernel.shape, strict=True))
-    return _product([size for name, size in sizes.items() if name != names[0]])
+    others = [sizes[name] for name in names[1:] if name not in kernel]
+    return _times(count(layer.kernel), _product(others))
 
 
-def _of_matrices(layer, path, shape, out_shape):
+def _of_matrices(layer, path, shape, out_shape, count):
     if _is(layer, _SEPARABLE):
         places = _places(layer, out_shape)
         weights = [layer.depthwise_kernel, layer.pointwise_kernel]
@@ -189,7 +327,7 @@ def _of_matrices(layer, path, shape, out_shape):
         wide = [w for w in layer.trainable_weights if len(w.shape) > 1]
         looked_up = _is(layer, ["Embedding", "PReLU"])
         return 0, [path] if wide and not looked_up else []
-    return _times(sum(int(np.prod(w.shape)) for w in weights), places), []
+    return _times(sum(map(count, weights)), places), []
 
 
 def _is(layer, names):

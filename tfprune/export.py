@@ -114,11 +114,11 @@ def export(
     limit = _TOLERANCES[quantize] if tolerance is None else tolerance
     check.positive("tolerance", limit, "Use for instance 0.01.")
     _check_installed(format)
-    _check_target(path, format)
+    check_target(path, format)
     plain = without_silent_channels(model) if shrink else strip_pruning(model)
     examples = _examples(plain, data, samples)
     truth = _outputs(plain, examples)
-    with _finished_at_once(path) as unfinished:
+    with finished_at_once(path) as unfinished:
         _WRITERS[format](plain, unfinished, quantize, sparse, examples)
         found = _RUNNERS[format](unfinished, plain, examples)
         difference, relative = _difference(truth, found)
@@ -200,7 +200,7 @@ def _check_installed(format):
         )
 
 
-def _check_target(path, format):
+def check_target(path, format):
     folder = path.parent
     if not folder.is_dir() or not os.access(folder, os.W_OK):
         raise ValueError(
@@ -225,7 +225,7 @@ def _check_target(path, format):
 
 
 @contextmanager
-def _finished_at_once(path):
+def finished_at_once(path):
     """Gives a name to write to; what is there takes the place of `path` at the end, or goes."""
     mark = uuid.uuid4().hex[:8]
     unfinished = path.with_name(f".{path.stem}-{mark}{path.suffix}")

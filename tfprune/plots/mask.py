@@ -86,7 +86,9 @@ def plot_mask(model, layer=None, path=None):
     figure.suptitle(f"Masks of '{drawing.without_middle(model.name)}'", fontsize=10)
     if dense:
         _colour_bar(figure, dense[0][1], one)
-    handles = [Patch(facecolor=c, label=t) for c, t in zip(colours, ("pruned", "kept"), strict=True)]
+    handles = [
+        Patch(facecolor=c, label=t) for c, t in zip(colours, ("pruned", "kept"), strict=True)
+    ]
     drawing.legend(figure, handles[::-1])
     return drawing.finished(figure, path)
 

@@ -1,0 +1,331 @@
+"""Models and data for the commands, from files, safely."""
+
+import importlib
+import os
+import sys
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from tfprune import _validation as check
+
+_KEYS = "x_train and y_train, with x_test and y_test, or x and y"
+
+
+# -- Models ----------------------------------------------------------------------------------------
+
+
+def add_model(parser, name="model", meaning="a .keras or .h5 file"):
+    """Adds the argument for a model."""
+    parser.add_argument(name, type=Path, metavar=name.upper(), help=meaning)
+
+
+def add_trust(parser):
+    """Adds the options that allow a model to bring code."""
+    group = parser.add_argument_group("models that need code")
+    group.add_argument(
+        "--import",
+        dest="imports",
+        action="append",
+        default=[],
+        metavar="MODULE",
+        help="a Python module that registers the model's own layers; may be given several times",
+    )
+    group.add_argument(
+        "--unsafe",
+        action="store_true",
+        help="run code that a file brings, as in Lambda layers: only for files that you trust",
+    )
+
+
+def load_model(path, args, compile=False):
+    """Loads a model from a file.
+
+    Args:
+        path: The file.
+        args: The command's arguments, with `imports` and `unsafe`.
+        compile: Whether to compile it as it was when it was saved. Where this fails, the model
+            is not compiled.
+    """
+    _check_file(path)
+    _import(args.imports)
+    try:
+        return _load(path, args.unsafe, compile)
+    except Exception as error:
+        raise _explained(path, error) from error
+
+
+def _load(path, unsafe, compile):
+    try:
+        return keras.saving.load_model(path, compile=compile, safe_mode=not unsafe)
+    except Exception:
+        if not compile:
+            raise
+        # A loss or metric of the user's own, which only training needs: say --loss there.
+        return keras.saving.load_model(path, compile=False, safe_mode=not unsafe)
+
+
+def _check_file(path):
+    mend = "Give a file that model.save() of Keras wrote."
+    if not path.exists():
+        raise ValueError(check.message("a model file", f"{str(path)!r}, which is not there", mend))
+    if path.is_dir():
+        received = f"the folder {str(path)!r}"
+        if (path / "saved_model.pb").is_file():
+            received = f"the SavedModel {str(path)!r}"
+            mend = (
+                "A SavedModel holds computations and no layers that could be pruned: give the "
+                ".keras file that it was exported from."
+            )
+        raise ValueError(check.message("a .keras or .h5 file", received, mend))
+    if path.suffix not in (".keras", ".h5", ".hdf5"):
+        raise ValueError(
+            check.message("a file that ends with .keras or .h5", f"{str(path)!r}", mend)
+        )
+    if path.suffix == ".keras" and not zipfile.is_zipfile(path):
+        raise ValueError(
+            check.message(
+                "a .keras file", f"{str(path)!r}, which is damaged or something else", mend
+            )
+        )
+
+
+def _import(modules):
+    sys.path.insert(0, os.getcwd())
+    try:
+        for name in modules:
+            try:
+                importlib.import_module(name)
+            except ImportError as error:
+                raise ValueError(
+                    check.message(
+                        "a module that can be imported",
+                        f"--import {name} ({error})",
+                        "Run the command in its folder, or install it.",
+                    )
+                ) from error
+    finally:
+        sys.path.remove(os.getcwd())
+
+
+def _explained(path, error):
+    text = str(error)
+    first = text.strip().splitlines()[0] if text.strip() else type(error).__name__
+    if "safe_mode" in text or "safe mode" in text or "lambda" in text.lower():
+        mend = "Say --unsafe if you trust the file: it runs code that the file brings."
+        return ValueError(check.message("a model without code of its own", f"{path}", mend))
+    if "Could not locate" in text or "Unknown layer" in text or "not registered" in text:
+        mend = (
+            "Say --import MODULE, with a module that registers its classes by "
+            "keras.saving.register_keras_serializable."
+        )
+        return ValueError(
+            check.message("a model of known layers", f"{path}: {first}"[:300].rstrip("."), mend)
+        )
+    mend = "Save it again with model.save()."
+    return ValueError(
+        check.message(
+            "a model file that Keras can read", f"{path}: {first}"[:300].rstrip("."), mend
+        )
+    )
+
+
+# -- Data ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Data:
+    """What to train on and what to test on.
+
+    Attributes:
+        train: Inputs and labels, as a tuple of arrays.
+        test: The same.
+    """
+
+    train: tuple
+    test: tuple
+
+
+def add_data(parser, meaning, required=False):
+    """Adds the options for data."""
+    group = parser.add_argument_group("data")
+    group.add_argument("--data", type=Path, required=required, metavar="PATH", help=meaning)
+    group.add_argument(
+        "--scale",
+        type=float,
+        default=1.0,
+        metavar="FACTOR",
+        help="multiply the inputs by this, for instance 0.00392157 for bytes",
+    )
+    group.add_argument(
+        "--held-out",
+        type=float,
+        default=0.1,
+        metavar="SHARE",
+        help="share to test on, where the data has no test part (0.1)",
+    )
+
+
+def load_data(args, model):
+    """Returns `Data` for a model, or `None` if the command got none."""
+    if args.data is None:
+        return None
+    if not 0 < args.held_out < 1:
+        raise ValueError(
+            check.message("a share between 0 and 1", f"--held-out {args.held_out}", "Use 0.1.")
+        )
+    path = args.data
+    if not path.exists():
+        raise ValueError(
+            check.message("data", f"{str(path)!r}, which is not there", "Check the path.")
+        )
+    parts = _from_folder(path, model) if path.is_dir() else _from_npz(path)
+    for name, (x, y) in parts.items():
+        _check(path, name, x, y, model)
+    parts = {name: (_scaled(x, args.scale), y) for name, (x, y) in parts.items()}
+    if "test" not in parts:
+        parts = _split(*parts["train"], args.held_out)
+    return Data(parts["train"], parts["test"])
+
+
+def _from_npz(path):
+    wanted = f"an .npz file with {_KEYS}, or a folder of images"
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            names = set(arrays.files)
+            if {"x_train", "y_train"} <= names:
+                pairs = {"train": ("x_train", "y_train"), "test": ("x_test", "y_test")}
+            else:
+                pairs = {"train": ("x", "y")}
+            if not set(pairs["train"]) <= names:
+                mend = "Write it with numpy.savez(path, x=inputs, y=labels)."
+                received = f"{path} with {', '.join(sorted(names)) or 'nothing'}"
+                raise _Unfit(check.message(wanted, received, mend))
+            return {
+                part: (arrays[x], arrays[y]) for part, (x, y) in pairs.items() if {x, y} <= names
+            }
+    except _Unfit:
+        raise
+    except Exception as error:
+        # NumPy's readers raise errors of many kinds for files that are something else.
+        raise ValueError(
+            check.message(wanted, f"{path}, which cannot be read ({error})", "Check the file.")
+        ) from error
+
+
+class _Unfit(ValueError):
+    """A file that can be read but holds the wrong things."""
+
+
+_IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".gif")
+
+
+def _from_folder(path, model):
+    if any((path / part).is_dir() for part in ("train", "test")):
+        parts = [part for part in ("train", "test") if (path / part).is_dir()]
+        if "train" not in parts:
+            raise ValueError(check.message("a folder train/ beside test/", f"{path}", "Add one."))
+        classes = _classes(path / "train")
+        return {part: _images(path / part, classes, model) for part in parts}
+    return {"train": _images(path, _classes(path), model)}
+
+
+def _classes(path):
+    names = sorted(folder.name for folder in path.iterdir() if folder.is_dir())
+    if not names:
+        raise ValueError(
+            check.message(
+                "a folder for each class, with its images in it",
+                f"{path}, which has no folders",
+                "Sort the images into folders; classes are numbered in the order of their names.",
+            )
+        )
+    return names
+
+
+def _images(path, classes, model):
+    shape = tuple(model.input_shape[1:])
+    if len(shape) != 3 or None in shape or shape[-1] not in (1, 3, 4):
+        raise ValueError(
+            check.message(
+                "a model that takes images of one size, for a folder of images",
+                f"input shape {shape}",
+                "Give the data as an .npz file.",
+            )
+        )
+    mode = {1: "grayscale", 3: "rgb", 4: "rgba"}[shape[-1]]
+    x, y = [], []
+    for number, name in enumerate(classes):
+        for file in sorted((path / name).glob("*")):
+            if file.suffix.lower() not in _IMAGES:
+                continue
+            try:
+                image = keras.utils.load_img(file, color_mode=mode, target_size=shape[:2])
+            except Exception as error:
+                raise ValueError(
+                    check.message("images", f"{file}, which cannot be read ({error})", "Remove it.")
+                ) from error
+            x.append(keras.utils.img_to_array(image))
+            y.append(number)
+    if not x:
+        endings = ", ".join(_IMAGES)
+        raise ValueError(check.message(f"images ({endings})", f"none in {path}", "Add some."))
+    return np.stack(x).astype("float32"), np.asarray(y)
+
+
+def _check(path, name, x, y, model):
+    if x.dtype.kind not in "fiub" or y.dtype.kind not in "fiub":
+        raise ValueError(
+            check.message("numbers", f"{path}: {x.dtype} and {y.dtype}", "Encode the data first.")
+        )
+    if len(x) != len(y) or not len(x):
+        raise ValueError(
+            check.message(
+                "one label for each input",
+                f"{path}: {len(x)} inputs and {len(y)} labels for {name}",
+                "Check the file.",
+            )
+        )
+    shape = model.input_shape
+    if not isinstance(shape, tuple):
+        raise ValueError(
+            check.message(
+                "a model with one input",
+                f"'{model.name}' with {len(shape)}",
+                "Use the Python functions, which take any data.",
+            )
+        )
+    fits = len(shape) == x.ndim and all(
+        n in (None, m) for n, m in zip(shape[1:], x.shape[1:], strict=True)
+    )
+    # Images in grey without an axis for channels are common.
+    if not fits and shape[-1] == 1 and tuple(shape[1:-1]) == x.shape[1:]:
+        return
+    if not fits:
+        raise ValueError(
+            check.message(
+                f"inputs of shape {tuple(shape[1:])}, which '{model.name}' takes",
+                f"{path}: {x.shape[1:]}",
+                "Bring the data to the shape that the model was made for.",
+            )
+        )
+
+
+def _scaled(x, scale):
+    x = x if scale == 1.0 else (x * np.float32(scale)).astype("float32")
+    return x
+
+
+def _split(x, y, share):
+    """The same part every time: a result can be compared with an earlier one."""
+    order = np.random.default_rng(0).permutation(len(x))
+    held_out = min(len(x) - 1, max(1, round(share * len(x))))
+    if held_out < 1:
+        raise ValueError(
+            check.message("two examples or more", f"{len(x)}", "Give more data, or a test part.")
+        )
+    test, train = order[:held_out], order[held_out:]
+    return {"train": (x[train], y[train]), "test": (x[test], y[test])}

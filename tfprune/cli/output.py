@@ -1,0 +1,86 @@
+"""What the commands print: tables or JSON on stdout, progress and errors on stderr."""
+
+import json
+import sys
+
+import keras
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+
+class Output:
+    """Where a command prints.
+
+    Args:
+        as_json: Whether results are printed as JSON.
+    """
+
+    def __init__(self, as_json=False):
+        self.as_json = as_json
+        # Beyond a terminal, in a file or a pipe, tables are as wide as they need to be.
+        self.results = Console(soft_wrap=False, width=None if sys.stdout.isatty() else 140)
+        self.messages = Console(stderr=True, highlight=False, soft_wrap=True)
+
+    def give(self, data, *shown):
+        """Prints a result: `data` as JSON, or what is `shown` to people."""
+        if self.as_json:
+            print(json.dumps(data, indent=2, default=str))
+            return
+        for item in shown:
+            self.results.print(item, highlight=False)
+
+    def say(self, text):
+        """Prints a message beside the result."""
+        self.messages.print(text, markup=False)
+
+    def fail(self, error):
+        """Prints an error in one line."""
+        text = str(error) if str(error) else type(error).__name__
+        if isinstance(error, KeyError):
+            text = f"missing {error}"
+        self.say("tfprune: error: " + " ".join(text.split()))
+
+    def progress(self, epochs):
+        """Returns a callback that shows epochs, loss and sparsity while a model trains."""
+        return _Progress(self.messages, epochs)
+
+
+class _Progress(keras.callbacks.Callback):
+    """One bar an epoch, with the loss, the metrics and the sparsity beside it."""
+
+    def __init__(self, console, epochs):
+        super().__init__()
+        self._epochs = epochs
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[numbers]}"),
+            console=console,
+        )
+        self._task = None
+
+    def on_train_begin(self, logs=None):
+        self._bar.start()
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._task = self._bar.add_task(
+            f"epoch {epoch + 1}/{self._epochs}", total=self.params.get("steps"), numbers=""
+        )
+
+    def on_train_batch_end(self, batch, logs=None):
+        self._bar.update(self._task, completed=batch + 1, numbers=_numbers(logs))
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._bar.update(self._task, numbers=_numbers(logs))
+
+    def on_train_end(self, logs=None):
+        self.stop()
+
+    def stop(self):
+        self._bar.stop()
+
+
+def _numbers(logs):
+    return "  ".join(f"{name} {float(value):.4f}" for name, value in (logs or {}).items())

@@ -1,0 +1,51 @@
+"""`tfprune report MODEL`."""
+
+from dataclasses import asdict
+
+from tfprune import plots
+from tfprune.cli.loading import add_model, add_trust, load_model
+from tfprune.cli.saving import add_target, check_output
+from tfprune.cost import model_cost
+from tfprune.export import finished_at_once
+from tfprune.report import sparsity_report
+from tfprune.strip import strip_pruning
+
+
+def add(commands, shared):
+    parser = commands.add_parser(
+        "report", parents=[shared], help="count a model's parameters, zeros and multiplications"
+    )
+    add_model(parser)
+    add_target(parser, "a picture (.png, .svg or .pdf) of the layers' sparsity", required=False)
+    add_trust(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args, output):
+    if args.output is not None:
+        check_output(args.output, args.force)
+    model = load_model(args.model, args)
+    report = sparsity_report(model)
+    try:
+        cost = model_cost(strip_pruning(model))
+    except ValueError:
+        # A model whose `call` is code has zeros to count, but no multiplications.
+        cost = None
+    if args.output is not None:
+        figure = plots.plot_sparsity(report)
+        with finished_at_once(args.output) as unfinished:
+            figure.savefig(unfinished, dpi=150)
+    size = args.model.stat().st_size
+    data = {
+        "model": str(args.model),
+        "bytes": size,
+        "sparsity": report.to_dict(),
+        "cost": None if cost is None else asdict(cost),
+    }
+    lines = [f"File: {size:,} bytes"]
+    if cost is not None:
+        macs = "unknown" if cost.macs is None else f"{cost.macs:,}"
+        lines.append(f"Parameters: {cost.parameters:,}   Multiplications (MACs): {macs}")
+        if cost.uncounted:
+            lines.append("Not counted: " + ", ".join(cost.uncounted))
+    output.give(data, report.table(), *lines)

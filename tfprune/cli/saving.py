@@ -1,0 +1,42 @@
+"""Files that the commands write: nothing is replaced unasked, nothing half-written stays."""
+
+from pathlib import Path
+
+from tfprune import _validation as check
+from tfprune.export import check_target, export, finished_at_once
+
+
+def add_target(parser, meaning, required=True):
+    """Adds the options for the file to write."""
+    parser.add_argument(
+        "-o", "--output", type=Path, required=required, metavar="FILE", help=meaning
+    )
+    parser.add_argument("--force", action="store_true", help="replace the file if it exists")
+
+
+def check_output(path, force, suffix=None):
+    """Raises unless a file can be written; called before any work is done."""
+    if suffix is not None and path.suffix != suffix:
+        raise ValueError(
+            check.message(
+                f"a file that ends with {suffix}", f"{str(path)!r}", f"Use {path.stem + suffix!r}."
+            )
+        )
+    if path.exists() and not force:
+        raise ValueError(
+            check.message(
+                "a file that does not exist yet", f"{str(path)!r}", "Say --force to replace it."
+            )
+        )
+    check_target(path, "file" if suffix else None)
+
+
+def save_plain(model, path):
+    """Writes a stripped model, loads it and compares; returns an `Exported`."""
+    return export(model, path, format="keras")
+
+
+def save_wrapped(model, path):
+    """Writes a model with its wrappers."""
+    with finished_at_once(path) as unfinished:
+        model.save(unfinished)

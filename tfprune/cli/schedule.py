@@ -1,0 +1,62 @@
+"""`tfprune schedule plot NAME`."""
+
+import numpy as np
+
+from tfprune.cli.saving import add_target, check_output
+from tfprune.cli.schedules import by_name, sparsities
+from tfprune.export import finished_at_once
+
+_COLUMNS, _LINES = 64, 10
+
+
+def add(commands, shared):
+    parser = commands.add_parser("schedule", help="draw a schedule")
+    inner = parser.add_subparsers(metavar="ACTION", required=True)
+    plot = inner.add_parser("plot", parents=[shared], help="draw sparsity over steps")
+    plot.add_argument("schedule", choices=tuple(by_name()))
+    plot.add_argument("--initial-sparsity", type=float, default=0.0, help="(0)")
+    plot.add_argument("--sparsity", type=float, default=0.9, help="at the end (0.9)")
+    plot.add_argument("--begin-step", type=int, default=0, help="(0)")
+    plot.add_argument("--end-step", type=int, default=1000, help="(1000)")
+    plot.add_argument("--frequency", type=int, default=100, help="steps between updates (100)")
+    add_target(plot, "a picture, .png, .svg or .pdf; without it, drawn as text", required=False)
+    plot.set_defaults(run=run)
+
+
+def run(args, output):
+    if args.output is not None:
+        check_output(args.output, args.force)
+    schedule = by_name()[args.schedule]
+    schedule = schedule(
+        *sparsities(schedule, args.initial_sparsity, args.sparsity),
+        begin_step=args.begin_step,
+        end_step=args.end_step,
+        frequency=args.frequency,
+    )
+    steps = np.arange(args.end_step + 1)
+    due, value = schedule.evaluate(steps)
+    updates = [
+        {"step": int(step), "sparsity": float(str(np.float32(value[step])))} for step in steps[due]
+    ]
+    data = {"schedule": schedule.get_config(), "updates": updates}
+    if args.output is None:
+        output.give(data, _drawn(steps, due, value), f"{len(updates)} updates of the masks")
+        return
+    axes = schedule.plot()
+    with finished_at_once(args.output) as unfinished:
+        axes.figure.savefig(unfinished, dpi=150)
+    output.give(data, f"{args.output}: {len(updates)} updates of the masks")
+
+
+def _drawn(steps, due, value):
+    """The staircase that the masks follow, in characters."""
+    latest = np.maximum.accumulate(np.where(due, steps, -1))
+    held = np.where(latest >= 0, value[np.maximum(latest, 0)], 0.0)
+    columns = held[np.linspace(0, len(steps) - 1, _COLUMNS).round().astype(int)]
+    lines = []
+    for line in range(_LINES, -1, -1):
+        level = line / _LINES
+        cells = "".join("█" if column >= level and column > 0 else " " for column in columns)
+        lines.append(f"{level:4.1f} ┤{cells}")
+    last = f"{steps[-1]:,}"
+    return "\n".join([*lines, "     └" + "─" * _COLUMNS, f"      0{last:>{_COLUMNS - 1}} steps"])
