@@ -38,8 +38,29 @@ NAMES = [
 ]
 
 
+# Two of these at once take too much memory: where processes share the tests, one gets them all.
+LARGEST = (
+    "ConvNeXtBase",
+    "ConvNeXtLarge",
+    "ConvNeXtXLarge",
+    "EfficientNetB7",
+    "EfficientNetV2L",
+    "NASNetLarge",
+    "VGG16",
+    "VGG19",
+)
+
+
 def marked(names, slow):
-    return [pytest.param(n, marks=[pytest.mark.slow] if slow(n) else []) for n in names]
+    """Names as parameters, with the marks that they need."""
+
+    def marks(name):
+        if slow(name):
+            yield pytest.mark.slow
+        if name in LARGEST:
+            yield pytest.mark.xdist_group("largest")
+
+    return [pytest.param(name, marks=list(marks(name))) for name in names]
 
 
 @pytest.fixture(autouse=True)

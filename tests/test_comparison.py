@@ -201,7 +201,7 @@ def test_latency_of_both():
 def test_models_are_not_changed():
     model = build()
     model.compile("adam", "sparse_categorical_crossentropy")
-    weights = [w for w in model.get_weights()]
+    weights = [weight.copy() for weight in model.get_weights()]
     pruned = tfprune.pruners.one_shot(model, 0.5)
     tfprune.compare(model, pruned, data(), formats=["keras"], runs=2)
     assert all(np.array_equal(a, b) for a, b in zip(weights, model.get_weights(), strict=True))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from keras.layers import BatchNormalization
 from structural_support import choice, zeroed
-from test_applications import NAMES, application
+from test_applications import NAMES, application, marked
 
 import tfprune
 from tfprune import _keras_graph as graph
@@ -43,9 +43,7 @@ ONE = {
     name: [CONFIGURATIONS[number % 4]]
     for number, name in enumerate(name for name in NAMES if name not in QUICK + SLOW)
 }
-each_model = pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=() if n in QUICK else pytest.mark.slow) for n in NAMES]
-)
+each_model = pytest.mark.parametrize("name", marked(NAMES, lambda name: name not in QUICK))
 
 
 @pytest.fixture(autouse=True)
