@@ -118,9 +118,9 @@ def _whole_epochs(axes, epochs):
     from matplotlib.ticker import MaxNLocator
 
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    # Room on both sides, so that a single epoch stands in the middle.
+    # Room on both sides, so that a single epoch stands in the middle; none for an epoch 0.
     room = max(0.5, 0.03 * (epochs[-1] - epochs[0]))
-    axes.set_xlim(epochs[0] - room, epochs[-1] + room)
+    axes.set_xlim(epochs[0] - min(room, 0.9), epochs[-1] + room)
 
 
 def _handles(panels):
