@@ -73,7 +73,7 @@ def test_curves_of_a_dictionary():
 def test_curves_are_readable(epochs):
     values = np.linspace(1, 0.001, epochs)
     names = ["loss", "val_loss", "sparse_categorical_accuracy", "learning_rate", "sparsity"]
-    assert_readable(tfprune.plot_training({name: values for name in names}))
+    assert_readable(tfprune.plot_training(dict.fromkeys(names, values)))
 
 
 def test_curves_of_wrong_input(monkeypatch):

@@ -162,7 +162,9 @@ def test_bars_are_the_sparsities_of_the_report():
 
 
 def test_a_layer_that_only_one_model_has():
-    one = keras.Sequential([keras.Input((4,)), layers.Dense(4, name="a"), layers.Dense(4, name="b")])
+    one = keras.Sequential(
+        [keras.Input((4,)), layers.Dense(4, name="a"), layers.Dense(4, name="b")]
+    )
     other = keras.Sequential([keras.Input((4,)), layers.Dense(4, name="b")])
     drawn = bars(tfprune.plot_sparsity({"one": zeroed(one, [0.5]), "other": other}))
     assert [len(lengths) for lengths in drawn.values()] == [1, 2]
@@ -267,7 +269,7 @@ def test_mask_of_a_matrix_is_the_matrix():
     figure = tfprune.plot_mask(model, "last")
     assert pixels(figure).tolist() == (kernel != 0).astype(float).tolist()
     title = figure.axes[0].get_title()
-    assert title == f"last\n5×6, sparsity {np.mean(kernel == 0):.1%}"
+    assert title == f"last\n5x6, sparsity {np.mean(kernel == 0):.1%}"
 
 
 def test_mask_of_a_convolution_is_a_grid_of_windows():
@@ -350,7 +352,7 @@ def test_a_large_matrix_is_drawn_as_means(shape):
     corner = kept[: steps[0], : steps[1]].mean()
     end = kept[(drawn.shape[0] - 1) * steps[0] :, (drawn.shape[1] - 1) * steps[1] :].mean()
     np.testing.assert_allclose([drawn[0, 0], drawn[-1, -1]], [corner, end], rtol=1e-6)
-    note = f"a dot is the mean of {steps[0]}×{steps[1]} weights"
+    note = f"a dot is the mean of {steps[0]}x{steps[1]} weights"
     assert figure.axes[0].get_xlabel().endswith(note)
     # The scale of the densities has axes of its own.
     assert figure.axes[1].get_xlabel() == "share of weights kept"
@@ -362,7 +364,7 @@ def test_a_large_convolution_is_drawn_by_whole_windows():
     kept = model.layers[0].kernel.numpy() != 0
     figure = tfprune.plot_mask(model)
     np.testing.assert_allclose(pixels(figure), kept.mean(axis=(0, 1)), rtol=1e-6)
-    assert figure.axes[0].get_xlabel().endswith("a dot is the mean of a window of 3×3")
+    assert figure.axes[0].get_xlabel().endswith("a dot is the mean of a window of 3x3")
 
 
 def test_a_large_depthwise_convolution_leaves_the_rest_of_its_last_row_empty():

@@ -76,6 +76,7 @@ from tfprune.schedules import (
     PruningSchedule,
 )
 from tfprune.scopes import Global, Local
+from tfprune.sensitivity import Sensitivity, sensitivity
 from tfprune.strip import load_plain_weights, strip_pruning
 from tfprune.structural import (
     ChannelGroup,
@@ -138,6 +139,7 @@ __all__ = [
     "RigL",
     "Row",
     "Rule",
+    "Sensitivity",
     "ShrinkPlan",
     "Slice",
     "SparsityReport",
@@ -174,6 +176,7 @@ __all__ = [
     "remove_channels",
     "schedules",
     "scopes",
+    "sensitivity",
     "shrink",
     "sparsity_report",
     "strip_pruning",

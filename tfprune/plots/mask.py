@@ -81,7 +81,7 @@ def plot_mask(model, layer=None, path=None):
         kept = weight.kept
         shown = _show(axes, image, scale, one)
         name = drawing.without_middle(weight.name, 60 if one else 38)
-        shape = "×".join(str(size) for size in kept.shape)
+        shape = "x".join(str(size) for size in kept.shape)
         share = drawing.as_percent(1 - kept.mean())
         axes.set_title(f"{name}\n{shape}, sparsity {share}", fontsize=9 if one else 7)
         if image.dot is not None:
@@ -89,7 +89,9 @@ def plot_mask(model, layer=None, path=None):
     figure.suptitle(f"Masks of '{drawing.without_middle(model.name)}'", fontsize=10)
     if dense:
         _colour_bar(figure, dense[0])
-    handles = [Patch(facecolor=c, label=t) for c, t in zip(colours, ("pruned", "kept"), strict=True)]
+    handles = [
+        Patch(facecolor=c, label=t) for c, t in zip(colours, ("pruned", "kept"), strict=True)
+    ]
     drawing.legend(figure, handles[::-1])
     return drawing.finished(figure, path)
 
@@ -157,10 +159,10 @@ def _show(axes, image, scale, one):
 
 
 def _meaning(image):
-    what = "weights" if image.window == (1, 1) else "windows of {}×{}".format(*image.window)
+    what = "weights" if image.window == (1, 1) else "windows of {}x{}".format(*image.window)
     if image.dot == (1, 1):
-        return f"a dot is the mean of a window of {image.window[0]}×{image.window[1]}"
-    return f"a dot is the mean of {image.dot[0]}×{image.dot[1]} {what}"
+        return f"a dot is the mean of a window of {image.window[0]}x{image.window[1]}"
+    return f"a dot is the mean of {image.dot[0]}x{image.dot[1]} {what}"
 
 
 def _colour_bar(figure, shown):

@@ -104,9 +104,7 @@ def _number(name, value, label):
         return tuple(1000 * part for part in (value.low, value.median, value.high))
     number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
     if not number:
-        raise TypeError(
-            check.message(f"numbers as {label} of {name!r}", f"{value!r}"[:200], _MEND)
-        )
+        raise TypeError(check.message(f"numbers as {label} of {name!r}", f"{value!r}"[:200], _MEND))
     if label == "sparsity":
         value = check.sparsity(f"sparsity of {name!r}", value)
     if not math.isfinite(value) or (label == "latency" and value < 0):
