@@ -56,7 +56,8 @@ def find(model):
         raise TypeError(not_keras(model, "model"))
     check_built(model)
     masks = {id(w.variable): w.mask for owner in mask_owners(model) for w in owner.pruned_weights}
-    found, seen, paths = [], set(), set()
+    found, seen = [], set()
+    paths: set = set()
     for path, layer in _layers(plain(model)):
         entries = (registry.own_prunable_weights(layer) or ()) if layer.built else ()
         path = _another(path, paths) if entries else path

@@ -98,11 +98,11 @@ def _points(name, values, epochs):
     """The epochs and the values of a curve, which may have some epochs only (`validation_freq`)."""
     if values.ndim == 1 and len(values) == len(epochs):
         return epochs, values
-    fitting = {
+    chances = {
         tuple(epoch for epoch in epochs if epoch % every == 0)
         for every in range(1, max(epochs) + 1)
     }
-    fitting = [known for known in fitting if values.ndim == 1 and len(known) == len(values)]
+    fitting = [known for known in chances if values.ndim == 1 and len(known) == len(values)]
     if len(fitting) != 1:
         raise ValueError(
             check.message(
