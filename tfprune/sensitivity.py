@@ -166,7 +166,7 @@ def sensitivity(
     Example:
 
     >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1, name="only")])
-    >>> model.layers[0].kernel.assign([[1.0], [2.0], [3.0], [4.0]])
+    >>> _ = model.layers[0].kernel.assign([[1.0], [2.0], [3.0], [4.0]])
     >>> def total(model):
     ...     return np.sum(model.layers[0].kernel)
     >>> tfprune.sensitivity(model, metric=total, sparsities=[0.5, 0.75], verbose=0).rows

@@ -55,7 +55,7 @@ def plot_mask(model, layer=None, path=None):
     Example:
 
     >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2, name="a")])
-    >>> model.layers[0].kernel.assign([[1, 0], [0, 3]])
+    >>> _ = model.layers[0].kernel.assign([[1, 0], [0, 3]])
     >>> figure = tfprune.plot_mask(model, "a", "mask.png")
     >>> figure.axes[0].images[0].get_array().tolist()
     [[1.0, 0.0], [0.0, 1.0]]
