@@ -78,6 +78,7 @@ from tfprune.schedules import (
     PruningSchedule,
 )
 from tfprune.scopes import Global, Local
+from tfprune.sensitivity import Sensitivity, sensitivity
 from tfprune.strip import load_plain_weights, strip_pruning
 from tfprune.structural import (
     ChannelGroup,
@@ -142,6 +143,7 @@ __all__ = [
     "RigL",
     "Row",
     "Rule",
+    "Sensitivity",
     "ShrinkPlan",
     "Slice",
     "SparsityReport",
@@ -180,6 +182,7 @@ __all__ = [
     "remove_channels",
     "schedules",
     "scopes",
+    "sensitivity",
     "shrink",
     "sparsity_report",
     "strip_pruning",

@@ -57,8 +57,11 @@ def find(model):
     check_built(model)
     masks = {id(w.variable): w.mask for owner in mask_owners(model) for w in owner.pruned_weights}
     found, seen = [], set()
+    paths: set = set()
     for path, layer in _layers(plain(model)):
         entries = (registry.own_prunable_weights(layer) or ()) if layer.built else ()
+        path = _another(path, paths) if entries else path
+        paths.add(path)
         for entry in entries:
             variable = entry.get(layer)
             if id(variable) in seen:
@@ -70,6 +73,15 @@ def find(model):
     if not found:
         raise ValueError(nothing_to_prune(model))
     return found
+
+
+def _another(path, taken):
+    """A path, with a number behind it where another layer of a subclassed model has it too."""
+    number = 2
+    new = path
+    while new in taken:
+        new, number = f"{path} ({number})", number + 1
+    return new
 
 
 def plain(model):

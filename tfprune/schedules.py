@@ -166,6 +166,7 @@ class PruningSchedule:
             The matplotlib axes.
         """
         import matplotlib.pyplot as plt
+        from matplotlib.ticker import PercentFormatter
 
         if ax is None:
             ax = plt.figure(figsize=(7, 3.5), layout="constrained").add_subplot()
@@ -185,8 +186,10 @@ class PruningSchedule:
         ax.set_xlabel("optimizer step")
         ax.set_ylabel("sparsity")
         ax.set_ylim(-0.02, 1.02)
+        ax.yaxis.set_major_formatter(PercentFormatter(1.0))
+        ax.spines[["top", "right"]].set_visible(False)
         ax.grid(alpha=0.3)
-        ax.legend(loc="lower right")
+        ax.legend(loc="lower right", frameon=False)
         return ax
 
 

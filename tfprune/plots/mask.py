@@ -55,7 +55,7 @@ def plot_mask(model, layer=None, path=None):
     Example:
 
     >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2, name="a")])
-    >>> model.layers[0].kernel.assign([[1, 0], [0, 3]])
+    >>> _ = model.layers[0].kernel.assign([[1, 0], [0, 3]])
     >>> figure = tfprune.plot_mask(model, "a", "mask.png")
     >>> figure.axes[0].images[0].get_array().tolist()
     [[1.0, 0.0], [0.0, 1.0]]
@@ -64,7 +64,11 @@ def plot_mask(model, layer=None, path=None):
     one = len(found) == 1
     columns = min(4, len(found))
     rows = math.ceil(len(found) / columns)
-    size = (6.5, 6.2) if one else (max(5.0, 2.6 * columns), 1.0 + 2.7 * rows)
+    images = [_image(w.kept, w.axes, _LARGE if one else _SMALL) for w in found]
+    size = (max(5.0, 2.6 * columns), 1.0 + 2.7 * rows)
+    if one:
+        tall, wide = images[0].pixels.shape
+        size = (6.5, 1.9 + 5.4 * min(max(tall / wide, 0.25), 1))
     figure = drawing.new_figure(*size)
     from matplotlib.colors import LinearSegmentedColormap
     from matplotlib.patches import Patch
@@ -72,20 +76,19 @@ def plot_mask(model, layer=None, path=None):
     colours = [drawing.PALE, drawing.COLOURS[0]]
     scale = LinearSegmentedColormap.from_list("kept", colours)
     dense = []
-    for place, weight in enumerate(found):
+    for place, (weight, image) in enumerate(zip(found, images, strict=True)):
         axes = figure.add_subplot(rows, columns, place + 1)
         kept = weight.kept
-        image = _image(kept, weight.axes, _LARGE if one else _SMALL)
-        shown = _show(axes, image, scale)
+        shown = _show(axes, image, scale, one)
         name = drawing.without_middle(weight.name, 60 if one else 38)
-        shape = "×".join(str(size) for size in kept.shape)
+        shape = "x".join(str(size) for size in kept.shape)
         share = drawing.as_percent(1 - kept.mean())
         axes.set_title(f"{name}\n{shape}, sparsity {share}", fontsize=9 if one else 7)
         if image.dot is not None:
-            dense.append((axes, shown))
+            dense.append(shown)
     figure.suptitle(f"Masks of '{drawing.without_middle(model.name)}'", fontsize=10)
     if dense:
-        _colour_bar(figure, dense[0][1], one)
+        _colour_bar(figure, dense[0])
     handles = [
         Patch(facecolor=c, label=t) for c, t in zip(colours, ("pruned", "kept"), strict=True)
     ]
@@ -108,7 +111,7 @@ def _image(kept, axes, most):
     if max(pixels.shape) <= most:
         return _Image(pixels.astype("float32"), (tall, wide), None, labels)
     # Whole windows are averaged, so that their own shape makes no stripes.
-    means = np.nanmean(windows, axis=(2, 3))
+    means = windows.mean(axis=(2, 3))
     dot = tuple(math.ceil(size / most) for size in means.shape)
     for axis, step in enumerate(dot):
         starts = np.arange(0, means.shape[axis], step)
@@ -129,7 +132,7 @@ def _row_by_row(windows, tall, wide):
     return grid.reshape(down, across, tall, wide), ("", f"{number:,} channels, row by row")
 
 
-def _show(axes, image, scale):
+def _show(axes, image, scale, one):
     tall, wide = image.pixels.shape
     flat = not 1 / 4 <= tall / wide <= 4
     shown = axes.imshow(
@@ -141,7 +144,8 @@ def _show(axes, image, scale):
         aspect="auto" if flat else "equal",
     )
     across, down = wide // image.window[1], tall // image.window[0]
-    lines = {"colors": "white", "linewidth": 1.5}
+    thick = 2.0 if one else 1.5 if max(wide, tall) < 48 else 0.8
+    lines = {"colors": "white", "linewidth": thick}
     if image.dot is None and image.window != (1, 1) and max(across, down) <= _MOST_WINDOWS:
         axes.vlines(np.arange(1, across) * image.window[1] - 0.5, -0.5, tall - 0.5, **lines)
         axes.hlines(np.arange(1, down) * image.window[0] - 0.5, -0.5, wide - 0.5, **lines)
@@ -155,23 +159,24 @@ def _show(axes, image, scale):
 
 
 def _meaning(image):
-    what = "weights" if image.window == (1, 1) else "windows of {}×{}".format(*image.window)
+    what = "weights" if image.window == (1, 1) else "windows of {}x{}".format(*image.window)
     if image.dot == (1, 1):
-        return f"a dot is the mean of a window of {image.window[0]}×{image.window[1]}"
-    return f"a dot is the mean of {image.dot[0]}×{image.dot[1]} {what}"
+        return f"a dot is the mean of a window of {image.window[0]}x{image.window[1]}"
+    return f"a dot is the mean of {image.dot[0]}x{image.dot[1]} {what}"
 
 
-def _colour_bar(figure, shown, one):
+def _colour_bar(figure, shown):
+    # As thick below one picture as below fifty: sizes are shares of the figure's.
+    width, height = figure.get_size_inches()
     bar = figure.colorbar(
         shown,
         ax=figure.axes,
         location="bottom",
-        fraction=0.03,
-        shrink=0.6 if one else 0.4,
-        label="share of weights kept in a dot",
+        fraction=0.3 / height,
+        pad=0.15 / height,
+        shrink=0.5,
+        aspect=0.5 * width / 0.14,
     )
-    from matplotlib.ticker import PercentFormatter
-
-    bar.ax.xaxis.set_major_formatter(PercentFormatter(1.0))
+    drawing.percent_axis(bar.ax.xaxis)
     bar.ax.tick_params(labelsize=7)
     bar.set_label("share of weights kept", fontsize=8)

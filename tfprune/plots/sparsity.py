@@ -33,7 +33,7 @@ def plot_sparsity(models, path=None):
     Example:
 
     >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, name="a")])
-    >>> model.layers[0].kernel.assign([[1, 0], [0, 0], [2, 3], [0, 0]])
+    >>> _ = model.layers[0].kernel.assign([[1, 0], [0, 0], [2, 3], [0, 0]])
     >>> figure = tfprune.plot_sparsity({"before": model, "after": model}, "sparsity.png")
     >>> [float(bar.get_width()) for bar in figure.axes[0].patches]
     [0.625, 0.625]

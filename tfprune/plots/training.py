@@ -98,11 +98,11 @@ def _points(name, values, epochs):
     """The epochs and the values of a curve, which may have some epochs only (`validation_freq`)."""
     if values.ndim == 1 and len(values) == len(epochs):
         return epochs, values
-    fitting = {
+    chances = {
         tuple(epoch for epoch in epochs if epoch % every == 0)
         for every in range(1, max(epochs) + 1)
     }
-    fitting = [known for known in fitting if values.ndim == 1 and len(known) == len(values)]
+    fitting = [known for known in chances if values.ndim == 1 and len(known) == len(values)]
     if len(fitting) != 1:
         raise ValueError(
             check.message(
@@ -118,9 +118,9 @@ def _whole_epochs(axes, epochs):
     from matplotlib.ticker import MaxNLocator
 
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    # Room on both sides, so that a single epoch stands in the middle.
+    # Room on both sides, so that a single epoch stands in the middle; none for an epoch 0.
     room = max(0.5, 0.03 * (epochs[-1] - epochs[0]))
-    axes.set_xlim(epochs[0] - room, epochs[-1] + room)
+    axes.set_xlim(epochs[0] - min(room, 0.9), epochs[-1] + room)
 
 
 def _handles(panels):
