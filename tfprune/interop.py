@@ -8,6 +8,7 @@ import sys
 import tempfile
 import warnings
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -97,7 +98,8 @@ def from_tfmot(model_or_path, custom_objects=None, *, sparsity_m_by_n=None, lega
         if leaf.masks:
             wrapped[id(leaf.layer)] = leaf
             leaf.choose_method(live.get(leaf.position), objects, sparsity_m_by_n)
-    model = graph.clone_graph(rebuilt.model, lambda layer: _stand_in(layer, wrapped))
+    with keras.saving.custom_object_scope(objects):
+        model = graph.clone_graph(rebuilt.model, lambda layer: _stand_in(layer, wrapped))
     for owner in _owners(model):
         wrapped_leaf = next(leaf for leaf in wrapped.values() if leaf.wrapper is owner)
         wrapped_leaf.take_masks()
@@ -124,7 +126,7 @@ class _Leaf:
         self.position = position
         self.path = "/".join(leaf["path"])
         self.layer = layers[tuple(leaf["path"])]
-        self.wrapper = None
+        self.wrapper: Any = None
         self._weights = [arrays[f"{position}/weight_{i}"] for i in range(len(leaf["weights"]))]
         self._names = leaf["weights"]
         self._pruning = leaf.get("pruning") or {"masks": []}
@@ -203,11 +205,12 @@ class _Leaf:
         pruned = {id(weight.variable): weight for weight in wrapper.pruned_weights}
         variables = list(wrapper.inner.weights)
         for index, mask in self.masks:
+            name = f"{self.path}/{self._names[index].rpartition('/')[2]}"
             weight = pruned.pop(id(variables[self._places[index]]), None)
             if weight is None:
                 raise ValueError(
                     check.message(
-                        f"'{self._names[index]}' to be a weight that can be pruned, as in tfmot",
+                        f"'{name}' to be a weight that can be pruned, as in tfmot",
                         f"a {type(self.layer).__name__} that does not say so",
                         "Let the class inherit from tfprune.PrunableLayer, or call "
                         f"tfprune.register_prunable({type(self.layer).__name__}, [...]) first.",
@@ -216,7 +219,7 @@ class _Leaf:
             if not np.isin(mask, (0, 1)).all():
                 raise ValueError(
                     check.message(
-                        f"a mask of zeros and ones for '{self._names[index]}'",
+                        f"a mask of zeros and ones for '{name}'",
                         "other numbers",
                         "The model is damaged.",
                     )
@@ -391,7 +394,9 @@ def _run_reader(path, folder, legacy_code):
     environment.update(TF_USE_LEGACY_KERAS="1", CUDA_VISIBLE_DEVICES="-1")
     arguments = [tfmot_reader.__file__, str(path), folder, str(legacy_code or "")]
     # Not run by its path: the files beside it would hide packages of the same names.
-    start = "import runpy, sys; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], {}, '__main__')"
+    start = (
+        "import runpy, sys; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], {}, '__main__')"
+    )
     return subprocess.run(
         [sys.executable, "-c", start, *arguments],
         capture_output=True,

@@ -8,7 +8,7 @@ from tfprune import _validation as check
 
 # Entries that Keras 3 does not know, and the values of them that change nothing.
 _ANY = object()
-_WITHOUT_MEANING = {
+_WITHOUT_MEANING: dict = {
     "batch_input_shape": _ANY,
     "fused": _ANY,
     "implementation": _ANY,
@@ -17,6 +17,9 @@ _WITHOUT_MEANING = {
     "query_shape": _ANY,
     "key_shape": _ANY,
     "value_shape": _ANY,
+    "groups": (1,),
+    "noise_shape": (None,),
+    "trainable": (True, False),
     "renorm": (False,),
     "virtual_batch_size": (None,),
     "adjustment": (None,),
@@ -25,6 +28,9 @@ _WITHOUT_MEANING = {
     "ragged": (False,),
     "optional": (False,),
 }
+# Entries that a class of tf_keras has but does not use.
+_KERNEL = ("kernel_initializer", "kernel_regularizer", "kernel_constraint")
+_UNUSED = {"SeparableConv1D": _KERNEL, "SeparableConv2D": _KERNEL}
 _RENAMED = {"LeakyReLU": {"alpha": "negative_slope"}}
 _OTHER_CLASS = {"SyncBatchNormalization": ("BatchNormalization", {"synchronized": True})}
 _ACTIVATIONS = ("activation", "recurrent_activation")
@@ -136,6 +142,8 @@ class Rebuilt:
         cls, config = self._class(entry), dict(entry["config"])
         if cls.__module__.split(".")[0] == "keras":
             config.update(_OTHER_CLASS.get(class_name, (None, {}))[1])
+            for unused in _UNUSED.get(class_name, ()):
+                config.pop(unused, None)
             for old, new in _RENAMED.get(class_name, {}).items():
                 config[new] = config.pop(old)
             config = _known(cls, config, name)
@@ -221,7 +229,8 @@ class Rebuilt:
                     "activations that compute in Keras 3 what they do in tf_keras",
                     f"'hard_sigmoid' in layer {name!r}: there it is clip(0.2 * x + 0.5, 0, 1), "
                     "in Keras 3 clip(x / 6 + 0.5, 0, 1)",
-                    "Pass custom_objects={'hard_sigmoid': a function that computes the first}.",
+                    "Pass custom_objects={'hard_sigmoid': f}, where f computes the first, has another "
+                    "name, and is registered with keras.saving.register_keras_serializable().",
                 )
             )
         return value
@@ -235,9 +244,14 @@ def _of_keras(entry):
 
 def _known(cls, config, name):
     """The entries that a class of Keras 3 takes; raises if another one changes something."""
-    taken: set = {"name", "trainable", "dtype", "activity_regularizer"}
+    taken: set = set()
     for base in cls.__mro__:
-        taken |= set(inspect.signature(base.__init__).parameters)
+        arguments = inspect.signature(base.__init__).parameters
+        taken |= set(arguments)
+        if all(argument.kind is not argument.VAR_KEYWORD for argument in arguments.values()):
+            break
+    else:
+        taken |= {"name", "trainable", "dtype", "activity_regularizer"}
     kept = {}
     for key, value in config.items():
         if key == "axis" and cls is keras.layers.BatchNormalization and isinstance(value, list):

@@ -32,10 +32,10 @@ def read(model):
         `(description, arrays, schedules)`: a dictionary that JSON can hold, `{key: array}`, and
         the schedule objects of the wrapped layers by their position among all layers.
     """
-    leaves, arrays, schedules = [], {}, {}
-    for position, (path, layer) in enumerate(_leaves(model)):
+    found, arrays, schedules = [], {}, {}
+    for position, (path, layer) in enumerate(leaves(model)):
         leaf, own, schedule = _read_leaf(path, layer)
-        leaves.append(leaf)
+        found.append(leaf)
         arrays.update({f"{position}/{key}": array for key, array in own.items()})
         if schedule is not None:
             schedules[position] = schedule
@@ -45,19 +45,19 @@ def read(model):
         "graph": "Sequential" in ancestors(model) or "Functional" in ancestors(model),
         "config": model.get_config() if not shared else {},
         "trainable": bool(model.trainable),
-        "leaves": leaves,
+        "leaves": found,
         "shared": shared,
     }
     examples = _run(model) if schedules and description["graph"] else {}
     return _plain(description), {**arrays, **examples}, schedules
 
 
-def _leaves(model, path=()):
+def leaves(model, path=()):
     """Yields `(path, layer)` of all layers that are no Sequential or Functional models."""
     for layer in model.layers:
         name = (*path, layer.name)
         if {"Sequential", "Functional"} & set(ancestors(layer)):
-            yield from _leaves(layer, name)
+            yield from leaves(layer, name)
         else:
             yield name, layer
 
@@ -65,7 +65,7 @@ def _leaves(model, path=()):
 def _shared(model):
     """Paths of layers that stand in several models at once."""
     seen: dict = {}
-    for path, layer in _leaves(model):
+    for path, layer in leaves(model):
         seen.setdefault(id(layer), []).append("/".join(path))
     return [paths for paths in seen.values() if len(paths) > 1]
 
@@ -107,10 +107,8 @@ def _schedule_config(schedule):
 def _run(model):
     """Runs the model on random numbers: what goes in and comes out, or nothing if it cannot."""
     random = np.random.default_rng(0)
-    wrappers = [layer for _, layer in _leaves(model) if "PruneLowMagnitude" in ancestors(layer)]
-    before = [
-        (weight, weight.numpy()) for layer in wrappers for weight, _, _ in layer.pruning_vars
-    ]
+    wrappers = [layer for _, layer in leaves(model) if "PruneLowMagnitude" in ancestors(layer)]
+    before = [(weight, weight.numpy()) for layer in wrappers for weight, _, _ in layer.pruning_vars]
     try:
         inputs = [_random(tensor, random) for tensor in model.inputs]
         outputs = model(inputs[0] if len(inputs) == 1 else inputs, training=False)
@@ -170,9 +168,7 @@ def _load(path, code):
     import tf_keras
 
     objects = runpy.run_path(code) if code else {}
-    objects = {
-        name: thing for name, thing in objects.items() if callable(thing) and name[0] != "_"
-    }
+    objects = {name: thing for name, thing in objects.items() if callable(thing) and name[0] != "_"}
     with tfmot.sparsity.keras.prune_scope(), tf_keras.utils.custom_object_scope(objects):
         return tf_keras.models.load_model(path, compile=False)
 
