@@ -189,7 +189,7 @@ def main(folder):
     nested = wrap(tf_keras.Model([taking, more], outputs, name="nested"), schedule())
     case("nested", noisy(nested))
 
-    case("zoo", noisy(_zoo(tf_keras, partly)), ".keras")
+    case("zoo", noisy(_zoo(tf_keras, lambda layer: wrap(layer, schedule()))), ".keras")
     case(
         "custom",
         noisy(
@@ -212,7 +212,8 @@ def main(folder):
     refused("lambda", layers.Lambda(lambda x: x + 1, name="plus"))
     refused("hard_sigmoid", layers.Activation("hard_sigmoid", name="gate"))
     refused("thresholded", layers.ThresholdedReLU(name="cut"))
-    refused("renorm", layers.BatchNormalization(renorm=True, name="renorm"))
+    recurrent = layers.LSTM(2, time_major=True, name="recurrent")
+    refused("time_major", layers.Reshape((1, 4)), recurrent)
     taking = layers.Input((4,))
     hidden = wrap(layers.Dense(4), schedule())(taking)
     read(save(tf_keras.Model(taking, hidden + 1.0), "operation", ".h5"), "operation")
@@ -247,42 +248,43 @@ def main(folder):
     np.savez(folder / "truth.npz", **truth)
 
 
-def _zoo(tf_keras, partly):
+def _zoo(tf_keras, wrapped):
     """A layer of each kind that has weights or a config of its own."""
     layers = tf_keras.layers
     image = layers.Input((8, 8, 3), name="image")
     x = layers.Rescaling(0.5, offset=0.1)(image)
     x = layers.ZeroPadding2D()(x)
-    x = layers.Conv2D(4, 3, dilation_rate=2, padding="same", activation="swish", name="conv")(x)
+    x = wrapped(
+        layers.Conv2D(4, 3, dilation_rate=2, padding="same", activation="swish", name="conv")
+    )(x)
     x = layers.LeakyReLU(0.1)(x)
     x = layers.Conv2D(4, 3, groups=2, kernel_constraint=tf_keras.constraints.MaxNorm(2.0))(x)
     x = layers.PReLU(shared_axes=[1, 2])(x)
-    x = layers.DepthwiseConv2D(3, depth_multiplier=2, name="depthwise")(x)
+    x = wrapped(layers.DepthwiseConv2D(3, depth_multiplier=2, name="depthwise"))(x)
     x = layers.ReLU(6.0)(x)
-    x = layers.SeparableConv2D(5, 3, padding="same", name="separable")(x)
+    x = wrapped(layers.SeparableConv2D(5, 3, padding="same", name="separable"))(x)
     x = layers.LayerNormalization()(layers.ELU(0.5)(x))
     x = layers.SpatialDropout2D(0.2)(x)
-    x = layers.Conv2DTranspose(3, 2, strides=2, name="transposed")(x)
+    x = wrapped(layers.Conv2DTranspose(3, 2, strides=2, name="transposed"))(x)
     x = layers.GroupNormalization(3)(layers.Cropping2D(1)(x))
     x = layers.AveragePooling2D(padding="same")(layers.UpSampling2D(interpolation="bilinear")(x))
     x = layers.GlobalMaxPooling2D()(layers.Activation("gelu")(layers.Softmax(axis=2)(x)))
     x = layers.UnitNormalization()(layers.GaussianNoise(0.1)(x))
     words = layers.Input((6,), dtype="int32", name="words")
-    w = layers.Embedding(5, 4, name="embedding", mask_zero=True)(words)
+    w = wrapped(layers.Embedding(5, 4, name="embedding", mask_zero=True))(words)
     w = layers.Bidirectional(layers.LSTM(3, return_sequences=True), name="both")(w)
-    w = layers.GRU(4, return_sequences=True, name="gru")(w)
+    w = wrapped(layers.GRU(4, return_sequences=True, name="gru"))(w)
     w = layers.TimeDistributed(layers.Dense(4, "tanh"), name="each")(w)
     attended = layers.MultiHeadAttention(2, 3, name="attention")(w, value=w)
     w = layers.Add()([w, attended])
     w = layers.Conv1D(4, 2, padding="causal", name="conv1d")(w)
     w = layers.RNN(layers.StackedRNNCells([layers.SimpleRNNCell(3), layers.GRUCell(2)]))(w)
-    w = layers.Dense(3, bias_initializer=tf_keras.initializers.Constant(0.1), name="dense")(w)
+    w = wrapped(
+        layers.Dense(3, bias_initializer=tf_keras.initializers.Constant(0.1), name="dense")
+    )(w)
     joined = layers.Concatenate()([layers.Flatten()(x), layers.Reshape((-1,))(w)])
     dotted = layers.Dot(axes=1)([joined, joined])
-    model = tf_keras.Model([image, words], [joined, dotted], name="zoo")
-    return partly(
-        model, ("conv", "depthwise", "separable", "transposed", "embedding", "gru", "dense")
-    )
+    return tf_keras.Model([image, words], [joined, dotted], name="zoo")
 
 
 if __name__ == "__main__":

@@ -123,7 +123,8 @@ def check_same(model, truth, name, extra=()):
             mask = keras.ops.convert_to_numpy(weight.mask)
             kernel = keras.ops.convert_to_numpy(weight.variable)
             np.testing.assert_array_equal(mask, masks[f"{path}/mask_{number}"] == 1)
-            np.testing.assert_array_equal(kernel, masks[f"{path}/weight_{number}"])
+            kept = np.where(mask, masks[f"{path}/weight_{number}"], 0)
+            np.testing.assert_array_equal(kernel, kept)
             assert not kernel[~mask].any() and not np.signbit(kernel[~mask]).any()
         assert wrapper.pruning_step == max(0, masks[f"{path}/step"])
     inputs, outputs = arrays(truth, name, "input"), arrays(truth, name, "output")
@@ -314,7 +315,7 @@ def test_a_file_with_own_classes_is_read_and_this_process_stays_as_it_was(moved)
         ("custom", "whole model.*Unknown object: 'Stairs'.*`legacy_code`"),
         ("hard_sigmoid", r"'hard_sigmoid' in layer 'gate'.*clip\(0.2"),
         ("thresholded", "counterpart.*'cut', a ThresholdedReLU.*custom_objects"),
-        ("renorm", "config that BatchNormalization.*renorm=True in layer 'renorm'"),
+        ("time_major", "config that LSTM of Keras 3 knows.*time_major=True in layer 'recurrent'"),
         ("operation", "counterpart.*'tf.__operators__.add', a TFOpLambda.*Add or Reshape"),
     ],
 )
@@ -363,9 +364,7 @@ def test_weights_that_are_not_declared_prunable(convert):
         def get_prunable_weights(self):
             return [self.first]
 
-    with pytest.raises(
-        ValueError, match=r"magnitude_mix/second' to be a weight that can be pruned.*First"
-    ):
+    with pytest.raises(ValueError, match=r"mix/second' to be a weight that can be pruned.*First"):
         convert("custom", {**CUSTOM, "Mix": First}, legacy_code=__file__)
 
 
@@ -389,9 +388,7 @@ def test_damaged_masks_are_refused(moved, convert):
         if "/mask_" in key:
             found[key] = found[key] * 0.5
     np.savez(folder / "arrays.npz", **found)
-    with pytest.raises(
-        ValueError, match=r"zeros and ones for 'prune_low_magnitude_hidden/kernel'.*damaged"
-    ):
+    with pytest.raises(ValueError, match=r"zeros and ones for .*_hidden/kernel'.*damaged"):
         convert("damaged")
 
 

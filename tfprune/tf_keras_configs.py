@@ -20,9 +20,6 @@ _WITHOUT_MEANING: dict = {
     "groups": (1,),
     "noise_shape": (None,),
     "trainable": (True, False),
-    "renorm": (False,),
-    "virtual_batch_size": (None,),
-    "adjustment": (None,),
     "time_major": (False,),
     "softmax_robust_masking": (False,),
     "ragged": (False,),
@@ -229,8 +226,8 @@ class Rebuilt:
                     "activations that compute in Keras 3 what they do in tf_keras",
                     f"'hard_sigmoid' in layer {name!r}: there it is clip(0.2 * x + 0.5, 0, 1), "
                     "in Keras 3 clip(x / 6 + 0.5, 0, 1)",
-                    "Pass custom_objects={'hard_sigmoid': f}, where f computes the first, has another "
-                    "name, and is registered with keras.saving.register_keras_serializable().",
+                    "Pass custom_objects={'hard_sigmoid': f}, where f computes the first, has "
+                    "another name, and is registered with keras.saving.register_keras_serializable().",
                 )
             )
         return value
