@@ -227,7 +227,8 @@ class Rebuilt:
                     f"'hard_sigmoid' in layer {name!r}: there it is clip(0.2 * x + 0.5, 0, 1), "
                     "in Keras 3 clip(x / 6 + 0.5, 0, 1)",
                     "Pass custom_objects={'hard_sigmoid': f}, where f computes the first, has "
-                    "another name, and is registered with keras.saving.register_keras_serializable().",
+                    "another name, and is registered with "
+                    "keras.saving.register_keras_serializable().",
                 )
             )
         return value
