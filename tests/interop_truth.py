@@ -31,6 +31,7 @@ def data(steps, batch=8):
 
 def main(folder):
     os.environ.update(TF_USE_LEGACY_KERAS="1", CUDA_VISIBLE_DEVICES="-1")
+    import keras
     import tensorflow as tf
     import tensorflow_model_optimization as tfmot
     import tf_keras
@@ -204,12 +205,55 @@ def main(folder):
         str(Path(__file__).with_name("interop_legacy_code.py")),
     )
 
-    # -- What cannot be moved ----------------------------------------------------------------------
-    def refused(name, *more, first=None):
-        stack = [layers.Input((4,)), wrap(first or layers.Dense(4, name="d"), schedule()), *more]
-        read(save(tf_keras.Sequential(stack), name, ".h5"), name)
+    case(
+        "alike",
+        noisy(
+            tf_keras.Sequential(
+                [
+                    layers.Input((4,)),
+                    wrap(layers.Dense(4, name="a"), schedule()),
+                    layers.Dense(4, name="a"),
+                    wrap(layers.Dense(2, name="b"), schedule()),
+                ]
+            )
+        ),
+    )
+    tf_keras.mixed_precision.set_global_policy("mixed_float16")
+    half = wrap(layers.Dense(4, name="half"), schedule())
+    mixed = tf_keras.Sequential([layers.Input((4,)), half, layers.Dense(2, dtype="float32")])
+    tf_keras.mixed_precision.set_global_policy("float32")
+    case("mixed", noisy(mixed))
 
-    refused("lambda", layers.Lambda(lambda x: x + 1, name="plus"))
+    class Mix3(keras.layers.Layer, tfprune.PrunableLayer):
+        def __init__(self, units, **kwargs):
+            super().__init__(**kwargs)
+            self.units = units
+
+        def build(self, input_shape):
+            self.first = self.add_weight(shape=(input_shape[-1], self.units), name="first")
+            self.second = self.add_weight(shape=(self.units, self.units), name="second")
+
+        def call(self, inputs):
+            return inputs @ self.first @ self.second
+
+        def get_prunable_weights(self):
+            return [self.second]
+
+        def get_config(self):
+            return {**super().get_config(), "units": self.units}
+
+    stairs = Stairs(0.8, 2)
+    own = noisy(tf_keras.Sequential([layers.Input((4,)), wrap(Mix(5, name="mix"), stairs)]))
+    moved = tfprune.interop.from_tfmot(own, {"Mix": Mix3}).get_layer("mix").pruned_weights[0]
+    truth["live/own_schedule_is_kept"] = moved.method.schedule.schedule is stairs
+
+    # -- What cannot be moved ----------------------------------------------------------------------
+    def refused(name, *more, suffix=".h5"):
+        stack = [layers.Input((4,)), wrap(layers.Dense(4, name="d"), schedule()), *more]
+        read(save(tf_keras.Sequential(stack), name, suffix), name)
+
+    for name, suffix in (("lambda", ".h5"), ("lambda_keras", ".keras"), ("lambda_folder", "")):
+        refused(name, layers.Lambda(lambda x: x + 1, name="plus"), suffix=suffix)
     refused("hard_sigmoid", layers.Activation("hard_sigmoid", name="gate"))
     refused("thresholded", layers.ThresholdedReLU(name="cut"))
     recurrent = layers.LSTM(2, time_major=True, name="recurrent")
@@ -274,13 +318,17 @@ def _zoo(tf_keras, wrapped):
     w = wrapped(layers.Embedding(5, 4, name="embedding", mask_zero=True))(words)
     w = layers.Bidirectional(layers.LSTM(3, return_sequences=True), name="both")(w)
     w = wrapped(layers.GRU(4, return_sequences=True, name="gru"))(w)
+    state = layers.Dense(4, trainable=False, name="frozen")(layers.Flatten()(w))
+    w = layers.LSTM(4, return_sequences=True)(w, initial_state=[state, state])
     w = layers.TimeDistributed(layers.Dense(4, "tanh"), name="each")(w)
     attended = layers.MultiHeadAttention(2, 3, name="attention")(w, value=w)
     w = layers.Add()([w, attended])
     w = layers.Conv1D(4, 2, padding="causal", name="conv1d")(w)
     w = layers.RNN(layers.StackedRNNCells([layers.SimpleRNNCell(3), layers.GRUCell(2)]))(w)
     w = wrapped(
-        layers.Dense(3, bias_initializer=tf_keras.initializers.Constant(0.1), name="dense")
+        layers.Dense(
+            3, bias_initializer=tf_keras.initializers.Constant(0.1), trainable=False, name="dense"
+        )
     )(w)
     joined = layers.Concatenate()([layers.Flatten()(x), layers.Reshape((-1,))(w)])
     dotted = layers.Dot(axes=1)([joined, joined])

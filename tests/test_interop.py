@@ -154,6 +154,24 @@ def test_layers_of_all_kinds(moved, convert):
     with pytest.warns(UserWarning, match=r"all that tfprune does.*depthwise_kernel"):
         model = convert("zoo")
     check_same(model, moved.truth, "zoo", extra=("depthwise_kernel",))
+    flags = {layer.name: layer.trainable for layer in model.layers}
+    assert not flags["frozen"] and not flags["dense"] and flags["gru"]
+    assert not model.get_layer("dense").layer.trainable
+
+
+def test_mixed_precision(moved, convert):
+    model = convert("mixed")
+    (wrapper,) = wrappers(model).values()
+    assert wrapper.layer.dtype_policy.name == "mixed_float16"
+    (weight,) = wrapper.pruned_weights
+    kernel = keras.ops.convert_to_numpy(weight.variable)
+    assert kernel.dtype == "float32"
+    np.testing.assert_array_equal(kernel, moved.truth["mixed/half/weight_0"])
+    np.testing.assert_array_equal(
+        keras.ops.convert_to_numpy(weight.mask), moved.truth["mixed/half/mask_0"]
+    )
+    found = keras.ops.convert_to_numpy(model(moved.truth["mixed/input_0"], training=False))
+    np.testing.assert_allclose(found, moved.truth["mixed/output_0"], rtol=5e-3)
 
 
 def test_layers_have_their_own_names_and_flags_again(convert):
@@ -163,6 +181,16 @@ def test_layers_have_their_own_names_and_flags_again(convert):
     assert type(model.layers[1]) is keras.layers.BatchNormalization
     regularizer = model.get_layer("hidden").layer.kernel_regularizer
     assert float(regularizer.l2) == pytest.approx(0.01)
+
+
+def test_a_wrapper_keeps_its_name_where_another_layer_has_the_inner_one(moved, convert):
+    model = convert("alike")
+    assert [layer.name for layer in model.layers] == ["prune_low_magnitude_a", "a", "b"]
+    truth = {
+        key.replace("alike/a/", "alike/prune_low_magnitude_a/"): moved.truth[key]
+        for key in moved.truth
+    }
+    check_same(model, truth, "alike")
 
 
 def test_nested_models_stay_nested(convert):
@@ -278,6 +306,7 @@ def test_stripped_and_saved_it_loads_with_keras_alone(convert, tmp_path):
 def test_a_live_model_is_converted_and_left_alone(moved):
     check_same(keras.saving.load_model(moved.folder / "live.keras"), moved.truth, "live")
     assert moved.truth["live/unchanged"]
+    assert moved.truth["live/own_schedule_is_kept"]
 
 
 # -- A process of its own --------------------------------------------------------------------------
@@ -312,6 +341,8 @@ def test_a_file_with_own_classes_is_read_and_this_process_stays_as_it_was(moved)
         ("text", "whole model that tf_keras can load.*text.h5.*file signature.*weights alone"),
         ("weights", "whole model.*No model config.*load them into the model"),
         ("lambda", "whole model.*Lambda layer, whose code would run"),
+        ("lambda_keras", "whole model.*[Ll]ambda.*arbitrary code execution"),
+        ("lambda_folder", "whole model.*Lambda layer, whose code would run"),
         ("custom", "whole model.*Unknown object: 'Stairs'.*`legacy_code`"),
         ("hard_sigmoid", r"'hard_sigmoid' in layer 'gate'.*clip\(0.2"),
         ("thresholded", "counterpart.*'cut', a ThresholdedReLU.*custom_objects"),
@@ -404,11 +435,14 @@ PLAIN = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2)])
         ((b"model.h5",), TypeError, "model_or_path=bytes"),
         (("missing.h5",), ValueError, "'missing.h5', which does not exist"),
         ((__file__, [Mix]), TypeError, "custom_objects.* dictionary"),
+        ((__file__, None, 4), TypeError, "`sparsity_m_by_n` to be a pair"),
+        ((__file__, None, ()), TypeError, "`sparsity_m_by_n` to be a pair"),
     ],
 )
 def test_wrong_arguments(arguments, error, said):
+    *first, m_by_n = arguments if len(arguments) == 3 else (*arguments, None)
     with pytest.raises(error, match=said):
-        tfprune.interop.from_tfmot(*arguments)
+        tfprune.interop.from_tfmot(*first, sparsity_m_by_n=m_by_n)
 
 
 def test_missing_legacy_code():

@@ -77,6 +77,8 @@ def from_tfmot(model_or_path, custom_objects=None, *, sparsity_m_by_n=None, lega
     Expected the path of a saved model
     """
     objects = _check_objects(custom_objects)
+    if sparsity_m_by_n is not None:
+        pattern_of((1, 1), "AVG", sparsity_m_by_n, None)
     if isinstance(model_or_path, (str, os.PathLike)):
         source = f"the file {str(model_or_path)!r}"
         description, arrays = _read_file(Path(model_or_path), legacy_code)

@@ -57,7 +57,7 @@ class Rebuilt:
 
     def _sequential(self, config, path):
         layers, inputs = [], []
-        taken: set = set()
+        taken = _plain_names(config)
         for entry in config["layers"]:
             if entry["class_name"] == "InputLayer":
                 inputs = [_input(entry["config"])]
@@ -73,7 +73,7 @@ class Rebuilt:
         # Tensors that calls gave, by the name of the layer and the number of the call.
         tensors: dict = {}
         waiting = []
-        taken: set = set()
+        taken = _plain_names(config)
         for entry in config["layers"]:
             name = entry["config"].get("name", entry.get("name"))
             if entry["class_name"] == "InputLayer":
@@ -112,7 +112,12 @@ class Rebuilt:
         kwargs = {
             key: _resolved(value, tensors) for key, value in kwargs.items() if value is not None
         }
-        output = made[name](_resolved(_unpacked(node), tensors), **kwargs)
+        inputs = _resolved(_unpacked(node), tensors)
+        if isinstance(made[name], (keras.layers.RNN, keras.layers.Bidirectional)):
+            # tf_keras puts states that are tensors behind the sequence.
+            sequence, *states = inputs if isinstance(inputs, list) else [inputs]
+            inputs, kwargs = sequence, {**kwargs, **({"initial_state": states} if states else {})}
+        output = made[name](inputs, **kwargs)
         tensors[name, number] = keras.tree.flatten(output)
         return True
 
@@ -122,10 +127,10 @@ class Rebuilt:
         if entry["class_name"] == "PruneLowMagnitude":
             entry = entry["config"]["layer"]
             inner = entry["config"]["name"]
-            # The wrapper's prefix goes, unless a plain layer has the name already.
+            # The wrapper's prefix goes, unless another layer has the name.
             kept = name if inner in taken else inner
+            taken.add(kept)
             entry = {**entry, "config": {**entry["config"], "name": kept}}
-        taken.add(entry["config"]["name"])
         if "layers" in entry["config"]:
             return self._graph(entry["class_name"], entry["config"], (*path, name))
         layer = self._layer(entry)
@@ -232,6 +237,15 @@ class Rebuilt:
                 )
             )
         return value
+
+
+def _plain_names(config):
+    """Names that layers without a wrapper have in a model."""
+    return {
+        entry["config"].get("name")
+        for entry in config["layers"]
+        if entry["class_name"] != "PruneLowMagnitude"
+    }
 
 
 def _of_keras(entry):
