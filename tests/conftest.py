@@ -19,7 +19,7 @@ settings.load_profile("tfprune")
 
 
 # Fixtures that take long and are made once for several tests.
-COSTLY = ("tfmot", "setup", "whole", "folder")
+COSTLY = ("tfmot", "setup", "whole", "folder", "moved")
 
 
 def pytest_collection_modifyitems(config, items):

@@ -56,7 +56,7 @@ def imports(folder, at_import_only=False):
     ("folder", "extras", "at_import_only"),
     [
         ("tfprune", [], True),
-        ("tfprune", ["litert", "onnx", "plots"], False),
+        ("tfprune", ["litert", "onnx", "plots", "tfmot"], False),
         ("tutorials", ["demo"], False),
         ("tests", ["test"], False),
         ("benchmarks", ["test"], False),

@@ -1,5 +1,7 @@
 """What all pictures share: colours, figures without pyplot, names that fit, saving."""
 
+import io
+
 from tfprune import _validation as check
 
 # Okabe and Ito's colours, told apart by colour-blind people too, without those that are too pale.
@@ -18,8 +20,17 @@ def new_figure(width, height):
         raise ImportError(
             check.message("matplotlib", "no such module", 'Run pip install "tfprune[plots]".')
         ) from error
+
+    class Picture(Figure):
+        """A figure that a notebook shows, though pyplot does not know of it."""
+
+        def _repr_png_(self):
+            data = io.BytesIO()
+            self.savefig(data, format="png", dpi=100)
+            return data.getvalue()
+
     layout = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08)
-    return Figure(figsize=(width, height), layout=layout)
+    return Picture(figsize=(width, height), layout=layout)
 
 
 def finished(figure, path):

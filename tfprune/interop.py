@@ -1,0 +1,435 @@
+"""Moving from tensorflow_model_optimization: `from_tfmot`."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from tfprune import _keras_graph as graph
+from tfprune import _validation as check
+from tfprune import schedules, tfmot_reader
+from tfprune.methods import Method
+from tfprune.patterns import NOfM
+from tfprune.tf_keras_configs import Rebuilt
+from tfprune.tfmot_arguments import pattern_of
+from tfprune.wrapper import PruneLowMagnitude
+
+# What the outputs may differ by, in parts of the largest one: rounding, no more.
+_TOLERANCE, _HALF_PRECISION = 1e-3, 3e-2
+
+
+def from_tfmot(model_or_path, custom_objects=None, *, sparsity_m_by_n=None, legacy_code=None):
+    """Turns a tfmot-wrapped tf_keras model, or its file, into a wrapped Keras 3 model.
+
+    Pruning goes on where it stood: weights, masks, schedules, block sizes and pruning steps are
+    the same. Compile the model and call `fit` with `tfprune.UpdatePruningStep()`. The optimizer
+    and its state are not carried over.
+
+    - *Weights*: those that a mask keeps are the same bit for bit. The others are exactly zero:
+      tfmot lets them drift in training and puts them to zero before the next use. So the outputs
+      are those of the tfmot model. They are compared with it on random numbers, where the model
+      can be run on these.
+    - *Steps*: after n batches both count n, and have asked the schedule for 1 to n. tfmot's
+      counter stands at -1 before training; that becomes 0, for which tfprune asks too. tfmot
+      makes a mask before the update that it counts, tfprune after it.
+    - *Schedules*: those of tfmot become their namesakes, which also prune at `end_step`. With
+      `sparsity_m_by_n`, tfmot ignores the sparsity of its schedule, so a `ConstantSparsity`
+      with the same steps takes its place.
+    - *Layers*: wrapped ones get back their own names; what tfmot wrapped without anything to
+      prune is plain. `SeparableConv` warns: tfprune prunes its depthwise kernel too.
+
+    A file is read in a process of its own, because importing tfmot turns `tf.keras` into tf_keras
+    for the whole process. It needs `pip install "tfprune[tfmot]"`; a live model needs nothing.
+
+    Args:
+        model_or_path: A tf_keras model, Sequential or Functional, that tfmot wrapped all or part
+            of, or the path of such a model: `.h5`, `.keras`, or the folder of a SavedModel.
+        custom_objects: `{name: object}` for Keras 3: the classes of custom layers, which declare
+            what can be pruned as `PrunableLayer` does, schedules and functions.
+        sparsity_m_by_n: `(zeros, group)` that the model of a file was wrapped with: tfmot does
+            not save it. A live model knows it.
+        legacy_code: For a file with classes of your own: the path of the Python file that defines
+            them for tf_keras and tfmot. It runs in the process that reads the model.
+
+    Returns:
+        A wrapped `keras.Model`, uncompiled. The tf_keras model is not changed.
+
+    Raises:
+        TypeError: If it is neither a path nor a tf_keras model; a Keras 3 model, for instance.
+        ValueError: If the file is missing or cannot be loaded, nothing in the model is wrapped, a
+            layer has no counterpart in Keras 3, or the new model computes something else.
+        ImportError: If tfmot or tf_keras is not installed and a file is to be read.
+
+    Example:
+
+    >>> try:  # A folder without such a file.
+    ...     model = tfprune.interop.from_tfmot("pruned_with_tfmot.h5")
+    ... except ValueError as error:
+    ...     print(str(error).split(".")[0])
+    Expected the path of a saved model
+    """
+    objects = _check_objects(custom_objects)
+    if sparsity_m_by_n is not None:
+        pattern_of((1, 1), "AVG", sparsity_m_by_n, None)
+    if isinstance(model_or_path, (str, os.PathLike)):
+        source = f"the file {str(model_or_path)!r}"
+        description, arrays = _read_file(Path(model_or_path), legacy_code)
+        live: dict = {}
+    else:
+        source = "the model"
+        _check_live(model_or_path, sparsity_m_by_n, legacy_code)
+        description, arrays, live = tfmot_reader.read(model_or_path)
+    _check_description(description, source)
+    rebuilt = Rebuilt(description["class_name"], description["config"], objects)
+    leaves = [
+        _Leaf(leaf, position, arrays, rebuilt.layers)
+        for position, leaf in enumerate(description["leaves"])
+        if leaf["weights"]
+    ]
+    wrapped = {}
+    for leaf in leaves:
+        leaf.take_weights()
+        if leaf.masks:
+            wrapped[id(leaf.layer)] = leaf
+            leaf.choose_method(live.get(leaf.position), objects, sparsity_m_by_n)
+    with keras.saving.custom_object_scope(objects):
+        model = graph.clone_graph(rebuilt.model, lambda layer: _stand_in(layer, wrapped))
+    for owner in _owners(model):
+        wrapped_leaf = next(leaf for leaf in wrapped.values() if leaf.wrapper is owner)
+        wrapped_leaf.take_masks()
+    if not description["trainable"]:
+        model.trainable = False
+    _check_same(model, arrays)
+    return model
+
+
+def _owners(model):
+    return [layer for layer in graph.flatten(model) if isinstance(layer, PruneLowMagnitude)]
+
+
+def _stand_in(layer, wrapped):
+    clone = graph.bare_clone(layer)
+    leaf = wrapped.get(id(layer))
+    return layer, clone, clone if leaf is None else leaf.wrap(clone)
+
+
+class _Leaf:
+    """One layer: what was read of it, and the Keras 3 layer that takes its place."""
+
+    def __init__(self, leaf, position, arrays, layers):
+        self.position = position
+        self.path = "/".join(leaf["path"])
+        self.layer = layers[tuple(leaf["path"])]
+        self.wrapper: Any = None
+        self._weights = [arrays[f"{position}/weight_{i}"] for i in range(len(leaf["weights"]))]
+        self._names = leaf["weights"]
+        self._pruning = leaf.get("pruning") or {"masks": []}
+        # The position of each weight among those of the Keras 3 layer.
+        self._places: list = []
+        self.masks = [
+            (index, arrays[f"{position}/mask_{number}"])
+            for number, index in enumerate(self._pruning["masks"])
+        ]
+
+    def take_weights(self):
+        """Gives the Keras 3 layer the weights of the tf_keras one."""
+        targets = list(self.layer.weights)
+        self._places = self._match(targets)
+        for place, value in zip(self._places, self._weights, strict=True):
+            if place is not None:
+                targets[place].assign(value)
+        graph.refresh_constants(self.layer)
+
+    def _match(self, targets):
+        """The place of each weight: by order where names and shapes agree, else by unique names."""
+        theirs = [name.split("/") for name in self._names]
+        ours = [variable.path.split("/") for variable in targets]
+        shapes = [tuple(value.shape) for value in self._weights]
+        our_shapes = [tuple(variable.shape) for variable in targets]
+        if shapes == our_shapes and [n[-1] for n in theirs] == [n[-1] for n in ours]:
+            return list(range(len(targets)))
+        for length in (1, 2, 3):
+            tails = [tuple(name[-length:]) for name in ours]
+            wanted = [tuple(name[-length:]) for name in theirs]
+            # Normalization counts its samples in tf_keras alone.
+            extra = [tail for tail in wanted if tail not in tails and tail[-1] != "count"]
+            if len(set(tails)) == len(tails) and set(tails) <= set(wanted) and not extra:
+                places = [tails.index(tail) if tail in tails else None for tail in wanted]
+                if all(
+                    place is None or shape == our_shapes[place]
+                    for place, shape in zip(places, shapes, strict=True)
+                ):
+                    return places
+        if shapes == our_shapes:
+            # Some weights have another name in Keras 3.
+            return list(range(len(targets)))
+        raise ValueError(
+            check.message(
+                f"the weights of '{self.path}' to be those of a Keras 3 "
+                f"{type(self.layer).__name__}, shapes {our_shapes}",
+                f"{self._names} of shapes {shapes}",
+                "Give a class that makes the same weights in the same order in `custom_objects`.",
+            )
+        )
+
+    def choose_method(self, schedule, objects, sparsity_m_by_n):
+        """Finds out how tfmot pruned the layer."""
+        pruning = self._pruning
+        m_by_n = pruning["sparsity_m_by_n"] or sparsity_m_by_n
+        size = (1, 1) if m_by_n else tuple(pruning["block_size"])
+        pattern = pattern_of(size, pruning["block_pooling_type"], m_by_n, None)
+        schedule = _schedule(schedule, pruning["schedule"], objects, self.path)
+        if isinstance(pattern, NOfM) and type(schedule) in schedules.built_in():
+            schedule = schedules.ConstantSparsity(
+                pattern.zeros / pattern.group,
+                schedule.begin_step,
+                schedule.end_step,
+                schedule.frequency,
+            )
+        self.method = Method.of(schedule, pattern)
+
+    def wrap(self, clone):
+        """Wraps the clone of the Keras 3 layer."""
+        self.wrapper = PruneLowMagnitude(clone, self.method.schedule, pattern=self.method.pattern)
+        return self.wrapper
+
+    def take_masks(self):
+        """Gives the wrapper the masks and the step; puts what is pruned to zero."""
+        wrapper = self.wrapper
+        pruned = {id(weight.variable): weight for weight in wrapper.pruned_weights}
+        variables = list(wrapper.inner.weights)
+        for index, mask in self.masks:
+            name = f"{self.path}/{self._names[index].rpartition('/')[2]}"
+            weight = pruned.pop(id(variables[self._places[index]]), None)
+            if weight is None:
+                raise ValueError(
+                    check.message(
+                        f"'{name}' to be a weight that can be pruned, as in tfmot",
+                        f"a {type(self.layer).__name__} that does not say so",
+                        "Let the class inherit from tfprune.PrunableLayer, or call "
+                        f"tfprune.register_prunable({type(self.layer).__name__}, [...]) first.",
+                    )
+                )
+            if not np.isin(mask, (0, 1)).all():
+                raise ValueError(
+                    check.message(
+                        f"a mask of zeros and ones for '{name}'",
+                        "other numbers",
+                        "The model is damaged.",
+                    )
+                )
+            weight.set_mask(mask.astype(bool))
+        wrapper.mask_set.step = max(0, self._pruning["step"])
+        for weight in pruned.values():
+            warnings.warn(
+                check.message(
+                    f"the weights of '{self.path}' that tfmot prunes to be all that tfprune does",
+                    f"{weight.path}, which tfmot leaves dense",
+                    "It is pruned from the next update on. To keep it dense, call strip_pruning, "
+                    "and wrap again with a Rule(..., prune=False) for the layer.",
+                ),
+                stacklevel=3,
+            )
+
+
+def _schedule(live, config, objects, path):
+    """The schedule of a layer for Keras 3."""
+    name = config["class_name"]
+    built_in = {cls.__name__: cls for cls in schedules.built_in()[:2]}
+    cls = objects.get(name, built_in.get(name) if live is None else None)
+    if cls is not None:
+        return schedules.get(cls.from_config(config["config"]))
+    if live is not None:
+        return schedules.get(live)
+    raise ValueError(
+        check.message(
+            "schedules that tfprune has or that stand in `custom_objects`",
+            f"{name}, that of '{path}'",
+            f"Write it as a tfprune.PruningSchedule and pass custom_objects={{{name!r}: {name}}}.",
+        )
+    )
+
+
+# -- What comes in ---------------------------------------------------------------------------------
+
+
+def _check_objects(custom_objects):
+    if custom_objects is None:
+        return {}
+    if not isinstance(custom_objects, dict):
+        raise TypeError(
+            check.message(
+                "`custom_objects` to be a dictionary of objects by name",
+                f"custom_objects={custom_objects!r}",
+                'Use for instance {"MyLayer": MyLayer}.',
+            )
+        )
+    return custom_objects
+
+
+def _check_live(model, sparsity_m_by_n, legacy_code):
+    if isinstance(model, keras.layers.Layer):
+        raise TypeError(
+            check.message(
+                "a tf_keras model that tfmot wrapped, or the path of one",
+                f"a Keras 3 {type(model).__name__}",
+                "It needs no conversion: tfprune.prune_low_magnitude wraps it.",
+            )
+        )
+    homes = {base.__module__.split(".")[0] for base in type(model).__mro__}
+    if "tf_keras" not in homes or "Model" not in tfmot_reader.ancestors(model):
+        raise TypeError(
+            check.message(
+                "a tf_keras model that tfmot wrapped, or the path of one",
+                f"model_or_path={type(model).__name__}",
+                "Put a single layer into a tf_keras.Sequential first.",
+            )
+        )
+    for name, value in (("sparsity_m_by_n", sparsity_m_by_n), ("legacy_code", legacy_code)):
+        if value is not None:
+            raise ValueError(
+                check.message(
+                    f"`{name}` for a file alone",
+                    f"{name}={value!r} with a live model, which knows it",
+                    "Leave it out.",
+                )
+            )
+    if not model.built:
+        raise ValueError(
+            check.message(
+                "a built model",
+                f"'{model.name}', which has no weights yet",
+                "Call it on data once.",
+            )
+        )
+
+
+def _check_description(description, source):
+    if not description["graph"]:
+        raise ValueError(
+            check.message(
+                "a Sequential or Functional model",
+                f"{source} of class {description['class_name']}",
+                "Build the same layers with tf_keras.Model(inputs, outputs), and copy the weights.",
+            )
+        )
+    if description["shared"]:
+        raise ValueError(
+            check.message(
+                "each layer to stand in one model alone",
+                f"one that is shared by models, {' = '.join(description['shared'][0])}",
+                "Use layers of their own in nested models.",
+            )
+        )
+    if not any(leaf.get("pruning", {}).get("masks") for leaf in description["leaves"]):
+        raise ValueError(
+            check.message(
+                "a model with layers that tfmot wrapped",
+                f"{source} without any",
+                "Convert it before tfmot's strip_pruning; or build it with Keras 3, load its "
+                "weights, and call tfprune.prune_low_magnitude.",
+            )
+        )
+
+
+def _read_file(path, legacy_code):
+    """Reads a file in a process of its own: `(description, arrays)`."""
+    if not path.exists():
+        raise ValueError(
+            check.message(
+                "the path of a saved model",
+                f"{str(path)!r}, which does not exist",
+                "Give the .h5 or .keras file, or the folder of the SavedModel.",
+            )
+        )
+    if legacy_code is not None and not Path(legacy_code).is_file():
+        raise ValueError(
+            check.message(
+                "`legacy_code` to be the path of a Python file",
+                f"legacy_code={str(legacy_code)!r}",
+                "Give the file that defines the classes of the model.",
+            )
+        )
+    missing = [
+        name
+        for name in ("tensorflow_model_optimization", "tf_keras")
+        if importlib.util.find_spec(name) is None
+    ]
+    if missing:
+        raise ImportError(
+            check.message(
+                f"{' and '.join(missing)} to be installed, to read {path.name!r}",
+                "an environment without",
+                'Run pip install "tfprune[tfmot]".',
+            )
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        done = _run_reader(path, folder, legacy_code)
+        if done.returncode or not (Path(folder) / "description.json").is_file():
+            said = Path(folder) / "error.txt"
+            why = said.read_text() if said.is_file() else done.stderr.strip()[-500:]
+            raise ValueError(
+                check.message(
+                    "a whole model that tf_keras can load",
+                    f"{str(path)!r}: {why}",
+                    "If it has classes of your own, give the Python file with them as "
+                    "`legacy_code`; if it holds weights alone, load them into the model and pass "
+                    "that.",
+                )
+            )
+        description = json.loads((Path(folder) / "description.json").read_text())
+        with np.load(Path(folder) / "arrays.npz") as arrays:
+            return description, dict(arrays)
+
+
+def _run_reader(path, folder, legacy_code):
+    environment = {key: value for key, value in os.environ.items() if key != "KERAS_BACKEND"}
+    # The device is this process's.
+    environment.update(TF_USE_LEGACY_KERAS="1", CUDA_VISIBLE_DEVICES="-1")
+    arguments = [tfmot_reader.__file__, str(path), folder, str(legacy_code or "")]
+    # Not run by its path: the files beside it would hide packages of the same names.
+    start = (
+        "import runpy, sys; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], {}, '__main__')"
+    )
+    return subprocess.run(
+        [sys.executable, "-c", start, *arguments],
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=False,
+    )
+
+
+# -- What goes out ---------------------------------------------------------------------------------
+
+
+def _check_same(model, arrays):
+    """Raises unless the new model gives the outputs that tf_keras gave."""
+    inputs = [arrays[f"input_{i}"] for i in range(len(arrays)) if f"input_{i}" in arrays]
+    wanted = [arrays[f"output_{i}"] for i in range(len(arrays)) if f"output_{i}" in arrays]
+    if not wanted:
+        return
+    found = model(inputs[0] if len(inputs) == 1 else inputs, training=False)
+    found = [np.asarray(graph.on_host(array)) for array in keras.tree.flatten(found)]
+    for ours, theirs in zip(found, wanted, strict=True):
+        limit = _HALF_PRECISION if theirs.dtype.itemsize < 4 else _TOLERANCE
+        ours, theirs = ours.astype("float64"), theirs.astype("float64")
+        largest = max(float(np.abs(theirs).max(initial=0)), 1e-6)
+        off = float(np.abs(ours - theirs).max(initial=0)) / largest
+        if ours.shape != theirs.shape or not off <= limit:
+            raise ValueError(
+                check.message(
+                    f"the Keras 3 model to compute what the tf_keras model does, to {limit:g} of "
+                    "the largest output",
+                    f"a difference of {off:.3g}",
+                    "A layer, perhaps one in `custom_objects`, computes something else in Keras 3.",
+                )
+            )
