@@ -18,7 +18,8 @@ def public_names():
         thing = getattr(tfprune, name)
         if not inspect.ismodule(thing):
             yield name, thing
-    for module in ("criteria", "pruners", "structural", "interop"):
+    yield "interop.from_tfmot", tfprune.interop.from_tfmot
+    for module in ("criteria", "pruners", "structural"):
         for name in getattr(tfprune, module).__all__:
             thing = getattr(getattr(tfprune, module), name)
             if inspect.isclass(thing) or (inspect.isfunction(thing) and name not in HELPERS):

@@ -187,7 +187,8 @@ def load_data(args, model):
         _check(path, name, x, y, model)
     parts = {name: (_scaled(x, args.scale), y) for name, (x, y) in parts.items()}
     if "test" not in parts:
-        parts = _split(*parts["train"], args.held_out)
+        x, y = parts["train"]
+        parts = _split(x, y, args.held_out)
     return Data(parts["train"], parts["test"])
 
 

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from typing import Any
 
 import keras
 from rich.console import Console
@@ -59,7 +60,7 @@ class _Progress(keras.callbacks.Callback):
             TextColumn("{task.fields[numbers]}"),
             console=console,
         )
-        self._task = None
+        self._task: Any = None
 
     def on_train_begin(self, logs=None):
         self._bar.start()

@@ -9,7 +9,7 @@ from tfprune import _validation as check
 from tfprune.export import export
 
 # Name of a format, file, and arguments of `export`.
-FORMATS = {
+FORMATS: dict[str, tuple[str, dict]] = {
     "keras": ("model.keras", {}),
     "litert": ("model.tflite", {}),
     "sparse litert": ("model.tflite", {"sparse": True}),

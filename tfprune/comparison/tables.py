@@ -35,11 +35,11 @@ def tables(comparison):
 def _whole(comparison):
     totals = comparison.totals
     rows = [
-        _row("Parameters", *totals["parameters"]),
-        _row("Zeros", *totals["zeros"], ratio=False),
+        _row("Parameters", totals["parameters"]),
+        ("Zeros", *map(_number, totals["zeros"]), ""),
         ("Sparsity", *(_sparsity(totals, side) for side in (0, 1)), ""),
-        _row("MACs", *totals["macs"]),
-        _row("MACs without zeros", *totals["effective_macs"]),
+        _row("MACs", totals["macs"]),
+        _row("MACs without zeros", totals["effective_macs"]),
     ]
     notes = []
     if comparison.latency is not None:
@@ -57,8 +57,8 @@ def _whole(comparison):
     return Grid("Before and after", columns, rows, tuple(notes))
 
 
-def _row(name, old, new, ratio=True):
-    return name, _number(old), _number(new), _times(old, new, "less") if ratio else ""
+def _row(name, pair):
+    return name, *map(_number, pair), _times(*pair, "less")
 
 
 def _sparsity(totals, side):
