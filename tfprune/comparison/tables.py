@@ -58,7 +58,8 @@ def _whole(comparison):
 
 
 def _row(name, pair):
-    return name, *map(_number, pair), _times(*pair, "less")
+    old, new = pair
+    return name, _number(old), _number(new), _times(old, new, "less")
 
 
 def _sparsity(totals, side):

@@ -18,8 +18,8 @@ from tfprune.masks import compute_mask
 from tfprune.plots import sensitivity_map
 from tfprune.prune import prune_low_magnitude
 from tfprune.refusals import not_keras
-from tfprune.sensitivity_meter import Meter
-from tfprune.sensitivity_record import Record, fingerprint
+from tfprune.sensitivity.meter import Meter
+from tfprune.sensitivity.record import Record, fingerprint
 from tfprune.strip import strip_pruning
 from tfprune.wrapper import mask_owners
 
