@@ -35,7 +35,8 @@ LEVELS = [
     {"mask_set", "wrapper", "prune", "policies", "mask_update", "projection", "callbacks"}
     | {"strip", "step_count", "shortfall", "evidence", "passes", "channels"},
     {"report", "structural"},
-    {"export", "pruners", "plots"} | {"interop", "tfmot_reader", "tf_keras_configs"},
+    {"export", "pruners", "plots"}
+    | {"interop", "tfmot_reader", "tfmot_layers", "tf_keras_configs"},
     {"__init__"},
 ]
 FILES = {".".join(p.relative_to(ROOT).with_suffix("").parts): p for p in ROOT.rglob("*.py")}
