@@ -35,7 +35,7 @@ LEVELS = [
     {"mask_set", "wrapper", "prune", "policies", "mask_update", "projection", "callbacks"}
     | {"strip", "step_count", "shortfall", "evidence", "passes", "channels"},
     {"report", "structural", "prunable_weights"},
-    {"export", "pruners", "plots", "sensitivity"} | {"interop", "tfmot_reader", "tf_keras_configs"},
+    {"export", "pruners", "plots", "sensitivity", "interop"},
     {"comparison"},
     {"cli", "__main__"},
     {"__init__"},

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import tfprune
-from tfprune import interop
+from tfprune.interop import migrate
 
 needs_tfmot = pytest.mark.skipif(
     importlib.util.find_spec("tensorflow_model_optimization") is None, reason="needs tfmot"
@@ -49,7 +49,7 @@ def convert(moved, monkeypatch):
         shutil.copytree(moved.folder / "read" / name, folder, dirs_exist_ok=True)
         return SimpleNamespace(returncode=0, stderr="")
 
-    monkeypatch.setattr(interop, "_run_reader", reader)
+    monkeypatch.setattr(migrate, "_run_reader", reader)
 
     def converted(name, custom_objects=None, **options):
         (path,) = (p for p in moved.folder.iterdir() if p.stem == name)
@@ -460,6 +460,6 @@ def test_missing_packages_are_named_with_the_extra(monkeypatch, name):
 
 def test_a_process_that_breaks_off_says_why(monkeypatch):
     done = SimpleNamespace(returncode=1, stderr="out of memory")
-    monkeypatch.setattr(interop, "_run_reader", lambda *arguments: done)
+    monkeypatch.setattr(migrate, "_run_reader", lambda *arguments: done)
     with pytest.raises(ValueError, match="out of memory"):
         tfprune.interop.from_tfmot(__file__)

@@ -6,19 +6,16 @@ import os
 import subprocess
 import sys
 import tempfile
-import warnings
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
 
 from tfprune import _keras_graph as graph
 from tfprune import _validation as check
-from tfprune import schedules, tfmot_reader
-from tfprune.methods import Method
-from tfprune.patterns import NOfM
-from tfprune.tf_keras_configs import Rebuilt
+from tfprune.interop import tfmot_reader
+from tfprune.interop.tf_keras_configs import Rebuilt
+from tfprune.interop.tfmot_layers import Leaf
 from tfprune.tfmot_arguments import pattern_of
 from tfprune.wrapper import PruneLowMagnitude
 
@@ -90,7 +87,7 @@ def from_tfmot(model_or_path, custom_objects=None, *, sparsity_m_by_n=None, lega
     _check_description(description, source)
     rebuilt = Rebuilt(description["class_name"], description["config"], objects)
     leaves = [
-        _Leaf(leaf, position, arrays, rebuilt.layers)
+        Leaf(leaf, position, arrays, rebuilt.layers)
         for position, leaf in enumerate(description["leaves"])
         if leaf["weights"]
     ]
@@ -119,143 +116,6 @@ def _stand_in(layer, wrapped):
     clone = graph.bare_clone(layer)
     leaf = wrapped.get(id(layer))
     return layer, clone, clone if leaf is None else leaf.wrap(clone)
-
-
-class _Leaf:
-    """One layer: what was read of it, and the Keras 3 layer that takes its place."""
-
-    def __init__(self, leaf, position, arrays, layers):
-        self.position = position
-        self.path = "/".join(leaf["path"])
-        self.layer = layers[tuple(leaf["path"])]
-        self.wrapper: Any = None
-        self._weights = [arrays[f"{position}/weight_{i}"] for i in range(len(leaf["weights"]))]
-        self._names = leaf["weights"]
-        self._pruning = leaf.get("pruning") or {"masks": []}
-        # The position of each weight among those of the Keras 3 layer.
-        self._places: list = []
-        self.masks = [
-            (index, arrays[f"{position}/mask_{number}"])
-            for number, index in enumerate(self._pruning["masks"])
-        ]
-
-    def take_weights(self):
-        """Gives the Keras 3 layer the weights of the tf_keras one."""
-        targets = list(self.layer.weights)
-        self._places = self._match(targets)
-        for place, value in zip(self._places, self._weights, strict=True):
-            if place is not None:
-                targets[place].assign(value)
-        graph.refresh_constants(self.layer)
-
-    def _match(self, targets):
-        """The place of each weight: by order where names and shapes agree, else by unique names."""
-        theirs = [name.split("/") for name in self._names]
-        ours = [variable.path.split("/") for variable in targets]
-        shapes = [tuple(value.shape) for value in self._weights]
-        our_shapes = [tuple(variable.shape) for variable in targets]
-        if shapes == our_shapes and [n[-1] for n in theirs] == [n[-1] for n in ours]:
-            return list(range(len(targets)))
-        for length in (1, 2, 3):
-            tails = [tuple(name[-length:]) for name in ours]
-            wanted = [tuple(name[-length:]) for name in theirs]
-            # Normalization counts its samples in tf_keras alone.
-            extra = [tail for tail in wanted if tail not in tails and tail[-1] != "count"]
-            if len(set(tails)) == len(tails) and set(tails) <= set(wanted) and not extra:
-                places = [tails.index(tail) if tail in tails else None for tail in wanted]
-                if all(
-                    place is None or shape == our_shapes[place]
-                    for place, shape in zip(places, shapes, strict=True)
-                ):
-                    return places
-        if shapes == our_shapes:
-            # Some weights have another name in Keras 3.
-            return list(range(len(targets)))
-        raise ValueError(
-            check.message(
-                f"the weights of '{self.path}' to be those of a Keras 3 "
-                f"{type(self.layer).__name__}, shapes {our_shapes}",
-                f"{self._names} of shapes {shapes}",
-                "Give a class that makes the same weights in the same order in `custom_objects`.",
-            )
-        )
-
-    def choose_method(self, schedule, objects, sparsity_m_by_n):
-        """Finds out how tfmot pruned the layer."""
-        pruning = self._pruning
-        m_by_n = pruning["sparsity_m_by_n"] or sparsity_m_by_n
-        size = (1, 1) if m_by_n else tuple(pruning["block_size"])
-        pattern = pattern_of(size, pruning["block_pooling_type"], m_by_n, None)
-        schedule = _schedule(schedule, pruning["schedule"], objects, self.path)
-        if isinstance(pattern, NOfM) and type(schedule) in schedules.built_in():
-            schedule = schedules.ConstantSparsity(
-                pattern.zeros / pattern.group,
-                schedule.begin_step,
-                schedule.end_step,
-                schedule.frequency,
-            )
-        self.method = Method.of(schedule, pattern)
-
-    def wrap(self, clone):
-        """Wraps the clone of the Keras 3 layer."""
-        self.wrapper = PruneLowMagnitude(clone, self.method.schedule, pattern=self.method.pattern)
-        return self.wrapper
-
-    def take_masks(self):
-        """Gives the wrapper the masks and the step; puts what is pruned to zero."""
-        wrapper = self.wrapper
-        pruned = {id(weight.variable): weight for weight in wrapper.pruned_weights}
-        variables = list(wrapper.inner.weights)
-        for index, mask in self.masks:
-            name = f"{self.path}/{self._names[index].rpartition('/')[2]}"
-            weight = pruned.pop(id(variables[self._places[index]]), None)
-            if weight is None:
-                raise ValueError(
-                    check.message(
-                        f"'{name}' to be a weight that can be pruned, as in tfmot",
-                        f"a {type(self.layer).__name__} that does not say so",
-                        "Let the class inherit from tfprune.PrunableLayer, or call "
-                        f"tfprune.register_prunable({type(self.layer).__name__}, [...]) first.",
-                    )
-                )
-            if not np.isin(mask, (0, 1)).all():
-                raise ValueError(
-                    check.message(
-                        f"a mask of zeros and ones for '{name}'",
-                        "other numbers",
-                        "The model is damaged.",
-                    )
-                )
-            weight.set_mask(mask.astype(bool))
-        wrapper.mask_set.step = max(0, self._pruning["step"])
-        for weight in pruned.values():
-            warnings.warn(
-                check.message(
-                    f"the weights of '{self.path}' that tfmot prunes to be all that tfprune does",
-                    f"{weight.path}, which tfmot leaves dense",
-                    "It is pruned from the next update on. To keep it dense, call strip_pruning, "
-                    "and wrap again with a Rule(..., prune=False) for the layer.",
-                ),
-                stacklevel=3,
-            )
-
-
-def _schedule(live, config, objects, path):
-    """The schedule of a layer for Keras 3."""
-    name = config["class_name"]
-    built_in = {cls.__name__: cls for cls in schedules.built_in()[:2]}
-    cls = objects.get(name, built_in.get(name) if live is None else None)
-    if cls is not None:
-        return schedules.get(cls.from_config(config["config"]))
-    if live is not None:
-        return schedules.get(live)
-    raise ValueError(
-        check.message(
-            "schedules that tfprune has or that stand in `custom_objects`",
-            f"{name}, that of '{path}'",
-            f"Write it as a tfprune.PruningSchedule and pass custom_objects={{{name!r}: {name}}}.",
-        )
-    )
 
 
 # -- What comes in ---------------------------------------------------------------------------------

@@ -1,0 +1,5 @@
+"""Models that come from other libraries."""
+
+from tfprune.interop.migrate import from_tfmot
+
+__all__ = ["from_tfmot"]
