@@ -1,7 +1,7 @@
 """Trains, saves and reads models with tfmot on tf_keras: `python interop_truth.py folder`.
 
 A script, because importing tfmot sets TF_USE_LEGACY_KERAS for the whole process. Each case leaves
-its file, what the reader of `tfprune.interop` read of it, and the truth as tf_keras and tfmot tell it.
+its file, what the reader of `tfprune.interop` read of it, and the truth as tf_keras tells it.
 """
 
 import os

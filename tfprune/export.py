@@ -1,6 +1,7 @@
 """Models on their way out: written, opened in the runtime that they are for, and compared."""
 
 import importlib.util
+import logging
 import os
 import shutil
 import uuid
@@ -118,7 +119,7 @@ def export(
     plain = without_silent_channels(model) if shrink else strip_pruning(model)
     examples = _examples(plain, data, samples)
     truth = _outputs(plain, examples)
-    with finished_at_once(path) as unfinished:
+    with finished_at_once(path) as unfinished, _without_log():
         _WRITERS[format](plain, unfinished, quantize, sparse, examples)
         found = _RUNNERS[format](unfinished, plain, examples)
         difference, relative = _difference(truth, found)
@@ -244,6 +245,18 @@ def finished_at_once(path):
             if leftover.is_dir():
                 shutil.rmtree(leftover)
             leftover.unlink(missing_ok=True)
+
+
+@contextmanager
+def _without_log():
+    """TensorFlow reports the temporary folders that its converters use."""
+    logger = logging.getLogger("tensorflow")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 # -- Examples --------------------------------------------------------------------------------------
