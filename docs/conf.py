@@ -1,13 +1,15 @@
 """Settings of the API reference: `sphinx-build -W docs site`."""
 
 import re
+import shutil
+from pathlib import Path
 
 import tfprune
 
 project = "tfprune"
 author = "the tfprune authors"
 release = tfprune.__version__
-extensions = ["sphinx.ext.autodoc", "sphinx.ext.napoleon", "myst_parser"]
+extensions = ["sphinx.ext.autodoc", "sphinx.ext.napoleon", "myst_nb"]
 html_theme = "furo"
 html_title = f"tfprune {release}"
 # Single backticks are code, as in Keras's docstrings.
@@ -19,6 +21,18 @@ napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 myst_heading_anchors = 3
+# The notebooks are shown with the outputs that are saved in them.
+nb_execution_mode = "off"
+exclude_patterns = ["_build"]
+
+# Sphinx reads what lies below its own folder alone.
+_HERE = Path(__file__).parent
+shutil.copytree(
+    _HERE.parent / "tutorials",
+    _HERE / "tutorials",
+    dirs_exist_ok=True,
+    ignore=lambda folder, names: [name for name in names if not name.endswith(".ipynb")],
+)
 # Methods that say nothing of their own are Keras's, and documented there.
 autodoc_inherit_docstrings = False
 
