@@ -19,7 +19,7 @@ import tfprune
 
 ROOT = Path(tfprune.__file__).parent
 LEVELS = [
-    {"_validation", "_frozen", "_keras_graph", "_quiet"},
+    {"_validation", "_frozen", "_keras_graph", "_quiet", "_text"},
     {
         "schedules",
         "patterns",

@@ -204,3 +204,14 @@ def test_model_without_weights():
 def test_bad_input(thing, error, message):
     with pytest.raises(error, match=message):
         tfprune.sparsity_report(thing)
+
+
+def test_text_is_text_in_a_notebook_too(monkeypatch):
+    """There, rich would show tables itself, and leave the text empty."""
+    import rich.console
+
+    monkeypatch.setattr(rich.console, "_is_jupyter", lambda: True)
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, name="last")])
+    assert "last" in str(tfprune.sparsity_report(model))
+    assert "last" in str(tfprune.plan_shrink(model))
+    assert "last" in str(tfprune.compare(model, model, formats=[], latency=False))

@@ -1,16 +1,15 @@
 """Sparsity tables, as data and as text."""
 
-import io
 from dataclasses import asdict, dataclass
 
 import keras
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
 from tfprune import _keras_graph as graph
 from tfprune import _validation as check
 from tfprune import registry
+from tfprune._text import as_text
 from tfprune.refusals import not_keras
 from tfprune.wrapper import MaskOwner
 
@@ -98,9 +97,7 @@ class SparsityReport:
         return table
 
     def __str__(self):
-        text = io.StringIO()
-        Console(file=text, width=110, color_system=None).print(self.table())
-        return text.getvalue()
+        return as_text(self.table())
 
 
 _NOTHING = "nothing to prune"

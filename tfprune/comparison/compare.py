@@ -9,7 +9,7 @@ from tfprune import _keras_graph as graph
 from tfprune import _validation as check
 from tfprune.comparison.files import BY_DEFAULT, check_formats, measure_files
 from tfprune.comparison.html import page
-from tfprune.comparison.tables import as_markdown, as_text, tables
+from tfprune.comparison.tables import as_markdown, as_printed, tables
 from tfprune.cost import layer_costs
 from tfprune.latency import compare_latency
 from tfprune.refusals import check_built, not_keras
@@ -107,7 +107,7 @@ class Comparison:
         return page(self, Path(path))
 
     def __str__(self):
-        return as_text(tables(self))
+        return as_printed(tables(self))
 
 
 def _sum(numbers):

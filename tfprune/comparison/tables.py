@@ -1,10 +1,10 @@
 """The tables of a comparison, as text and as Markdown."""
 
-import io
 from dataclasses import dataclass
 
-from rich.console import Console
 from rich.table import Table
+
+from tfprune._text import as_text
 
 
 @dataclass(frozen=True)
@@ -149,15 +149,12 @@ def _change(old, new):
 # -- Text ------------------------------------------------------------------------------------------
 
 
-def as_text(grids, width=140):
+def as_printed(grids):
     """Returns grids as text."""
-    text = io.StringIO()
-    console = Console(file=text, width=width, color_system=None)
+    shown: list = []
     for grid in grids:
-        console.print(as_rich(grid))
-        for note in grid.notes:
-            console.print(note, highlight=False, markup=False)
-    return text.getvalue()
+        shown += [as_rich(grid), *grid.notes]
+    return as_text(*shown, width=140)
 
 
 def as_rich(grid):

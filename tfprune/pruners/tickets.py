@@ -1,12 +1,11 @@
 """What the rounds of a lottery ticket found: models, a table, a plot."""
 
-import io
 from dataclasses import dataclass
 
-from rich.console import Console
 from rich.table import Table
 
 from tfprune import _validation as check
+from tfprune._text import as_text
 from tfprune.pruners.ticket_store import record_name
 from tfprune.strip import strip_pruning
 
@@ -97,9 +96,7 @@ class Tickets:
         return table
 
     def __str__(self):
-        text = io.StringIO()
-        Console(file=text, width=110, color_system=None).print(self.table())
-        return text.getvalue()
+        return as_text(self.table())
 
     def _metrics(self):
         return list(dict.fromkeys(name for one in self.rounds for name in one.metrics))

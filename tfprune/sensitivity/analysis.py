@@ -1,17 +1,16 @@
 """How much a model suffers where a single layer is pruned."""
 
-import io
 from dataclasses import asdict, dataclass
 
 import keras
 import numpy as np
 from keras import ops
-from rich.console import Console
 from rich.table import Table
 
 from tfprune import _keras_graph as graph
 from tfprune import _validation as check
 from tfprune import criteria, patterns, prunable_weights
+from tfprune._text import as_text
 from tfprune.evidence import Evidence
 from tfprune.mask_set import masked
 from tfprune.masks import compute_mask
@@ -92,10 +91,8 @@ class Sensitivity:
         return table
 
     def __str__(self):
-        text = io.StringIO()
         width = max(110, 50 + 10 * len(self.sparsities))
-        Console(file=text, width=width, color_system=None).print(self.table())
-        return text.getvalue()
+        return as_text(self.table(), width=width)
 
     def plot(self, path=None):
         """Draws the metric of each layer at each sparsity as a coloured number.

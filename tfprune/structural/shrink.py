@@ -1,6 +1,5 @@
 """Plan and make the smaller model that computes the same."""
 
-import io
 from collections import Counter
 from dataclasses import asdict, dataclass
 
@@ -10,6 +9,7 @@ from rich.table import Table
 
 from tfprune import _validation as check
 from tfprune import patterns
+from tfprune._text import as_text
 from tfprune.channels.graph import channel_groups, check_followable, follow, plain
 from tfprune.cost import model_cost
 from tfprune.latency import compare_latency
@@ -123,9 +123,7 @@ class ShrinkPlan:
         Console().print(self.table(measured))
 
     def __str__(self):
-        text = io.StringIO()
-        Console(file=text, width=110, color_system=None).print(self.table())
-        return text.getvalue()
+        return as_text(self.table())
 
 
 def plan_shrink(
