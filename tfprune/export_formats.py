@@ -98,12 +98,22 @@ def _run_litert(path, model, examples):
     arrays = keras.tree.flatten(examples)
     # The converter names and numbers inputs and outputs in the order of the model's.
     entries = sorted(interpreter.get_input_details(), key=lambda entry: entry["index"])
-    for entry, array in zip(entries, arrays, strict=True):
-        interpreter.resize_tensor_input(entry["index"], array.shape)
-    interpreter.allocate_tensors()
-    for entry, array in zip(entries, arrays, strict=True):
-        interpreter.set_tensor(entry["index"], array)
-    interpreter.invoke()
+    try:
+        for entry, array in zip(entries, arrays, strict=True):
+            interpreter.resize_tensor_input(entry["index"], array.shape)
+        interpreter.allocate_tensors()
+        for entry, array in zip(entries, arrays, strict=True):
+            interpreter.set_tensor(entry["index"], array)
+        interpreter.invoke()
+    except RuntimeError as error:
+        raise ValueError(
+            check.message(
+                "a file that LiteRT can run",
+                f"its error: {error}",
+                "Leave out `sparse` or `quantize`: not every layer can have both. Nothing was "
+                "written.",
+            )
+        ) from error
     (signature,) = interpreter.get_signature_list().values()
     runner = interpreter.get_signature_runner()
     made = runner.get_output_details()
