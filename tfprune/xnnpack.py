@@ -109,6 +109,7 @@ def problems(model):
     members, wrong = _chain(_last(behind or points or exits))
     if behind:
         wrong |= {step: told for step in members if (told := _leak(step, members, wrong))}
+        wrong |= {step: told for step in found if (told := _behind(step, members))}
     return said + [wrong[step] for step in found if step in wrong]
 
 
@@ -173,6 +174,14 @@ def _leak(step, members, wrong):
     )
 
 
+def _behind(step, members):
+    """A 1x1 convolution on the average that ends the chain: LiteRT cannot open such a file."""
+    on_average = any(_is_average(other) for other in step.inputs if other in members)
+    if step in members or not on_average or not _is_convolution(step.layer):
+        return None
+    return f"{_name(step)} is a convolution on the average (a Dense layer would fit)"
+
+
 # -- Single layers ---------------------------------------------------------------------------------
 
 
@@ -186,7 +195,13 @@ def _is_convolution(layer):
 
 
 def _is_average(step):
-    return isinstance(step.layer, layers.GlobalAveragePooling2D)
+    """A GlobalAveragePooling2D, or a keras.ops.mean over height and width."""
+    layer = step.layer
+    if isinstance(layer, layers.GlobalAveragePooling2D):
+        return True
+    axes = getattr(layer, "axis", None)
+    named = type(layer).__name__ == "Mean" and not isinstance(layer, layers.Layer)
+    return named and isinstance(axes, (list, tuple)) and {axis % 4 for axis in axes} == {1, 2}
 
 
 def _is_entry(step):
@@ -269,6 +284,8 @@ def _inside_problem(step):
         return _joined(step, [(size, "a depthwise convolution and a 1x1")])
     if isinstance(layer, layers.ZeroPadding2D):
         return _zeros_problem(step)
+    if _is_average(step):
+        return _joined(step, _layout(layer) if isinstance(layer, layers.Layer) else [])
     for kind, misfits in _INSIDE.items():
         if isinstance(layer, kind):
             return _joined(step, misfits(step))
@@ -310,11 +327,7 @@ def _merge_problems(step):
 
 
 def _relu_problems(step):
-    layer = step.layer
-    misfits = [] if not layer.threshold else [(f"threshold={layer.threshold}", "0")]
-    if layer.max_value not in (None, 6.0):
-        misfits.append((f"max_value={layer.max_value}", "6"))
-    return misfits
+    return _settings(step.layer, {"threshold": (0, 0)})
 
 
 def _normalization_problems(step):
@@ -334,16 +347,6 @@ def _upsampling_problems(step):
     return _settings(step.layer, wanted) + _layout(step.layer)
 
 
-def _average_problems(step):
-    if step.readers and not step.layer.keepdims and any(map(_pointwise_reader, step.readers)):
-        return [("keepdims=False", "True")]
-    return _layout(step.layer)
-
-
-def _pointwise_reader(step):
-    return isinstance(step.layer, layers.Multiply)
-
-
 _INSIDE = {
     layers.Add: _merge_problems,
     layers.Multiply: _merge_problems,
@@ -353,5 +356,4 @@ _INSIDE = {
     layers.Activation: lambda step: _activation_problems(step.layer),
     layers.BatchNormalization: _normalization_problems,
     layers.UpSampling2D: _upsampling_problems,
-    layers.GlobalAveragePooling2D: _average_problems,
 }

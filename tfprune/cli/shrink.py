@@ -27,7 +27,9 @@ def add(commands, shared):
     )
     parser.add_argument("--criterion", help="what channels are scored by, with targets")
     parser.add_argument("--scope", help="local, global or a distribution, with targets")
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw which channels go")
+    parser.add_argument(
+        "--plot", type=Path, metavar="FILE", help="draw which channels go"
+    )
     add_trust(parser)
     parser.set_defaults(run=run)
 
