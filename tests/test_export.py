@@ -198,6 +198,15 @@ def test_an_opset_that_cannot_be_written(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_file_that_litert_cannot_open(tmp_path):
+    inputs = keras.Input((8, 8, 128))
+    model = pruned(lambda: keras.Model(inputs, layers.Conv2D(128, 1)(inputs)))
+    tfprune.export(model, tmp_path / "dense.tflite", quantize="dynamic")
+    with pytest.raises(ValueError, match=r"a file that LiteRT can run.*Leave out `sparse`"):
+        tfprune.export(model, tmp_path / "model.tflite", quantize="dynamic", sparse=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["dense.tflite"]
+
+
 def test_a_dense_layer_that_the_sparse_encoding_breaks(tmp_path):
     model = keras.Sequential([keras.Input((7,)), layers.Dense(7)])
     kernel = np.random.default_rng(0).normal(size=(7, 7))

@@ -192,6 +192,19 @@ MISFITS = {
         },
         r"'add(_\d+)?' is also read by 'second', outside of the chain",
     ),
+    "a 1x1 on the average": (
+        {
+            "leave": lambda: [
+                layers.GlobalAveragePooling2D(keepdims=True),
+                layers.Conv2D(4, 1, name="classes"),
+            ]
+        },
+        r"'classes' is a convolution on the average \(a Dense layer would fit\)",
+    ),
+    "layout": (
+        {"leave": part(layers.GlobalAveragePooling2D("channels_first", name="leave"))},
+        r"'leave' has data_format='channels_first' \('channels_last' would fit\)",
+    ),
     "an output from inside": (
         {"tap": True},
         r"'add(_\d+)?' is an output of the model \(an output behind the chain would fit\)",

@@ -74,7 +74,8 @@ def _run_onnx(path, model, examples):
 def _write_litert(model, path, options, examples):
     import tensorflow as tf
 
-    quantize, given = options["quantize"], {"optimizations": []}
+    quantize = options["quantize"]
+    given: dict = {"optimizations": []}
     if quantize is not None:
         given["optimizations"].append(tf.lite.Optimize.DEFAULT)
     if options["sparse"]:
