@@ -33,9 +33,9 @@ LEVELS = [
     | {"drop_fractions"},
     {"registry", "methods", "refusals", "tfmot_arguments", "cost", "latency"},
     {"mask_set", "wrapper", "prune", "policies", "mask_update", "projection", "callbacks"}
-    | {"strip", "step_count", "shortfall", "evidence", "passes", "channels"},
+    | {"xnnpack", "strip", "step_count", "shortfall", "evidence", "passes", "channels"},
     {"report", "structural", "prunable_weights"},
-    {"export", "pruners", "plots", "sensitivity", "interop"},
+    {"export", "export_formats", "pruners", "plots", "sensitivity", "interop"},
     {"comparison"},
     {"cli", "__main__"},
     {"__init__"},

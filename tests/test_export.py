@@ -13,6 +13,7 @@ import tfprune
 
 # By its name in the package, it is the function.
 exporting = importlib.import_module("tfprune.export")
+formats = importlib.import_module("tfprune.export_formats")
 
 
 def image_model():
@@ -105,22 +106,118 @@ def constants(path):
             continue
 
 
+def every_kernel():
+    """Kernels of all kinds, large enough that the converter takes each for worth quantizing."""
+    inputs = keras.Input((12, 12, 3))
+    x = layers.Conv2D(48, 3, activation="relu", name="conv")(inputs)
+    x = layers.DepthwiseConv2D(5, depth_multiplier=2, name="depthwise")(x)
+    x = layers.Conv2D(40, 1, activation="relu", name="point")(x)
+    x = layers.Dense(64, activation="relu", name="wide")(layers.GlobalAveragePooling2D()(x))
+    return keras.Model(inputs, layers.Dense(24, name="out")(x))
+
+
+def as_in_litert(layer):
+    """A layer's kernel in the order in which LiteRT stores it."""
+    kernel = keras.ops.convert_to_numpy(layer.kernel)
+    if isinstance(layer, layers.DepthwiseConv2D):
+        return kernel.reshape(1, *kernel.shape[:2], -1)
+    return np.moveaxis(kernel, -1, 0)
+
+
 @pytest.mark.parametrize("quantize", ["dynamic", "int8"])
 def test_pruned_weights_stay_zero_in_8_bits(quantize, tmp_path):
-    model = pruned(image_model)
+    model = pruned(every_kernel)
     tfprune.export(model, tmp_path / "model.tflite", quantize=quantize, data=images())
-    kernels = [w for w in tfprune.strip_pruning(model).weights if w.name == "kernel"]
-    seen = 0
-    for kernel in map(keras.ops.convert_to_numpy, kernels):
-        # LiteRT keeps output channels first.
-        expected = np.moveaxis(kernel, -1, 0)
-        for zero, array in constants(tmp_path / "model.tflite"):
-            if array.dtype == np.int8 and array.shape == expected.shape:
-                seen += 1
-                assert not np.any(zero)
-                assert not array[expected == 0].any() and array.any()
-    # Small weights are not worth quantizing to the converter.
-    assert seen >= (3 if quantize == "int8" else 1)
+    found = [(zero, a) for zero, a in constants(tmp_path / "model.tflite") if a.dtype == np.int8]
+    kernels = [layer for layer in tfprune.strip_pruning(model).layers if hasattr(layer, "kernel")]
+    assert len(kernels) == 5
+    for layer in kernels:
+        expected = as_in_litert(layer)
+        # Exactly one tensor has this shape and these signs: large weights keep theirs.
+        large = np.abs(expected) > 0.2 * np.abs(expected).max()
+        alike = [
+            (zero, array)
+            for zero, array in found
+            if array.shape == expected.shape
+            and (np.sign(array)[large] == np.sign(expected)[large]).all()
+        ]
+        ((zero, array),) = alike
+        assert not np.any(zero), layer.name
+        assert np.mean(expected == 0) == 0.5
+        assert not array[expected == 0].any(), layer.name
+
+
+def test_pruned_weights_stay_zero_when_keras_quantizes():
+    inputs = keras.Input((6, 12))
+    x = layers.EinsumDense("abc,cd->abd", output_shape=(6, 10), name="einsum")(inputs)
+    x = layers.Dense(16, activation="relu", name="wide")(layers.Flatten()(x))
+    model = pruned(lambda: keras.Model(inputs, layers.Dense(8, name="out")(x)))
+    plain = tfprune.strip_pruning(model)
+    before = {name: plain.get_layer(name).kernel.numpy() for name in ("einsum", "wide", "out")}
+    with pytest.warns(UserWarning, match="does not have a `quantize` method"):
+        plain.quantize("int8")
+    for name, kernel in before.items():
+        eight = plain.get_layer(name).get_weights()
+        (eight,) = [array for array in eight if array.dtype == np.int8]
+        assert eight.shape == kernel.shape and np.mean(kernel == 0) == 0.5
+        assert not eight[kernel == 0].any(), name
+        assert eight.any()
+
+
+@pytest.mark.parametrize("path", ["model.onnx", "folder"])
+def test_the_batch_stays_open(path, tmp_path):
+    import onnxruntime
+    import tensorflow as tf
+
+    model = pruned(image_model)
+    tfprune.export(model, tmp_path / path)
+    if path == "folder":
+        loaded = tf.saved_model.load(str(tmp_path / path))
+        run = lambda x: loaded.serve(x).numpy()  # noqa: E731
+    else:
+        session = onnxruntime.InferenceSession(str(tmp_path / path))
+        assert not isinstance(session.get_inputs()[0].shape[0], int)
+        run = lambda x: session.run(None, {session.get_inputs()[0].name: x})[0]  # noqa: E731
+    for number in (1, 7):
+        truth = tfprune.strip_pruning(model)(images(number))
+        np.testing.assert_allclose(run(images(number)), truth, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("opset", [13, 17])
+def test_onnx_is_written_in_the_opset_asked_for(opset, tmp_path):
+    import onnx
+
+    tfprune.export(pruned(image_model), tmp_path / "model.onnx", opset=opset)
+    versions = {e.domain: e.version for e in onnx.load(tmp_path / "model.onnx").opset_import}
+    assert versions[""] == opset
+
+
+def test_an_opset_that_cannot_be_written(tmp_path):
+    with pytest.raises(ValueError, match=r"a file in ONNX opset 99.*Nothing was written"):
+        tfprune.export(pruned(image_model), tmp_path / "model.onnx", opset=99)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_litert_cannot_open(tmp_path):
+    inputs = keras.Input((8, 8, 128))
+    model = pruned(lambda: keras.Model(inputs, layers.Conv2D(128, 1)(inputs)))
+    tfprune.export(model, tmp_path / "dense.tflite", quantize="dynamic")
+    with pytest.raises(ValueError, match=r"a file that LiteRT can run.*Leave out `sparse`"):
+        tfprune.export(model, tmp_path / "model.tflite", quantize="dynamic", sparse=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["dense.tflite"]
+
+
+def test_a_dense_layer_that_the_sparse_encoding_breaks(tmp_path):
+    model = keras.Sequential([keras.Input((7,)), layers.Dense(7)])
+    kernel = np.random.default_rng(0).normal(size=(7, 7))
+    kernel.ravel()[np.argsort(np.abs(kernel), axis=None)[:24]] = 0
+    model.layers[0].set_weights([kernel, np.zeros(7)])
+    with pytest.raises(ValueError, match=r"Leave out `sparse`.*no multiple of 4"):
+        tfprune.export(model, tmp_path / "model.tflite", sparse=True)
+    # Inputs from 4 on make a short block, which is lost: with zeros there, nothing is.
+    kernel[4:] = 0
+    model.layers[0].set_weights([kernel, np.zeros(7)])
+    tfprune.export(model, tmp_path / "model.tflite", sparse=True)
 
 
 @pytest.mark.parametrize("quantize", ["dynamic", "float16", "int8"])
@@ -161,12 +258,12 @@ def test_a_file_that_computes_something_else_is_not_written(path, tmp_path, monk
     model = pruned(image_model)
     before = tfprune.export(model, tmp_path / path)
     stamps = {f: f.stat().st_mtime_ns for f in tmp_path.rglob("*")}
-    run = exporting._RUNNERS[before.format]
+    run = formats.RUNNERS[before.format]
 
     def wrong(*arguments):
         return [array * 1.01 for array in run(*arguments)]
 
-    monkeypatch.setitem(exporting._RUNNERS, before.format, wrong)
+    monkeypatch.setitem(formats.RUNNERS, before.format, wrong)
     with pytest.raises(ValueError, match=r"to 0\.001 of the largest output.*Nothing was written"):
         tfprune.export(model, tmp_path / path)
     assert {f: f.stat().st_mtime_ns for f in tmp_path.rglob("*")} == stamps
@@ -181,7 +278,7 @@ def test_a_failed_export_leaves_nothing_behind(path, tmp_path, monkeypatch):
         unfinished.mkdir() if path == "folder" else unfinished.write_bytes(b"half")
         raise OSError("no space left")
 
-    monkeypatch.setitem(exporting._WRITERS, format, breaks)
+    monkeypatch.setitem(formats.WRITERS, format, breaks)
     with pytest.raises(OSError, match="no space"):
         tfprune.export(pruned(image_model), tmp_path / path)
     assert list(tmp_path.iterdir()) == []
@@ -195,6 +292,9 @@ def test_a_failed_export_leaves_nothing_behind(path, tmp_path, monkeypatch):
         (ValueError, r"ends with \.onnx", "model.keras", {"format": "onnx"}),
         (ValueError, "`quantize` for LiteRT alone", "model.onnx", {"quantize": "int8"}),
         (ValueError, "`sparse` for LiteRT alone", "folder", {"sparse": True}),
+        (ValueError, "`opset` for ONNX alone", "model.keras", {"opset": 15}),
+        (ValueError, "`opset` to be at least 1", "model.onnx", {"opset": 0}),
+        (TypeError, "`opset` to be a whole number", "model.onnx", {"opset": "15"}),
         (ValueError, "quantize", "model.tflite", {"quantize": "int4"}),
         (ValueError, "`data` to find the ranges", "model.tflite", {"quantize": "int8"}),
         (ValueError, "folder that can be written", "nowhere/model.keras", {}),

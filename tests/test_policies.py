@@ -1,6 +1,11 @@
 """Policies: which layers they choose, and what they say about a model that does not fit."""
 
+import importlib.util
+import json
+from pathlib import Path
+
 import keras
+import numpy as np
 import pytest
 from keras import layers
 
@@ -11,35 +16,62 @@ HALF = tfprune.ConstantSparsity(0.5, begin_step=0)
 XNNPACK = tfprune.PruneForLatencyOnXNNPack()
 
 
-def chain(entry=None, middle=None, leave=None, point=None):
-    """A small MobileNet; each argument replaces one of its parts."""
-    x = keras.Input((32, 32, 3))
-    y = (entry or layers.Conv2D(8, 3, strides=2, padding="same", name="entry"))(x)
-    y = layers.BatchNormalization()(y)
-    y = (point or layers.Conv2D(16, 1, name="point_1"))(layers.ReLU(6.0)(y))
-    z = (middle or layers.DepthwiseConv2D(3, padding="same", name="depthwise"))(y)
-    z = layers.Conv2D(16, 1, name="point_2")(z)
-    if middle is None and point is None:
-        z = layers.Add()([y, z])
-    z = (leave or layers.GlobalAveragePooling2D(name="leave"))(z)
-    return keras.Model(x, layers.Dense(4, name="classes")(layers.Flatten()(z)), name="chain")
+def benchmark():
+    """The benchmark that measured which models run sparse, as a module."""
+    path = Path(__file__).parents[1] / "benchmarks" / "sparse_litert.py"
+    spec = importlib.util.spec_from_file_location("sparse_litert", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+MEASURED = benchmark()
+RESULT = Path(MEASURED.__file__).parent / "results" / "sparse_litert.json"
+CHANGES = MEASURED.variants()
+
+
+def chain(channels=16, **changes):
+    """The benchmark's small MobileNet, narrow; each argument replaces one of its parts."""
+    point = changes.pop("point", lambda: [layers.Conv2D(channels, 1)])
+    return MEASURED.chain(point=point, **changes)
+
+
+def part(layer):
+    return lambda: [layer]
+
+
+def padded(*args, **kwargs):
+    return lambda: [layers.ZeroPadding2D(1), layers.Conv2D(*args, name="entry", **kwargs)]
+
+
+def points(model):
+    return [
+        layer.name
+        for layer in model.layers
+        if isinstance(layer, layers.Conv2D) and layer.kernel_size == (1, 1)
+    ]
 
 
 def test_only_pointwise_convolutions_are_pruned():
-    pruned = tfprune.prune_low_magnitude(chain(), HALF, pruning_policy=XNNPACK)
-    assert [owner.name for owner in mask_owners(pruned)] == ["point_1", "point_2"]
-    tfprune.UpdatePruningStep(pruned)
-    zeros = {row.layer: row.sparsity for row in tfprune.sparsity_report(pruned).rows}
-    assert zeros["point_1"] == zeros["point_2"] == 0.5
-    assert zeros["entry"] == zeros["depthwise"] == zeros["classes"] == 0.0
-
-
-def test_mobilenets_of_keras_fit():
-    model = keras.applications.MobileNetV2((32, 32, 3), alpha=0.35, weights=None, classes=4)
+    model = chain()
     pruned = tfprune.prune_low_magnitude(model, HALF, pruning_policy=XNNPACK)
-    kernels = {w.variable.shape[:2] for o in mask_owners(pruned) for w in o.pruned_weights}
-    assert kernels == {(1, 1)}
-    assert len(mask_owners(pruned)) == 34
+    assert [owner.name for owner in mask_owners(pruned)] == points(model)
+    assert len(points(model)) == 3
+    tfprune.UpdatePruningStep(pruned)
+    for row in tfprune.sparsity_report(pruned).rows:
+        assert row.sparsity == (0.5 if row.layer in points(model) else 0.0)
+
+
+def test_mobilenets_of_keras_are_told_what_to_change():
+    model = keras.applications.MobileNetV2((32, 32, 3), alpha=0.35, weights=None, classes=4)
+    with pytest.raises(ValueError, match="in which ") as caught:
+        tfprune.prune_low_magnitude(model, HALF, pruning_policy=XNNPACK)
+    told = str(caught.value).split("in which ")[1].split("; ")
+    # The first convolution, and the depthwise ones of stride 2, are padded on two sides alone.
+    names = ["Conv1"] + [f"block_{n}_depthwise" for n in (1, 3, 6, 13)]
+    assert [sentence.split("'")[1] for sentence in told] == names
+    assert "padding='same' and no zeros around its input" in told[0]
+    assert all("padding ((0, 1), (0, 1)) before it" in sentence for sentence in told[1:])
 
 
 @pytest.mark.parametrize(
@@ -63,74 +95,191 @@ def test_what_is_allowed(layer, allowed):
 
 MISFITS = {
     "stride of the entry": (
-        lambda: chain(entry=layers.Conv2D(8, 3, padding="same", name="entry")),
-        r"'entry' has strides=\(1, 1\) \(strides=2 would fit\)",
+        {"start": padded(8, 3)},
+        r"'entry' has strides=\(1, 1\) \(2 would fit\)",
+    ),
+    "channels of the entry": (
+        {"shape": (32, 32, 4)},
+        r"'entry' has 4 input channels \(3 would fit\)",
+    ),
+    "size of the entry": (
+        {"start": padded(8, 5, strides=2)},
+        r"'entry' has kernel_size=\(5, 5\) \(3 would fit\)",
+    ),
+    "zeros before the entry": (
+        {"start": part(layers.Conv2D(8, 3, strides=2, padding="same", name="entry"))},
+        r"'entry' has padding='same' and no zeros around its input \(ZeroPadding2D\(1\) for it "
+        r"alone and padding='valid' would fit\)",
+    ),
+    "activation of the entry": (
+        {"start": padded(8, 3, strides=2, activation="softmax")},
+        r"'entry' has activation='softmax' \('relu' would fit\)",
     ),
     "no entry": (
-        lambda: chain(entry=layers.Conv2D(8, 5, name="entry")),
-        "there is no 3x3 Conv2D of stride 2 to enter the chain by",
+        {"start": part(layers.Conv2D(8, 1, name="first"))},
+        r"'first' reads the model's input \(ZeroPadding2D\(1\) and a Conv2D 3x3 of stride 2 ",
     ),
     "no exit": (
-        lambda: chain(leave=layers.MaxPooling2D(name="leave")),
-        "there is no GlobalAveragePooling2D to leave the chain by",
+        {"leave": part(layers.MaxPooling2D(name="leave"))},
+        "there is no GlobalAveragePooling2D behind 1x1 convolutions to leave by",
     ),
     "no 1x1": (
-        lambda: keras.Sequential(
-            [
-                keras.Input((32, 32, 3)),
-                layers.Conv2D(8, 3, strides=2),
-                layers.GlobalAveragePooling2D(),
-            ]
-        ),
+        {"point": lambda: [layers.Conv2D(8, 3, padding="same")]},
         "there is no 1x1 Conv2D of stride 1 without groups",
     ),
     "depthwise size": (
-        lambda: chain(middle=layers.DepthwiseConv2D(7, name="middle")),
-        r"'middle' has kernel_size=\(7, 7\) \(3 or 5 would fit\)",
+        {"depthwise": lambda: [layers.DepthwiseConv2D(7, padding="same")]},
+        r"'depthwise\w+' has kernel_size=\(7, 7\) \(3 or 5 would fit\)",
     ),
     "depthwise stride": (
-        lambda: chain(middle=layers.DepthwiseConv2D(3, strides=3, name="middle")),
-        r"'middle' has strides=\(3, 3\) \(1 or 2 would fit\)",
+        {"depthwise": lambda: [layers.ZeroPadding2D(1), layers.DepthwiseConv2D(3, 3)]},
+        r"'depthwise\w+' has strides=\(3, 3\) \(1 or 2 would fit\)",
     ),
     "depth multiplier": (
-        lambda: chain(middle=layers.DepthwiseConv2D(3, depth_multiplier=2, name="middle")),
-        r"'middle' has depth_multiplier=2 \(1 would fit\)",
+        {"depthwise": lambda: [layers.DepthwiseConv2D(3, depth_multiplier=2, padding="same")]},
+        r"'depthwise\w+' has depth_multiplier=2 \(1 would fit\)",
+    ),
+    "dilation": (
+        {"depthwise": lambda: [layers.DepthwiseConv2D(3, dilation_rate=2, padding="same")]},
+        r"'depthwise\w+' has dilation_rate=\(2, 2\) \(1 would fit\)",
+    ),
+    "zeros before a depthwise one": (
+        {"depthwise": lambda: [layers.DepthwiseConv2D(5)]},
+        r"'depthwise\w+' has padding='valid' and no zeros around its input "
+        r"\(ZeroPadding2D\(2\) for it alone and padding='valid' would fit\)",
     ),
     "stride of a 1x1": (
-        lambda: chain(point=layers.Conv2D(16, 1, strides=2, name="point")),
-        r"'point' has strides=\(2, 2\), groups=1 \(1 would fit\)",
+        {"point": lambda: [layers.Conv2D(16, 1, strides=2)]},
+        r"'conv2d\w*' has strides=\(2, 2\) \(1 would fit\)",
     ),
     "groups of a 1x1": (
-        lambda: chain(point=layers.Conv2D(16, 1, groups=2, name="point")),
-        r"'point' has strides=\(1, 1\), groups=2 \(1 would fit\)",
+        {"point": lambda: [layers.Conv2D(16, 1, groups=2)]},
+        r"'conv2d\w*' has groups=2 \(1 would fit\)",
     ),
-    "channels first": (
-        lambda: chain(
-            middle=layers.DepthwiseConv2D(3, data_format="channels_first", name="middle")
-        ),
-        r"'middle' has data_format='channels_first' \('channels_last' would fit\)",
+    "a larger convolution inside": (
+        {"depthwise": lambda: [layers.Conv2D(16, 3, padding="same")]},
+        r"'conv2d\w*' has kernel_size=\(3, 3\) \(a depthwise convolution and a 1x1 would fit\)",
+    ),
+    "zeros before a 1x1": (
+        {"point": lambda: [layers.ZeroPadding2D(1), layers.Conv2D(16, 1)]},
+        r"'zero_padding2d\w*' has no depthwise convolution behind it \(one would fit\)",
+    ),
+    "three summands": (
+        {"merge": lambda: lambda t: layers.Add()([*t, t[0]])},
+        r"'add\w*' has 3 inputs \(2 would fit\)",
+    ),
+    "another merge": (
+        {"merge": lambda: layers.Maximum()},
+        r"'maximum\w*' is of class Maximum, which has no kernel in this layout",
+    ),
+    "a free normalization": (
+        {"merge": lambda: lambda t: layers.BatchNormalization()(layers.Add()(t))},
+        r"'batch_normalization\w*' has no convolution without activation just before it "
+        r"\(one would fit\)",
+    ),
+    "a read from outside": (
+        {
+            "leave": lambda: [
+                lambda x: layers.Concatenate()(
+                    [
+                        layers.GlobalAveragePooling2D()(x),
+                        layers.GlobalMaxPooling2D(name="second")(x),
+                    ]
+                )
+            ]
+        },
+        r"'add(_\d+)?' is also read by 'second', outside of the chain",
+    ),
+    "a 1x1 on the average": (
+        {
+            "leave": lambda: [
+                layers.GlobalAveragePooling2D(keepdims=True),
+                layers.Conv2D(4, 1, name="classes"),
+            ]
+        },
+        r"'classes' is a convolution on the average \(a Dense layer would fit\)",
+    ),
+    "layout": (
+        {"leave": part(layers.GlobalAveragePooling2D("channels_first", name="leave"))},
+        r"'leave' has data_format='channels_first' \('channels_last' would fit\)",
+    ),
+    "an output from inside": (
+        {"tap": True},
+        r"'add(_\d+)?' is an output of the model \(an output behind the chain would fit\)",
     ),
 }
 
 
 @pytest.mark.parametrize("name", MISFITS)
 def test_misfit_is_named(name):
-    make, message = MISFITS[name]
+    changes, message = MISFITS[name]
     with pytest.raises(
         ValueError,
         match=rf"Expected a chain of layers .* Received: model '.*', in which .*{message}",
     ):
-        tfprune.prune_low_magnitude(make(), HALF, pruning_policy=XNNPACK)
+        tfprune.prune_low_magnitude(chain(**changes), HALF, pruning_policy=XNNPACK)
 
 
 def test_all_misfits_in_one_message():
     model = chain(
-        entry=layers.Conv2D(8, 3, name="entry"),
-        middle=layers.DepthwiseConv2D(7, name="middle"),
-        leave=layers.MaxPooling2D(name="leave"),
+        start=padded(8, 3),
+        depthwise=lambda: [layers.DepthwiseConv2D(7, padding="same")],
+        merge=lambda: lambda tensors: tensors[1],
+        leave=part(layers.MaxPooling2D()),
     )
-    with pytest.raises(ValueError, match=r"'entry' has .*; there is no GlobalAv.*; 'middle' has "):
+    with pytest.raises(
+        ValueError, match=r"there is no GlobalAv.*; 'entry' has .*; 'depthwise\w+' has "
+    ):
         XNNPACK.ensure_model_supports_pruning(model)
+
+
+def test_layers_off_the_chain_do_not_matter():
+    inputs = keras.Input((64, 64, 3), batch_size=1)
+    aside = layers.GlobalMaxPooling2D()(layers.Conv2D(4, 5, name="aside")(inputs))
+    both = layers.Concatenate()([chain()(inputs), aside])
+    XNNPACK.ensure_model_supports_pruning(keras.Model(inputs, layers.Dense(2)(both)))
+
+
+def test_nested_and_wrapped_models_are_followed():
+    inner = chain()
+    inputs = keras.Input((64, 64, 3), batch_size=1)
+    XNNPACK.ensure_model_supports_pruning(keras.Model(inputs, layers.ReLU()(inner(inputs))))
+    wrapped = tfprune.prune_low_magnitude(inner, HALF, pruning_policy=XNNPACK)
+    XNNPACK.ensure_model_supports_pruning(wrapped)
+    outer = keras.Sequential([inputs, layers.Rescaling(2.0), chain(start=padded(8, 3))])
+    with pytest.raises(ValueError, match="'entry' has strides"):
+        XNNPACK.ensure_model_supports_pruning(outer)
+
+
+def test_unbuilt_model():
+    model = keras.Sequential([layers.Conv2D(4, 1)])
+    with pytest.raises(ValueError, match="a built model"):
+        XNNPACK.ensure_model_supports_pruning(model)
+
+
+# -- What LiteRT itself does -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_policy_says_what_was_measured(name):
+    row = json.loads(RESULT.read_text())["models"][name]
+    fits = not MEASURED.verdict(MEASURED.chain(**CHANGES[name]))
+    assert fits == row["ran sparse"]
+
+
+def test_a_fitting_model_goes_into_a_sparse_file(tmp_path):
+    """Opened, run and compared by `export`; how fast it runs is the benchmark's affair."""
+    schedule = tfprune.ConstantSparsity.one_shot(0.95)
+    model = tfprune.prune_low_magnitude(MEASURED.chain(), schedule, pruning_policy=XNNPACK)
+    tfprune.UpdatePruningStep(model)
+    data = np.random.default_rng(0).normal(size=(1, 64, 64, 3)).astype("float32")
+    sizes = {
+        sparse: tfprune.export(
+            model, tmp_path / f"{sparse}.tflite", sparse=sparse, data=data, samples=1
+        ).bytes
+        for sparse in (False, True)
+    }
+    assert sizes[True] < sizes[False] / 3
 
 
 class Subclassed(keras.Model):
@@ -159,8 +308,9 @@ class DenseOnly(tfprune.PruningPolicy):
 
 
 def test_policy_of_ones_own():
-    pruned = tfprune.prune_low_magnitude(chain(), HALF, pruning_policy=DenseOnly())
-    assert [owner.name for owner in mask_owners(pruned)] == ["classes"]
+    model = chain()
+    pruned = tfprune.prune_low_magnitude(model, HALF, pruning_policy=DenseOnly())
+    assert [owner.name for owner in mask_owners(pruned)] == [model.layers[-1].name]
 
 
 def test_policy_for_lists_layers_and_subclassed_models():
@@ -178,9 +328,11 @@ def test_policy_for_lists_layers_and_subclassed_models():
 
 
 def test_policy_and_rules():
-    rules = [tfprune.Rule("point_2", prune=False)]
-    pruned = tfprune.prune_low_magnitude(chain(), HALF, pruning_policy=XNNPACK, rules=rules)
-    assert [owner.name for owner in mask_owners(pruned)] == ["point_1"]
+    model = chain()
+    first, *others = points(model)
+    rules = [tfprune.Rule(name, prune=False) for name in others]
+    pruned = tfprune.prune_low_magnitude(model, HALF, pruning_policy=XNNPACK, rules=rules)
+    assert [owner.name for owner in mask_owners(pruned)] == [first]
 
 
 def test_policy_without_an_opinion():

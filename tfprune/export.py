@@ -14,6 +14,7 @@ import numpy as np
 
 from tfprune import _keras_graph as graph
 from tfprune import _validation as check
+from tfprune.export_formats import RUNNERS, RUNTIMES, WRITERS, outputs
 from tfprune.latency import example_inputs
 from tfprune.refusals import check_built, not_keras
 from tfprune.strip import strip_pruning
@@ -51,6 +52,11 @@ _SUFFIXES = {".keras": "keras", ".onnx": "onnx", ".tflite": "litert", "": "saved
 _QUANTIZED = ("dynamic", "float16", "int8")
 # Differences in parts of the largest output that are taken for rounding.
 _TOLERANCES = {None: 1e-3, "float16": 1e-2, "dynamic": 0.1, "int8": 0.2}
+# It stores some Dense kernels in blocks of four inputs, and loses a last, shorter block.
+_WITHOUT_SPARSE = (
+    "Leave out `sparse`: LiteRT's encoding is wrong for some Dense layers whose inputs are no "
+    "multiple of 4. Or give `data`"
+)
 _PACKAGES = {
     "onnx": ("onnx", ("onnx", "tf2onnx", "onnxruntime")),
     "litert": ("litert", ("ai_edge_litert",)),
@@ -65,6 +71,7 @@ def export(
     shrink=False,
     quantize=None,
     sparse=False,
+    opset=None,
     data=None,
     samples=32,
     tolerance=None,
@@ -82,6 +89,7 @@ def export(
         quantize: For LiteRT: "dynamic" (weights in 8 bits, computed in floats), "float16", or
             "int8" (weights and activations in 8 bits, inputs and outputs stay floats).
         sparse: For LiteRT: whether weights are stored without their zeros, where that is smaller.
+        opset: For ONNX: the version of its operations to write in; by default Keras's choice.
         data: Examples to compare on, and to find the ranges of activations with: an array, a data
             set, or what else `fit` takes, labels are not looked at. Random numbers by default;
             needed for "int8".
@@ -110,7 +118,8 @@ def export(
     check_built(model)
     path = Path(path)
     format = _format(path, format)
-    _check_options(format, quantize, sparse, data)
+    options = {"quantize": quantize, "sparse": sparse, "opset": opset}
+    _check_options(format, options, data)
     samples = check.integer("samples", samples, 1, "Use for instance 32.")
     limit = _TOLERANCES[quantize] if tolerance is None else tolerance
     check.positive("tolerance", limit, "Use for instance 0.01.")
@@ -118,10 +127,10 @@ def export(
     check_target(path, format)
     plain = without_silent_channels(model) if shrink else strip_pruning(model)
     examples = _examples(plain, data, samples)
-    truth = _outputs(plain, examples)
+    truth = outputs(plain, examples)
     with finished_at_once(path) as unfinished, _without_log():
-        _WRITERS[format](plain, unfinished, quantize, sparse, examples)
-        found = _RUNNERS[format](unfinished, plain, examples)
+        WRITERS[format](plain, unfinished, options, examples)
+        found = RUNNERS[format](unfinished, plain, examples)
         difference, relative = _difference(truth, found)
         if not relative <= limit:
             raise ValueError(
@@ -129,12 +138,13 @@ def export(
                     f"the {format} file to compute what the model computes, to {limit:g} of the "
                     "largest output",
                     f"a difference of {difference:.3g}, {relative:.3g} of it",
-                    "Give `data` that is like the real inputs, another `quantize`, or a larger "
+                    (_WITHOUT_SPARSE if sparse else "Give `data`")
+                    + " that is like the real inputs, another `quantize`, or a larger "
                     "`tolerance` if that is good enough. Nothing was written.",
                 )
             )
         size = sum(f.stat().st_size for f in [unfinished, *unfinished.rglob("*")] if f.is_file())
-    return Exported(path, format, size, _RUNTIMES[format], difference, relative)
+    return Exported(path, format, size, RUNTIMES[format], difference, relative)
 
 
 # -- Arguments -------------------------------------------------------------------------------------
@@ -165,11 +175,14 @@ def _format(path, format):
     return _SUFFIXES[path.suffix]
 
 
-def _check_options(format, quantize, sparse, data):
+def _check_options(format, options, data):
+    quantize = options["quantize"]
     if quantize is not None:
         check.choice("quantize", quantize, _QUANTIZED)
-    for name, value in (("quantize", quantize), ("sparse", sparse)):
-        if value and format != "litert":
+    if options["opset"] is not None:
+        options["opset"] = _opset(format, options["opset"])
+    for name in ("quantize", "sparse"):
+        if (value := options[name]) and format != "litert":
             raise ValueError(
                 check.message(
                     f"`{name}` for LiteRT alone",
@@ -186,6 +199,13 @@ def _check_options(format, quantize, sparse, data):
                 "Pass some of the training inputs.",
             )
         )
+
+
+def _opset(format, opset):
+    if format != "onnx":
+        received = f"opset={opset!r} with format={format!r}"
+        raise ValueError(check.message("`opset` for ONNX alone", received, "Leave it out."))
+    return check.integer("opset", opset, 1, "Use for instance 15.")
 
 
 def _check_installed(format):
@@ -296,11 +316,6 @@ def _examples(model, data, samples):
     return keras.tree.pack_sequence_as(structure, cast)
 
 
-def _outputs(model, examples):
-    found = model(examples, training=False)
-    return [np.asarray(graph.on_host(array)) for array in keras.tree.flatten(found)]
-
-
 def _difference(truth, found):
     if [array.shape for array in truth] != [np.shape(array) for array in found]:
         return float("nan"), float("nan")
@@ -312,105 +327,3 @@ def _difference(truth, found):
         if not np.isfinite(theirs).all():
             return float("nan"), float("nan")
     return worst[0], worst[1]
-
-
-# -- Formats ---------------------------------------------------------------------------------------
-
-
-def _write_keras(model, path, quantize, sparse, examples):
-    model.save(path)
-
-
-def _run_keras(path, model, examples):
-    return _outputs(keras.saving.load_model(path), examples)
-
-
-def _write_saved_model(model, path, quantize, sparse, examples):
-    model.export(str(path), format="tf_saved_model", verbose=False)
-
-
-def _run_saved_model(path, model, examples):
-    import tensorflow as tf
-
-    loaded = tf.saved_model.load(str(path))
-    found = loaded.serve(examples)
-    return [array.numpy() for array in keras.tree.flatten(found)]
-
-
-def _write_onnx(model, path, quantize, sparse, examples):
-    model.export(str(path), format="onnx", verbose=False)
-
-
-def _run_onnx(path, model, examples):
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    names = [entry.name for entry in session.get_inputs()]
-    arrays = keras.tree.flatten(examples)
-    return session.run(None, dict(zip(names, arrays, strict=True)))
-
-
-def _write_litert(model, path, quantize, sparse, examples):
-    import tensorflow as tf
-
-    options: dict = {"optimizations": []}
-    if quantize is not None:
-        options["optimizations"].append(tf.lite.Optimize.DEFAULT)
-    if sparse:
-        options["optimizations"].append(tf.lite.Optimize.EXPERIMENTAL_SPARSITY)
-    if quantize == "float16":
-        options["target_spec"] = {"supported_types": [tf.float16]}
-    if quantize == "int8":
-        arrays = keras.tree.flatten(examples)
-        number = len(arrays[0])
-        options["target_spec"] = {"supported_ops": [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]}
-        options["representative_dataset"] = lambda: (
-            [array[i : i + 1] for array in arrays] for i in range(number)
-        )
-    model.export(str(path), format="litert", verbose=False, **options)
-
-
-def _run_litert(path, model, examples):
-    from ai_edge_litert.interpreter import Interpreter
-
-    interpreter = Interpreter(str(path))
-    arrays = keras.tree.flatten(examples)
-    # The converter names and numbers inputs and outputs in the order of the model's.
-    entries = sorted(interpreter.get_input_details(), key=lambda entry: entry["index"])
-    for entry, array in zip(entries, arrays, strict=True):
-        interpreter.resize_tensor_input(entry["index"], array.shape)
-    interpreter.allocate_tensors()
-    for entry, array in zip(entries, arrays, strict=True):
-        interpreter.set_tensor(entry["index"], array)
-    interpreter.invoke()
-    (signature,) = interpreter.get_signature_list().values()
-    runner = interpreter.get_signature_runner()
-    made = runner.get_output_details()
-    order = sorted(signature["outputs"], key=_by_number)
-    return [interpreter.get_tensor(made[name]["index"]) for name in order]
-
-
-def _by_number(name):
-    """Unnamed outputs are numbered; named ones come in the order of their names, as in Keras."""
-    stem, _, number = name.rpartition("_")
-    return (stem, int(number), "") if number.isdigit() else (name, 0, name)
-
-
-_WRITERS = {
-    "keras": _write_keras,
-    "saved_model": _write_saved_model,
-    "onnx": _write_onnx,
-    "litert": _write_litert,
-}
-_RUNNERS = {
-    "keras": _run_keras,
-    "saved_model": _run_saved_model,
-    "onnx": _run_onnx,
-    "litert": _run_litert,
-}
-_RUNTIMES = {
-    "keras": "Keras",
-    "saved_model": "tf.saved_model",
-    "onnx": "ONNX Runtime",
-    "litert": "LiteRT",
-}

@@ -26,6 +26,9 @@ def add(commands, shared):
         "--sparse", action="store_true", help="for .tflite: store weights without their zeros"
     )
     parser.add_argument(
+        "--opset", type=int, metavar="N", help="for .onnx: the version of its operations"
+    )
+    parser.add_argument(
         "--tolerance",
         type=float,
         metavar="SHARE",
@@ -50,6 +53,7 @@ def run(args, output):
         shrink=args.shrink,
         quantize=args.quantize,
         sparse=args.sparse,
+        opset=args.opset,
         data=None if data is None else data.train[0],
         samples=args.samples,
         tolerance=args.tolerance,
