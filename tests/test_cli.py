@@ -405,3 +405,49 @@ def test_as_a_process(setup):
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert json.loads(done.stdout)["sparsity"]["prunable"]["zeros"] == 0
+
+
+@pytest.mark.slow
+def test_the_whole_way_with_a_model_from_elsewhere(command, tmp_path, monkeypatch):
+    """What a newcomer does with a model of keras.applications, from report to comparison."""
+    monkeypatch.chdir(tmp_path)
+    model = keras.applications.MobileNet((32, 32, 3), 0.25, weights=None, classes=4)
+    random = np.random.default_rng(0)
+    for weight in model.weights:
+        positive = "variance" in weight.name
+        noise = random.normal(0, 0.1, weight.shape)
+        weight.assign(weight.numpy() + (np.abs(noise) if positive else noise))
+    model.save("model.keras")
+    x = random.uniform(0, 1, (96, 32, 32, 3)).astype("float32")
+    np.savez("data.npz", x=x, y=random.integers(0, 4, 96))
+    data = ["--data", "data.npz"]
+
+    code, out, _ = command("report", "model.keras", "--json")
+    dense = json.loads(out)
+    assert code == 0 and dense["cost"]["parameters"] == model.count_params()
+    code, out, err = command(
+        "prune", "model.keras", *data, "--sparsity", 0.75, "--epochs", 2, "-o", "zeros.keras"
+    )
+    assert code == 0, err
+    code, out, err = command(
+        *("prune", "model.keras", *data, "--sparsity", 0.5, "--epochs", 2, "--pattern", "filter"),
+        *("-o", "filters.keras"),
+    )
+    assert code == 0, err
+    code, out, err = command("shrink", "filters.keras", "-o", "small.keras", "--json")
+    assert code == 0, err
+    small = json.loads(out)["plan"]["after"]
+    assert small["macs"] < 0.5 * dense["cost"]["macs"]
+    for name, options in {"zeros.tflite": ["--quantize", "int8", *data], "small.onnx": []}.items():
+        source = name.split(".")[0] + ".keras"
+        code, out, err = command("export", source, "-o", name, *options)
+        assert code == 0, err
+    code, out, err = command(
+        *("compare", "model.keras", "small.keras", *data, "--html", "page.html", "--runs", 3),
+        *("--formats", "keras", "int8 litert", "--json"),
+    )
+    assert code == 0, err
+    found = json.loads(out)
+    assert found["totals"]["macs"] == [dense["cost"]["macs"], small["macs"]]
+    assert found["files"]["int8 litert"][1]["raw"] < found["files"]["int8 litert"][0]["raw"] / 2
+    assert set(found["metrics"]) == {"loss", "accuracy"}
