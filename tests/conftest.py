@@ -4,13 +4,12 @@ import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import tfmot_truth
 from hypothesis import settings
+from truth_support import run_without_backend
 
 # The same examples in every run; a busy machine is no reason to fail.
 settings.register_profile("tfprune", derandomize=True, deadline=None, max_examples=200)
@@ -38,15 +37,6 @@ def tfmot(tmp_path_factory):
     Importing tfmot sets TF_USE_LEGACY_KERAS for the whole process.
     """
     path = tmp_path_factory.mktemp("tfmot") / "truth.npz"
-    environment = {k: v for k, v in os.environ.items() if k != "KERAS_BACKEND"}
-    done = subprocess.run(
-        [sys.executable, tfmot_truth.__file__, str(path)],
-        capture_output=True,
-        text=True,
-        env=environment,
-        check=False,
-    )
-    if done.returncode:
-        raise RuntimeError(done.stderr)
+    run_without_backend(tfmot_truth.__file__, path)
     with np.load(path) as answers:
         return dict(answers)

@@ -4,7 +4,6 @@ import importlib.util
 import os
 import re
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +12,7 @@ import interop_truth
 import keras
 import numpy as np
 import pytest
+from truth_support import run_without_backend
 
 import tfprune
 from tfprune.interop import migrate
@@ -26,16 +26,7 @@ needs_tfmot = pytest.mark.skipif(
 def moved(tmp_path_factory):
     """Files of tfmot models, what was read of them, and the truth; made in one process."""
     folder = tmp_path_factory.mktemp("moved")
-    environment = {k: v for k, v in os.environ.items() if k != "KERAS_BACKEND"}
-    done = subprocess.run(
-        [sys.executable, interop_truth.__file__, str(folder)],
-        capture_output=True,
-        text=True,
-        env=environment,
-        check=False,
-    )
-    if done.returncode:
-        raise RuntimeError(done.stderr)
+    run_without_backend(interop_truth.__file__, folder)
     with np.load(folder / "truth.npz") as truth:
         return SimpleNamespace(folder=folder, truth=dict(truth))
 

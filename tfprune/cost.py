@@ -7,9 +7,8 @@ import keras
 import numpy as np
 
 from tfprune import _keras_graph as graph
-from tfprune import _validation as check
 from tfprune import registry
-from tfprune.refusals import check_built, not_keras
+from tfprune.refusals import check_followable
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,7 @@ def model_cost(model):
     >>> cost.parameters, cost.macs
     (112, 3888)
     """
-    _check_model(model)
+    check_followable(model)
     calls = list(_calls(model, "", _size))
     return ModelCost(
         _parameters(model),
@@ -114,7 +113,7 @@ def layer_costs(model):
     >>> row.layer, row.shape, row.macs
     ('conv', (6, 6, 4), 3888)
     """
-    _check_model(model)
+    check_followable(model)
     dense: dict = {}
     for call in _calls(model, "", _size):
         dense.setdefault(call.path, []).append(call)
@@ -142,20 +141,6 @@ def layer_costs(model):
 
 
 # -- Weights ---------------------------------------------------------------------------------------
-
-
-def _check_model(model):
-    if not isinstance(model, keras.Model):
-        raise TypeError(not_keras(model, "model"))
-    check_built(model)
-    if not graph.runs_as_graph(model):
-        raise ValueError(
-            check.message(
-                "a Sequential or Functional model",
-                f"'{model.name}' of class {type(model).__name__}",
-                "Build the same layers with keras.Model(inputs, outputs).",
-            )
-        )
 
 
 def _weights(layer):

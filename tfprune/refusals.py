@@ -1,5 +1,8 @@
 """What is said of layers and models that cannot be pruned."""
 
+import keras
+
+from tfprune import _keras_graph as graph
 from tfprune import _validation as check
 
 
@@ -30,6 +33,29 @@ def check_built(model):
                 "a built model",
                 f"'{model.name}', which has no weights yet",
                 "Give it a keras.Input, call model.build(input_shape), or call it on data once.",
+            )
+        )
+
+
+def check_followable(model, name="model"):
+    """Raises unless something is a built model whose layers stand in a graph."""
+    if not isinstance(model, keras.layers.Layer):
+        raise TypeError(not_keras(model, name))
+    if not isinstance(model, keras.Model):
+        raise TypeError(
+            check.message(
+                "a model",
+                f"the layer '{model.name}'",
+                "Put it into a keras.Sequential with an Input.",
+            )
+        )
+    check_built(model)
+    if not graph.runs_as_graph(model):
+        raise ValueError(
+            check.message(
+                "a Sequential or Functional model, whose layers stand in a graph",
+                f"'{model.name}' of class {type(model).__name__}, whose call() is code",
+                "Build the same layers with keras.Model(inputs, outputs).",
             )
         )
 

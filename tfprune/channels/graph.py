@@ -8,10 +8,9 @@ import keras
 import numpy as np
 
 from tfprune import _keras_graph as graph
-from tfprune import _validation as check
 from tfprune.channels.ledger import UNKNOWN, Call, Ledger
 from tfprune.channels.rules import rule_of, takes_several
-from tfprune.refusals import check_built, not_keras
+from tfprune.refusals import check_followable
 from tfprune.strip import strip_pruning
 from tfprune.wrapper import MaskOwner, mask_owners
 
@@ -59,29 +58,6 @@ class ChannelGroup:
     def removable(self):
         """How many channels may go; one always stays."""
         return min(self.size - len(self.fixed), self.size - 1)
-
-
-def check_followable(model):
-    """Raises unless the channels of a model can be followed."""
-    if not isinstance(model, keras.layers.Layer):
-        raise TypeError(not_keras(model, "model"))
-    if not isinstance(model, keras.Model):
-        raise TypeError(
-            check.message(
-                "a model",
-                f"the layer '{model.name}'",
-                "Put it into a keras.Sequential with an Input.",
-            )
-        )
-    check_built(model)
-    if not graph.runs_as_graph(model):
-        raise ValueError(
-            check.message(
-                "a Sequential or Functional model, whose layers stand in a graph",
-                f"'{model.name}' of class {type(model).__name__}, whose call() is code",
-                "Build the same layers with keras.Model(inputs, outputs).",
-            )
-        )
 
 
 def plain(model):

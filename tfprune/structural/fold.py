@@ -4,8 +4,9 @@ import keras
 import numpy as np
 
 from tfprune import _keras_graph as graph
-from tfprune.channels.graph import check_followable, plain
+from tfprune.channels.graph import plain
 from tfprune.channels.makers import channel_axis
+from tfprune.refusals import check_followable
 
 # The class, the weight that makes the channels, and the axes of that weight that count them. Only
 # these classes themselves: a subclass may compute something else.

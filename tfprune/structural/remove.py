@@ -5,7 +5,8 @@ import numpy as np
 
 from tfprune import _keras_graph as graph
 from tfprune import _validation as check
-from tfprune.channels.graph import check_followable, follow, plain
+from tfprune.channels.graph import follow, plain
+from tfprune.refusals import check_followable
 
 
 def rebuild(model, ledger, gone, extra=None):

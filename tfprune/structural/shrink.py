@@ -10,9 +10,10 @@ from rich.table import Table
 from tfprune import _validation as check
 from tfprune import patterns
 from tfprune._text import as_text
-from tfprune.channels.graph import channel_groups, check_followable, follow, plain
+from tfprune.channels.graph import channel_groups, follow, plain
 from tfprune.cost import model_cost
 from tfprune.latency import compare_latency
+from tfprune.refusals import check_followable
 from tfprune.strip import strip_pruning
 from tfprune.structural.remove import rebuild
 from tfprune.structural.targets import Candidates, check_targets, search, share

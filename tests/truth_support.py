@@ -1,0 +1,19 @@
+"""Runs the scripts that ask tfmot, in processes of their own."""
+
+import os
+import subprocess
+import sys
+
+
+def run_without_backend(script, *arguments):
+    """Runs a script that needs TensorFlow, whatever backend the tests are on."""
+    environment = {k: v for k, v in os.environ.items() if k != "KERAS_BACKEND"}
+    done = subprocess.run(
+        [sys.executable, script, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=False,
+    )
+    if done.returncode:
+        raise RuntimeError(done.stderr)
