@@ -12,7 +12,7 @@ from hypothesis import settings
 from truth_support import run_without_backend
 
 # The same examples in every run; a busy machine is no reason to fail.
-settings.register_profile("tfprune", derandomize=True, deadline=None, max_examples=200)
+settings.register_profile("tfprune", derandomize=True, deadline=None, max_examples=100)
 settings.register_profile("explore", deadline=None, max_examples=3000)
 settings.load_profile("tfprune")
 

@@ -6,7 +6,7 @@ import re
 import keras
 import numpy as np
 import pytest
-from tutorial_support import assert_one_line_of_error, run_tutorial
+from tutorial_support import assert_refused, run_tutorial
 
 
 def quickstart(*arguments):
@@ -87,6 +87,13 @@ BAD = {
 @pytest.mark.parametrize("name", BAD)
 def test_bad_input_is_one_line(name, folder):
     arguments, expected = BAD[name]
-    done = quickstart(*(argument.format(folder=folder) for argument in arguments))
-    assert_one_line_of_error(done, "quickstart.py", expected)
-    assert "Epoch" not in done.stdout
+    assert_refused(
+        "quickstart.py", [argument.format(folder=folder) for argument in arguments], expected
+    )
+
+
+def test_bad_input_ends_the_process():
+    done = quickstart("--epochs", "0")
+    assert done.returncode == 1
+    assert done.stderr.rstrip().splitlines()[-1].startswith("quickstart.py: --epochs has to be")
+    assert "Traceback" not in done.stderr and "Epoch" not in done.stdout

@@ -48,7 +48,9 @@ def test_variables_are_held_once():
 
 
 def test_names_and_paths():
-    wrapper = tfprune.PruneLowMagnitude(layers.Bidirectional(layers.LSTM(2), name="both"))
+    wrapper = tfprune.PruneLowMagnitude(
+        layers.Bidirectional(layers.LSTM(2, name="lstm"), name="both")
+    )
     assert wrapper.name == "both"
     model = keras.Sequential([keras.Input((5, 3)), wrapper])
     paths = [v.path for v in model.variables]
