@@ -32,7 +32,6 @@ def setup(tmp_path_factory):
     x, y = load_digits(return_X_y=True)
     x = (x / 16).reshape(-1, 8, 8, 1).astype("float32")
     np.savez(folder / "data.npz", x_train=x[:900], y_train=y[:900], x_test=x[900:], y_test=y[900:])
-    np.savez(folder / "bytes.npz", x=(x[..., 0] * 255).astype("uint8"), y=y)
     np.savez(folder / "names.npz", images=x, labels=y)
     np.savez(folder / "shapes.npz", x=x[:, :7], y=y)
     np.savez(folder / "lengths.npz", x=x, y=y[:-1])

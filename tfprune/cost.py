@@ -56,7 +56,7 @@ def model_cost(model):
     return ModelCost(
         _parameters(model),
         sum(graph.host_array(weight).nbytes for weight in _weights(model)),
-        _sum(call.macs for call in calls),
+        known_sum(call.macs for call in calls),
         tuple(dict.fromkeys(path for call in calls for path in call.uncounted)),
     )
 
@@ -117,23 +117,23 @@ def layer_costs(model):
     dense: dict = {}
     for call in _calls(model, "", _size):
         dense.setdefault(call.path, []).append(call)
+    nonzeros = _nonzeros_once()
     sparse: dict = {}
-    for call in _calls(model, "", _nonzeros_once()):
+    for call in _calls(model, "", nonzeros):
         sparse.setdefault(call.path, []).append(call.macs)
     rows = []
     for path, calls in dense.items():
         layer = calls[0].layer
         weights = _prunable(layer)
-        zeros = sum(int(w.size - np.count_nonzero(w)) for w in map(graph.host_array, weights))
         row = LayerCost(
             path,
             type(layer).__name__,
             calls[0].shape[1:],
             _parameters(layer),
             sum(map(_size, weights)),
-            zeros,
-            _sum(call.macs for call in calls),
-            _sum(sparse[path]),
+            sum(_size(weight) - nonzeros(weight) for weight in weights),
+            known_sum(call.macs for call in calls),
+            known_sum(sparse[path]),
         )
         if row.parameters or row.macs:
             rows.append(row)
@@ -207,10 +207,13 @@ def _calls(model, around, count):
 
 def _macs(model, around, count):
     calls = list(_calls(model, around, count))
-    return _sum(call.macs for call in calls), [path for call in calls for path in call.uncounted]
+    return known_sum(call.macs for call in calls), [
+        path for call in calls for path in call.uncounted
+    ]
 
 
-def _sum(numbers):
+def known_sum(numbers):
+    """The sum of numbers; `None` if one of them is not known."""
     found = list(numbers)
     return None if None in found else sum(found)
 
@@ -244,7 +247,7 @@ def _of_call(layer, path, shapes, out_shape, count):
             _of_layer(inner, path, shape, out_shape, count)
             for inner in (layer.forward_layer, layer.backward_layer)
         ]
-        return _sum(item[0] for item in found), [name for item in found for name in item[1]]
+        return known_sum(item[0] for item in found), [name for item in found for name in item[1]]
     if _is(layer, ["LSTM", "GRU", "SimpleRNN"]):
         weights = [layer.cell.kernel, layer.cell.recurrent_kernel]
         return _times(sum(map(count, weights)), shape[1]), []

@@ -9,7 +9,7 @@ from tfprune.cli.saving import check_output
 from tfprune.cli.training import compile_for
 from tfprune.comparison import compare
 from tfprune.comparison.files import BY_DEFAULT, FORMATS
-from tfprune.comparison.tables import as_rich, tables
+from tfprune.comparison.tables import shown, tables
 from tfprune.export import finished_at_once
 
 
@@ -63,7 +63,4 @@ def run(args, output):
     if args.markdown is not None:
         with finished_at_once(args.markdown) as unfinished:
             unfinished.write_text(found.markdown(), encoding="utf-8")
-    shown: list = []
-    for grid in tables(found):
-        shown += [as_rich(grid), *grid.notes]
-    output.give(found.to_dict(), *shown)
+    output.give(found.to_dict(), *shown(tables(found)))

@@ -1,5 +1,7 @@
 """`tfprune export MODEL -o FILE`."""
 
+from dataclasses import asdict
+
 from tfprune.cli.loading import add_data, add_model, add_trust, load_data, load_model
 from tfprune.cli.saving import add_target, check_output
 from tfprune.export import export
@@ -58,12 +60,4 @@ def run(args, output):
         samples=args.samples,
         tolerance=args.tolerance,
     )
-    shown = {
-        "path": str(done.path),
-        "format": done.format,
-        "bytes": done.bytes,
-        "runtime": done.runtime,
-        "difference": done.difference,
-        "relative": done.relative,
-    }
-    output.give(shown, str(done))
+    output.give(asdict(done), str(done))

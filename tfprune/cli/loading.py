@@ -316,8 +316,7 @@ def _check(path, name, x, y, model):
 
 
 def _scaled(x, scale):
-    x = x if scale == 1.0 else (x * np.float32(scale)).astype("float32")
-    return x
+    return x if scale == 1.0 else (x * np.float32(scale)).astype("float32")
 
 
 def _split(x, y, share):

@@ -4,9 +4,8 @@ from dataclasses import asdict
 
 from tfprune import plots
 from tfprune.cli.loading import add_model, add_trust, load_model
-from tfprune.cli.saving import add_target, check_output
+from tfprune.cli.saving import add_target, check_output, save_figure
 from tfprune.cost import model_cost
-from tfprune.export import finished_at_once
 from tfprune.report import sparsity_report
 from tfprune.strip import strip_pruning
 
@@ -32,9 +31,7 @@ def run(args, output):
         # A model whose `call` is code has zeros to count, but no multiplications.
         cost = None
     if args.output is not None:
-        figure = plots.plot_sparsity(report)
-        with finished_at_once(args.output) as unfinished:
-            figure.savefig(unfinished, dpi=150)
+        save_figure(plots.plot_sparsity(report), args.output)
     size = args.model.stat().st_size
     data = {
         "model": str(args.model),

@@ -2,9 +2,8 @@
 
 import numpy as np
 
-from tfprune.cli.saving import add_target, check_output
+from tfprune.cli.saving import add_target, check_output, save_figure
 from tfprune.cli.schedules import by_name, sparsities
-from tfprune.export import finished_at_once
 
 _COLUMNS, _LINES = 64, 10
 
@@ -42,9 +41,7 @@ def run(args, output):
     if args.output is None:
         output.give(data, _drawn(steps, due, value), f"{len(updates)} updates of the masks")
         return
-    axes = schedule.plot()
-    with finished_at_once(args.output) as unfinished:
-        axes.figure.savefig(unfinished, dpi=150)
+    save_figure(schedule.plot().figure, args.output)
     output.give(data, f"{args.output}: {len(updates)} updates of the masks")
 
 

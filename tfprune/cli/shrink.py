@@ -4,8 +4,7 @@ from pathlib import Path
 
 from tfprune import plots
 from tfprune.cli.loading import add_model, add_trust, load_model
-from tfprune.cli.saving import add_target, check_output, save_plain
-from tfprune.export import finished_at_once
+from tfprune.cli.saving import add_target, check_output, save_figure, save_plain
 from tfprune.structural import plan_shrink
 
 
@@ -44,8 +43,6 @@ def run(args, output):
     plan = plan_shrink(model, targets or None, round_to=args.round_to, **how)
     done = save_plain(plan.apply(), args.output)
     if args.plot is not None:
-        figure = plots.plot_groups(plan)
-        with finished_at_once(args.plot) as unfinished:
-            figure.savefig(unfinished, dpi=150)
+        save_figure(plots.plot_groups(plan), args.plot)
     data = {"plan": plan.to_dict(), "path": str(done.path), "bytes": done.bytes}
     output.give(data, plan.table(), str(done))

@@ -10,7 +10,7 @@ from tfprune import _validation as check
 from tfprune.comparison.files import BY_DEFAULT, check_formats, measure_files
 from tfprune.comparison.html import page
 from tfprune.comparison.tables import as_markdown, as_printed, tables
-from tfprune.cost import layer_costs
+from tfprune.cost import known_sum, layer_costs
 from tfprune.latency import compare_latency
 from tfprune.refusals import check_built, not_keras
 from tfprune.strip import strip_pruning
@@ -56,7 +56,7 @@ class Comparison:
         """`{quantity: (before, after)}` over all layers; `None` where one is not known."""
         return {
             name: tuple(
-                _sum(getattr(row, name) for row in rows if row is not None)
+                known_sum(getattr(row, name) for row in rows if row is not None)
                 for rows in (
                     [change.before for change in self.layers],
                     [change.after for change in self.layers],
@@ -108,11 +108,6 @@ class Comparison:
 
     def __str__(self):
         return as_printed(tables(self))
-
-
-def _sum(numbers):
-    found = list(numbers)
-    return None if None in found else sum(found)
 
 
 def compare(before, after, data=None, *, formats=BY_DEFAULT, latency=True, batch_size=1, runs=30):
@@ -225,11 +220,8 @@ def _metrics(models, plain, data):
             # The copy is ours to compile; the user's model stays as it is.
             copy.compile_from_config(compiled.get_compile_config())
             model = copy
-        evaluated = (
-            model.evaluate(*data, verbose=0, return_dict=True)
-            if isinstance(data, tuple)
-            else model.evaluate(data, verbose=0, return_dict=True)
-        )
+        parts = data if isinstance(data, tuple) else (data,)
+        evaluated = model.evaluate(*parts, verbose=0, return_dict=True)
         found.append({name: float(value) for name, value in evaluated.items()})
     return {name: (value, found[1][name]) for name, value in found[0].items() if name in found[1]}
 

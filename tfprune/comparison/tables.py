@@ -151,10 +151,12 @@ def _change(old, new):
 
 def as_printed(grids):
     """Returns grids as text."""
-    shown: list = []
-    for grid in grids:
-        shown += [as_rich(grid), *grid.notes]
-    return as_text(*shown, width=140)
+    return as_text(*shown(grids), width=140)
+
+
+def shown(grids):
+    """Returns what rich prints for grids: tables, each with its notes."""
+    return [item for grid in grids for item in (as_rich(grid), *grid.notes)]
 
 
 def as_rich(grid):
