@@ -18,7 +18,7 @@ settings.load_profile("tfprune")
 
 
 # Fixtures that take long and are made once for several tests.
-COSTLY = ("tfmot", "setup", "whole", "folder", "moved")
+COSTLY = ("tfmot", "setup", "whole", "trained", "folder", "moved")
 
 
 def pytest_collection_modifyitems(config, items):

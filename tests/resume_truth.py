@@ -1,7 +1,7 @@
-"""Trains in a process of its own. Usage: resume_truth.py WAY FOLDER first|second|whole
+"""Trains in a process of its own. Usage: resume_truth.py FOLDER first|second|whole WAY [WAY ...]
 
 "whole" trains four epochs, "first" two and saves, "second" loads in this new process and trains
-the other two. Each writes all weights that it ends with to FOLDER/<part>.npz.
+the other two. Each writes all weights that it ends with to FOLDER/WAY/<part>.npz.
 """
 
 import pathlib
@@ -73,8 +73,15 @@ class KillAfter(keras.callbacks.Callback):
             raise Killed
 
 
-def main(way, folder, part):
-    folder = pathlib.Path(folder)
+def main(folder, part, *ways):
+    for way in ways:
+        place = pathlib.Path(folder, way)
+        place.mkdir(exist_ok=True)
+        train(way, place, part)
+        keras.backend.clear_session()
+
+
+def train(way, folder, part):
     first, last = {"whole": (0, 4), "first": (0, 2), "second": (2, 4)}[part]
     callbacks = [tfprune.UpdatePruningStep()]
     model = make_model()

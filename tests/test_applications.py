@@ -9,7 +9,7 @@ import pytest
 import tfprune
 
 # What a plain `pytest` wraps and strips; the others are as alike as members of a family are.
-QUICK = "MobileNet MobileNetV2 MobileNetV3Small ResNet50"
+QUICK = ("MobileNetV3Small",)
 # The smallest model of each family; training these takes a while to compile.
 FAMILIES = {
     "ConvNeXtTiny": "slow",
@@ -19,8 +19,8 @@ FAMILIES = {
     "InceptionResNetV2": "slow",
     "InceptionV3": "slow",
     "MobileNet": "",
-    "MobileNetV2": "",
-    "MobileNetV3Small": "",
+    "MobileNetV2": "slow",
+    "MobileNetV3Small": "slow",
     "NASNetMobile": "slow",
     "ResNet50": "slow",
     "ResNet50V2": "slow",
@@ -115,10 +115,10 @@ def test_every_model_belongs_to_a_family_that_is_trained():
     for stem, trained in zip(stems.split(), FAMILIES, strict=True):
         assert trained.startswith(stem)
     assert not [name for name in NAMES if not name.startswith(tuple(stems.split()))]
-    assert set(QUICK.split()) < set(NAMES)
+    assert set(QUICK) < set(NAMES)
 
 
-@pytest.mark.parametrize("name", marked(NAMES, lambda name: name not in QUICK.split()))
+@pytest.mark.parametrize("name", marked(NAMES, lambda name: name not in QUICK))
 def test_wrap_and_strip(name):
     plain, size = application(name)
     x = images(size)

@@ -1,5 +1,7 @@
 """One-shot pruners and AGP against NumPy; every criterion with every pattern."""
 
+import itertools
+
 import keras
 import numpy as np
 import pytest
@@ -326,8 +328,14 @@ def check_grid(schedule, criterion, pattern, scope):
     assert abs(pruned - units / 2) <= 1
 
 
-@pytest.mark.parametrize("scope", ["local", "global"])
-@pytest.mark.parametrize("pattern", patterns.built_in())
+def pairs_of_the_grid():
+    """Every pattern in both scopes; a plain `pytest` takes weights locally and filters globally."""
+    quick = ("unstructured", "local"), ("filter", "global")
+    for pair in itertools.product(patterns.built_in(), ("local", "global")):
+        yield pytest.param(*pair, marks=[] if pair in quick else pytest.mark.slow)
+
+
+@pytest.mark.parametrize(("pattern", "scope"), pairs_of_the_grid())
 def test_every_criterion_with_every_pattern(pattern, scope):
     """On a convolution and a Dense layer; the schedule is the same, as it only gives a number."""
     for criterion in dict.fromkeys(criteria.built_in()):

@@ -22,6 +22,7 @@ def results(printed):
     }
 
 
+@pytest.mark.slow
 def test_digits(tmp_path):
     done = quickstart("--output", tmp_path)
     assert done.returncode == 0, done.stderr

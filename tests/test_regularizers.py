@@ -171,7 +171,7 @@ def trained(regularizer):
     )
     model.compile(keras.optimizers.Adam(0.01), "mse")
     x, y = teacher()
-    model.fit(x, y, batch_size=32, epochs=60, verbose=0)
+    model.fit(x, y, batch_size=32, epochs=40, verbose=0)
     norms = np.linalg.norm(ops.convert_to_numpy(model.get_layer("hidden").kernel), axis=0)
     return model, norms / norms.max()
 

@@ -16,27 +16,29 @@ from tfprune.wrapper import mask_owners
 SCRIPT = pathlib.Path(__file__).with_name("resume_truth.py")
 
 
-def run(way, folder, part):
-    done = subprocess.run(
-        [sys.executable, str(SCRIPT), way, str(folder), part], capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+WAYS = ("keras", "weights", "checkpoint", "backup")
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("whole")
-    run("none", folder, "whole")
-    with np.load(folder / "whole.npz") as arrays:
-        return [arrays[name] for name in arrays.files]
+def trained(tmp_path_factory):
+    """`{way: all weights}`: one process trains half and saves, one loads and goes on."""
+    folder = tmp_path_factory.mktemp("trained")
+    for part, ways in {"whole": ["none"], "first": WAYS, "second": WAYS}.items():
+        command = [sys.executable, str(SCRIPT), str(folder), part, *ways]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-3000:]
+
+    def read(path):
+        with np.load(path) as arrays:
+            return [arrays[name] for name in arrays.files]
+
+    found = {way: read(folder / way / "second.npz") for way in WAYS}
+    return {"whole": read(folder / "none" / "whole.npz"), **found}
 
 
-@pytest.mark.parametrize("way", ["keras", "weights", "checkpoint", "backup"])
-def test_resumed_training_equals_uninterrupted_training(way, whole, tmp_path):
-    run(way, tmp_path, "first")
-    run(way, tmp_path, "second")
-    with np.load(tmp_path / "second.npz") as arrays:
-        resumed = [arrays[name] for name in arrays.files]
+@pytest.mark.parametrize("way", WAYS)
+def test_resumed_training_equals_uninterrupted_training(way, trained):
+    whole, resumed = trained["whole"], trained[way]
     assert len(resumed) == len(whole)
     for expected, value in zip(whole, resumed, strict=True):
         np.testing.assert_array_equal(expected, value)

@@ -43,6 +43,7 @@ def erk_shares(kept):
         dense |= over
 
 
+@pytest.mark.slow
 def test_choosing(tmp_path):
     arguments = ["--epochs", 4, "--sparsities", 0.95, 0.5, "--output", tmp_path]
     done = run_tutorial(CHOOSING, *arguments)
@@ -91,6 +92,7 @@ def folder(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_dynamic(folder, tmp_path):
     epochs, steps = 10, 30  # 192 images in batches of 64.
     arguments = ["--epochs", epochs, "--sparsities", 0.9, "--seeds", 1, "--output", tmp_path]
@@ -138,6 +140,7 @@ def test_dynamic(folder, tmp_path):
     assert sum(int(mask.sum()) for mask in masks) == round(total * 0.1)
 
 
+@pytest.mark.slow
 def test_shrinking(tmp_path):
     done = run_tutorial(SHRINKING, "--epochs", 2, "--output", tmp_path)
     assert done.returncode == 0, done.stderr
