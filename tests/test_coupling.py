@@ -12,6 +12,7 @@ from structural_support import data, distance, layer_at, randomize
 import tfprune
 from tfprune import masks
 from tfprune.channels.coupling import couple
+from tfprune.wrapper import mask_owners
 
 HALF = tfprune.ConstantSparsity(0.5, 0)
 
@@ -91,6 +92,11 @@ def test_all_that_belongs_to_a_channel_is_masked():
     assert values(plain.get_layer("out"), "kernel").all()
 
 
+# What cannot lose filters is said, in a test of its own below.
+some_stay = pytest.mark.filterwarnings("ignore:Expected filters that can be removed:UserWarning")
+
+
+@some_stay
 @pytest.mark.parametrize("name", BUILDERS)
 def test_pruned_channels_are_removed_and_nothing_else_changes(name):
     model = randomize(BUILDERS[name]())
@@ -309,6 +315,28 @@ def test_multiples_stay_under_one_threshold():
 def test_groups_with_too_few_channels_are_named():
     with pytest.warns(UserWarning, match=r"'stem' \(8\), which stay whole"):
         tfprune.prune_low_magnitude(residual(), HALF, pattern=tfprune.Filter(round_to=8))
+
+
+def test_layers_that_cannot_lose_filters_are_named():
+    graph = keras.Sequential(
+        [
+            keras.Input((16, 16, 3)),
+            keras.layers.Conv2D(6, 3, name="before"),
+            keras.layers.UnitNormalization(name="barrier"),
+            keras.layers.Conv2D(6, 3, name="free"),
+            keras.layers.Conv2D(4, 3, name="spared"),
+            keras.layers.Conv2D(4, 3, name="last"),
+        ]
+    )
+    rules = [tfprune.Rule("spared", prune=False)]
+    said = r"all of theirs, so that.*asked for: before: 'barrier', a UnitNormalization, has no rule"
+    with pytest.warns(UserWarning, match=said) as caught:
+        pruned = tfprune.prune_low_magnitude(graph, HALF, pattern="filter", rules=rules)
+    (line,) = [str(one.message) for one in caught if "asked for" in str(one.message)]
+    # Those of the last layer are the model's output, and one was spared: both as anyone expects.
+    assert "last:" not in line and "spared" not in line.split("Leave them")[0]
+    names = [w.layer.name for owner in mask_owners(pruned) for w in owner.pruned_weights]
+    assert "free" in names and "before" not in names
 
 
 def test_rounding_is_saved():

@@ -9,6 +9,7 @@ from tfprune.channels.coupling import (
     couple,
     find_couplings,
     is_coupled,
+    warn_of_layers_that_stay,
     warn_of_whole_groups,
 )
 from tfprune.mask_set import check_fits, find_prunable, method_at
@@ -361,6 +362,7 @@ def _couple_filters(model, plan, chosen, units):
                 "tfprune.Filter(coupled=False) prunes each layer's filters by themselves.",
             )
         )
+    warn_of_layers_that_stay(stay)
     followers: dict = {}
     for part in (part for found in couplings for part in found.others):
         unit, _ = inside[id(part.layer)]

@@ -9,12 +9,16 @@ import numpy as np
 from tfprune import _keras_graph as graph
 from tfprune import _validation as check
 from tfprune import registry
-from tfprune.channels.graph import channel_groups, follow
+from tfprune.channels.graph import OUTPUT, channel_groups, follow
 from tfprune.masks import MaskRequest
 from tfprune.patterns import Filter
 from tfprune.selection import Scores
 from tfprune.wrapper import MaskOwner, mask_owners
 
+# Ends of the reasons why filters stay that nobody has to be told.
+_NOT_PRUNED = "is not pruned"
+_ONE_LEFT = "a layer keeps its last channel"
+_PLAIN = (OUTPUT, _NOT_PRUNED, _ONE_LEFT)
 # What is zero by itself once the weights before it are, or makes no difference then.
 _NEED_NO_MASK = ("moving_variance",)
 _POOLED = {
@@ -93,7 +97,7 @@ def find_couplings(model, candidates):
         fixed = dict(group.fixed)
         for part in parts:
             if id(part.variable) in everything and id(part.variable) not in candidates:
-                reason = f"'{ledger.path(part.layer)}' is not pruned"
+                reason = f"'{ledger.path(part.layer)}' {_NOT_PRUNED}"
                 units = part.units[part.units >= 0].tolist()
                 fixed.update({unit: reason for unit in units if unit not in fixed})
         made = {tuple(sorted(set(units.tolist()) - {-1})) for units in group.makers.values()}
@@ -108,7 +112,7 @@ def find_couplings(model, candidates):
         if scored and coupling.most_zeros > 0:
             found.append(coupling)
         elif scored:
-            reason = next(iter(fixed.values()), "a layer keeps its last channel")
+            reason = next(iter(fixed.values()), _ONE_LEFT)
             stay.setdefault(reason, []).extend(group.layers)
     known = {id(cut.variable) for cut in ledger.cuts.values() if not cut.reads}
     for layer in graph.flatten(model):
@@ -320,6 +324,26 @@ def _outermost_graphs(model):
 
     look(model, False)
     return list(found.values())
+
+
+def warn_of_layers_that_stay(stay):
+    """Says which layers keep all filters though nobody asked for it.
+
+    Args:
+        stay: `{reason: paths}` as `find_couplings` returns it.
+    """
+    whole = {reason: paths for reason, paths in stay.items() if not reason.endswith(_PLAIN)}
+    if whole:
+        warnings.warn(
+            check.message(
+                "filters that can be removed",
+                "layers that keep all of theirs, so that the model is less sparse than asked for: "
+                + "; ".join(f"{', '.join(paths)}: {reason}" for reason, paths in whole.items()),
+                "Leave them out with tfprune.Rule(..., prune=False), or teach tfprune a layer of "
+                "your own with tfprune.register_channel_rule.",
+            ),
+            stacklevel=4,
+        )
 
 
 def warn_of_whole_groups(groups):

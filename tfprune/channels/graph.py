@@ -14,6 +14,8 @@ from tfprune.refusals import check_followable
 from tfprune.strip import strip_pruning
 from tfprune.wrapper import MaskOwner, mask_owners
 
+OUTPUT = "they are the model's output"
+
 
 @dataclass(frozen=True)
 class Member:
@@ -76,7 +78,7 @@ def follow(model):
     calls = Counter(_called(model))
     outputs = _run(model, [UNKNOWN] * len(model.inputs), ledger, calls)
     for flow in outputs:
-        ledger.fix(flow.labels, "they are the model's output", first=True)
+        ledger.fix(flow.labels, OUTPUT, first=True)
     return ledger
 
 
