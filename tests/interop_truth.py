@@ -140,6 +140,16 @@ def main(folder):
     model.fit(x, y, batch_size=8, shuffle=False, verbose=0, callbacks=callbacks)
     for name, suffix in (("h5", ".h5"), ("keras", ".keras"), ("saved_model", "")):
         case(name, model, suffix)
+    # -- Without tfmot ----------------------------------------------------------------------------
+    two_inputs = [layers.Input((4,)), layers.Input((3,))]
+    joined = layers.Concatenate()([layers.Dense(5, "tanh")(two_inputs[0]), two_inputs[1]])
+    two_outputs = [layers.Dense(2, name="a")(joined), layers.Dense(1, name="b")(joined)]
+    for name, plain, suffix in (
+        ("plain", cnn(), ""),
+        ("plain_h5", cnn(), ".h5"),
+        ("plain_graph", tf_keras.Model(two_inputs, two_outputs), ""),
+    ):
+        case(name, noisy(plain), suffix)
     # One more update, which no callback puts to zero: what is pruned drifts.
     drifting = [w.numpy() for w in model.weights]
     optimizer = [v.numpy() for v in model.optimizer.variables]

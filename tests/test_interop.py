@@ -1,6 +1,7 @@
 """From tfmot on tf_keras to Keras 3, against what tfmot itself says and goes on to do."""
 
 import importlib.util
+import json
 import os
 import re
 import shutil
@@ -15,6 +16,7 @@ import pytest
 from truth_support import run_without_backend
 
 import tfprune
+from tfprune.cli import main
 from tfprune.interop import migrate
 
 needs_tfmot = pytest.mark.skipif(
@@ -42,9 +44,9 @@ def convert(moved, monkeypatch):
 
     monkeypatch.setattr(migrate, "_run_reader", reader)
 
-    def converted(name, custom_objects=None, **options):
+    def converted(name, custom_objects=None, by=tfprune.interop.from_tfmot, **options):
         (path,) = (p for p in moved.folder.iterdir() if p.stem == name)
-        return tfprune.interop.from_tfmot(path, custom_objects, **options)
+        return by(path, custom_objects, **options)
 
     return converted
 
@@ -118,6 +120,10 @@ def check_same(model, truth, name, extra=()):
             np.testing.assert_array_equal(kernel, kept)
             assert not kernel[~mask].any() and not np.signbit(kernel[~mask]).any()
         assert wrapper.pruning_step == max(0, masks[f"{path}/step"])
+    check_outputs(model, truth, name)
+
+
+def check_outputs(model, truth, name):
     inputs, outputs = arrays(truth, name, "input"), arrays(truth, name, "output")
     found = model(inputs, training=False)
     for ours, theirs in zip(
@@ -300,6 +306,25 @@ def test_a_live_model_is_converted_and_left_alone(moved):
     assert moved.truth["live/own_schedule_is_kept"]
 
 
+@pytest.mark.parametrize("name", ["plain", "plain_h5", "plain_graph"])
+def test_plain_models_of_tf_keras(moved, convert, name, tmp_path):
+    model = convert(name, by=tfprune.interop.from_tf_keras)
+    check_outputs(model, moved.truth, name)
+    assert not wrappers(model)
+    model.save(tmp_path / "keras_3.keras")
+    check_outputs(keras.saving.load_model(tmp_path / "keras_3.keras"), moved.truth, name)
+
+
+@pytest.mark.parametrize("name", ["saved_model", "nested"])
+def test_what_tfmot_wrapped_comes_stripped_as_a_plain_model(moved, convert, name):
+    model = convert(name, by=tfprune.interop.from_tf_keras)
+    check_outputs(model, moved.truth, name)
+    assert not wrappers(model) and "tfprune" not in model.to_json()
+    expected = tfprune.strip_pruning(convert(name)).get_weights()
+    for ours, theirs in zip(model.get_weights(), expected, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
 # -- A process of its own --------------------------------------------------------------------------
 
 
@@ -320,6 +345,27 @@ def test_a_file_with_own_classes_is_read_and_this_process_stays_as_it_was(moved)
     new = {name.split(".")[0] for name in set(sys.modules) - modules}
     assert not new & {"tf_keras", "tensorflow_model_optimization"}
     assert tf.keras.__version__.startswith("3.")
+
+
+def test_the_command_line_takes_a_saved_model_of_tf_keras(moved, tmp_path, capsys):
+    folder = moved.folder / "plain"
+    files = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    x, y = interop_truth.data(4)
+    np.savez(tmp_path / "data.npz", x=x, y=y)
+    words = ["prune", folder, "--data", tmp_path / "data.npz", "--sparsity", 0.75, "--epochs", 2]
+    words += ["--loss", "mse", "-o", tmp_path / "pruned.keras", "--json"]
+    assert main([str(word) for word in words]) == 0, capsys.readouterr().err
+    kernel = keras.saving.load_model(tmp_path / "pruned.keras").get_layer("hidden").kernel
+    assert np.count_nonzero(keras.ops.convert_to_numpy(kernel)) == np.prod(kernel.shape) // 4
+    assert files == {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    capsys.readouterr()
+    assert main(["report", str(folder), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["bytes"] == sum(len(data) for data in files.values())
+    assert found["sparsity"]["prunable"]["zeros"] == 0
+    assert main(["report", str(moved.folder / "lambda_folder")]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "Lambda layer, whose code would run" in line
 
 
 # -- Errors ----------------------------------------------------------------------------------------

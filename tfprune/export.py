@@ -143,7 +143,7 @@ def export(
                     "`tolerance` if that is good enough. Nothing was written.",
                 )
             )
-        size = sum(f.stat().st_size for f in [unfinished, *unfinished.rglob("*")] if f.is_file())
+        size = size_on_disk(unfinished)
     return Exported(path, format, size, RUNTIMES[format], difference, relative)
 
 
@@ -243,6 +243,11 @@ def check_target(path, format):
                 "Choose another name: nothing of yours is deleted.",
             )
         )
+
+
+def size_on_disk(path):
+    """Bytes of a file, or of all files in a folder."""
+    return sum(f.stat().st_size for f in [path, *path.rglob("*")] if f.is_file())
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from tfprune import _validation as check
+from tfprune.interop import from_tf_keras
 
 _KEYS = "x_train and y_train, with x_test and y_test, or x and y"
 
@@ -18,7 +19,9 @@ _KEYS = "x_train and y_train, with x_test and y_test, or x and y"
 # -- Models ----------------------------------------------------------------------------------------
 
 
-def add_model(parser, name="model", meaning="a .keras or .h5 file"):
+def add_model(
+    parser, name="model", meaning="a .keras or .h5 file, or the folder of a SavedModel of tf_keras"
+):
     """Adds the argument for a model."""
     parser.add_argument(name, type=Path, metavar=name.upper(), help=meaning)
 
@@ -45,13 +48,15 @@ def load_model(path, args, compile=False):
     """Loads a model from a file.
 
     Args:
-        path: The file.
+        path: The file, or the folder of a SavedModel that tf_keras wrote.
         args: The command's arguments, with `imports` and `unsafe`.
         compile: Whether to compile it as it was when it was saved. Where this fails, the model
             is not compiled.
     """
     _check_file(path)
     _import(args.imports)
+    if path.is_dir():
+        return from_tf_keras(path)
     try:
         return _load(path, args.unsafe, compile)
     except Exception as error:
@@ -73,12 +78,14 @@ def _check_file(path):
     if not path.exists():
         raise ValueError(check.message("a model file", f"{str(path)!r}, which is not there", mend))
     if path.is_dir():
+        if (path / "keras_metadata.pb").is_file():
+            return
         received = f"the folder {str(path)!r}"
         if (path / "saved_model.pb").is_file():
             received = f"the SavedModel {str(path)!r}"
             mend = (
-                "A SavedModel holds computations and no layers that could be pruned: give the "
-                ".keras file that it was exported from."
+                "One that tf_keras did not save holds computations and no layers that could be "
+                "pruned: give the .keras file that it was exported from."
             )
         raise ValueError(check.message("a .keras or .h5 file", received, mend))
     if path.suffix not in (".keras", ".h5", ".hdf5"):

@@ -6,6 +6,7 @@ from tfprune import plots
 from tfprune.cli.loading import add_model, add_trust, load_model
 from tfprune.cli.saving import add_target, check_output, save_figure
 from tfprune.cost import model_cost
+from tfprune.export import size_on_disk
 from tfprune.report import sparsity_report
 from tfprune.strip import strip_pruning
 
@@ -32,7 +33,7 @@ def run(args, output):
         cost = None
     if args.output is not None:
         save_figure(plots.plot_sparsity(report), args.output)
-    size = args.model.stat().st_size
+    size = size_on_disk(args.model)
     data = {
         "model": str(args.model),
         "bytes": size,

@@ -1,5 +1,5 @@
 """Models that come from other libraries."""
 
-from tfprune.interop.migrate import from_tfmot
+from tfprune.interop.migrate import from_tf_keras, from_tfmot
 
-__all__ = ["from_tfmot"]
+__all__ = ["from_tf_keras", "from_tfmot"]

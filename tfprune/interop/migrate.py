@@ -1,4 +1,4 @@
-"""Moving from tensorflow_model_optimization: `from_tfmot`."""
+"""Moving from tf_keras and tensorflow_model_optimization: `from_tf_keras`, `from_tfmot`."""
 
 import importlib.util
 import json
@@ -16,6 +16,7 @@ from tfprune import _validation as check
 from tfprune.interop import tfmot_reader
 from tfprune.interop.tf_keras_configs import Rebuilt
 from tfprune.interop.tfmot_layers import Leaf
+from tfprune.strip import strip_pruning
 from tfprune.tfmot_arguments import pattern_of
 from tfprune.wrapper import PruneLowMagnitude
 
@@ -73,18 +74,71 @@ def from_tfmot(model_or_path, custom_objects=None, *, sparsity_m_by_n=None, lega
     ...     print(str(error).split(".")[0])
     Expected the path of a saved model
     """
-    objects = _check_objects(custom_objects)
     if sparsity_m_by_n is not None:
         pattern_of((1, 1), "AVG", sparsity_m_by_n, None)
+    model = _moved(model_or_path, custom_objects, sparsity_m_by_n, legacy_code)
+    if not _owners(model):
+        raise ValueError(
+            check.message(
+                "a model with layers that tfmot wrapped",
+                f"{_source(model_or_path)} without any",
+                "Convert it before tfmot's strip_pruning; or take the plain model with "
+                "tfprune.interop.from_tf_keras and call tfprune.prune_low_magnitude.",
+            )
+        )
+    return model
+
+
+def from_tf_keras(model_or_path, custom_objects=None, *, legacy_code=None):
+    """Turns a tf_keras model, or its file, into a plain Keras 3 model.
+
+    This is how a SavedModel of tf_keras comes to Keras 3, which does not load those as models: its
+    folder holds the configs of the layers. One that Keras 3 exported does not. What tfmot wrapped
+    is stripped, as `strip_pruning` does. A file is read in a process of its own, and outputs are
+    compared, both as `from_tfmot` tells.
+
+    Args:
+        model_or_path: A tf_keras model, Sequential or Functional, or the path of one: `.h5`,
+            `.keras`, or the folder of a SavedModel.
+        custom_objects: `{name: object}` for Keras 3, as in `from_tfmot`.
+        legacy_code: As in `from_tfmot`.
+
+    Returns:
+        A `keras.Model`, uncompiled. The tf_keras model is not changed.
+
+    Raises:
+        TypeError: If it is neither a path nor a tf_keras model; a Keras 3 model, for instance.
+        ValueError: If the file is missing or cannot be loaded, a layer has no counterpart in Keras
+            3, or the new model computes something else.
+        ImportError: If tf_keras is not installed and a file is to be read.
+
+    Example:
+
+    >>> try:  # A folder without such a file.
+    ...     model = tfprune.interop.from_tf_keras("saved_by_tf_keras")
+    ... except ValueError as error:
+    ...     print(str(error).split(".")[0])
+    Expected the path of a saved model
+    """
+    model = _moved(model_or_path, custom_objects, None, legacy_code, with_tfmot=False)
+    return strip_pruning(model) if _owners(model) else model
+
+
+def _source(model_or_path):
+    named = isinstance(model_or_path, (str, os.PathLike))
+    return f"the file {str(model_or_path)!r}" if named else "the model"
+
+
+def _moved(model_or_path, custom_objects, sparsity_m_by_n, legacy_code, with_tfmot=True):
+    """Reads a model and builds its counterpart, with wrappers where tfmot had them."""
+    objects = _check_objects(custom_objects)
     if isinstance(model_or_path, (str, os.PathLike)):
-        source = f"the file {str(model_or_path)!r}"
-        description, arrays = _read_file(Path(model_or_path), legacy_code)
+        description, arrays = _read_file(Path(model_or_path), legacy_code, with_tfmot)
         live: dict = {}
     else:
-        source = "the model"
         _check_live(model_or_path, sparsity_m_by_n, legacy_code)
         description, arrays, live = tfmot_reader.read(model_or_path)
-    _check_description(description, source)
+    _check_description(description, _source(model_or_path))
     rebuilt = Rebuilt(description["class_name"], description["config"], objects)
     leaves = [
         Leaf(leaf, position, arrays, rebuilt.layers)
@@ -139,7 +193,7 @@ def _check_live(model, sparsity_m_by_n, legacy_code):
     if isinstance(model, keras.layers.Layer):
         raise TypeError(
             check.message(
-                "a tf_keras model that tfmot wrapped, or the path of one",
+                "a tf_keras model or the path of one",
                 f"a Keras 3 {type(model).__name__}",
                 "It needs no conversion: tfprune.prune_low_magnitude wraps it.",
             )
@@ -148,7 +202,7 @@ def _check_live(model, sparsity_m_by_n, legacy_code):
     if "tf_keras" not in homes or "Model" not in tfmot_reader.ancestors(model):
         raise TypeError(
             check.message(
-                "a tf_keras model that tfmot wrapped, or the path of one",
+                "a tf_keras model or the path of one",
                 f"model_or_path={type(model).__name__}",
                 "Put a single layer into a tf_keras.Sequential first.",
             )
@@ -189,18 +243,9 @@ def _check_description(description, source):
                 "Use layers of their own in nested models.",
             )
         )
-    if not any(leaf.get("pruning", {}).get("masks") for leaf in description["leaves"]):
-        raise ValueError(
-            check.message(
-                "a model with layers that tfmot wrapped",
-                f"{source} without any",
-                "Convert it before tfmot's strip_pruning; or build it with Keras 3, load its "
-                "weights, and call tfprune.prune_low_magnitude.",
-            )
-        )
 
 
-def _read_file(path, legacy_code):
+def _read_file(path, legacy_code, with_tfmot):
     """Reads a file in a process of its own: `(description, arrays)`."""
     if not path.exists():
         raise ValueError(
@@ -220,7 +265,7 @@ def _read_file(path, legacy_code):
         )
     missing = [
         name
-        for name in ("tensorflow_model_optimization", "tf_keras")
+        for name in ("tensorflow_model_optimization", "tf_keras")[not with_tfmot :]
         if importlib.util.find_spec(name) is None
     ]
     if missing:

@@ -1,10 +1,11 @@
-"""Reads a tfmot-wrapped tf_keras model into plain numbers and JSON.
+"""Reads a tf_keras model, with what tfmot wrapped in it, into plain numbers and JSON.
 
 It looks at a live model by names of classes and attributes alone. For a file it is run as a script,
 in a process of its own: importing tfmot turns `tf.keras` into tf_keras for good. So this file
 imports nothing of tfprune, and neither Keras.
 """
 
+import contextlib
 import json
 import runpy
 import sys
@@ -48,7 +49,7 @@ def read(model):
         "leaves": found,
         "shared": shared,
     }
-    examples = _run(model) if schedules and description["graph"] else {}
+    examples = _run(model) if description["graph"] else {}
     return _plain(description), {**arrays, **examples}, schedules
 
 
@@ -164,12 +165,18 @@ def _as_json(value):
 
 
 def _load(path, code):
-    import tensorflow_model_optimization as tfmot
     import tf_keras
+
+    try:
+        import tensorflow_model_optimization as tfmot
+    except ImportError:  # A plain model does without.
+        wrappers = contextlib.nullcontext()
+    else:
+        wrappers = tfmot.sparsity.keras.prune_scope()
 
     objects = runpy.run_path(code) if code else {}
     objects = {name: thing for name, thing in objects.items() if callable(thing) and name[0] != "_"}
-    with tfmot.sparsity.keras.prune_scope(), tf_keras.utils.custom_object_scope(objects):
+    with wrappers, tf_keras.utils.custom_object_scope(objects):
         return tf_keras.models.load_model(path, compile=False)
 
 
