@@ -9,6 +9,7 @@ import os
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import contextlib
+import functools
 import pathlib
 import sys
 import time
@@ -70,13 +71,19 @@ def in_keras(model, x):
     return lambda: model.predict_on_batch(x)
 
 
+@functools.cache
+def converted(model):
+    import tensorflow as tf
+
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+        return tf.lite.TFLiteConverter.from_keras_model(model).convert()
+
+
 def in_litert(model, x):
     """A function that runs the converted model, after its outputs were compared with Keras's."""
     import tensorflow as tf
 
-    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
-        content = tf.lite.TFLiteConverter.from_keras_model(model).convert()
-    interpreter = tf.lite.Interpreter(model_content=content, num_threads=2)
+    interpreter = tf.lite.Interpreter(model_content=converted(model), num_threads=2)
     (entry,) = interpreter.get_input_details()
     interpreter.resize_tensor_input(entry["index"], x.shape, strict=False)
     interpreter.allocate_tensors()
@@ -136,6 +143,7 @@ def speed(options):
                 show(title, columns, rows)
                 result[name][f"{runtime}, batch {batch}"] = found
                 del ready
+        converted.cache_clear()
         keras.backend.clear_session()
         write("shrink_speed", options.output, result)
 

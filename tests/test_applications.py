@@ -27,6 +27,7 @@ FAMILIES = {
     "VGG16": "slow",
     "Xception": "slow",
 }
+COMPILED = ("MobileNet", "ResNet50")
 SIZES = (32, 48, 64, 71, 75, 96, 128, 224, 331)
 NAMES = [
     name
@@ -162,7 +163,12 @@ def test_one_step_of_training(name):
     pruned = tfprune.prune_low_magnitude(
         plain, tfprune.PolynomialDecay(0.0, 0.5, begin_step=0, end_step=1, frequency=1)
     )
-    pruned.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    pruned.compile(
+        "sgd",
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        # Of one step, tracing and compiling would be most of the time.
+        run_eagerly=name not in COMPILED,
+    )
     history = pruned.fit(
         images(size), np.arange(4), epochs=1, verbose=0, callbacks=[tfprune.UpdatePruningStep()]
     ).history

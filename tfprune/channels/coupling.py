@@ -342,7 +342,7 @@ def warn_of_layers_that_stay(stay):
                 "Leave them out with tfprune.Rule(..., prune=False), or teach tfprune a layer of "
                 "your own with tfprune.register_channel_rule.",
             ),
-            stacklevel=4,
+            stacklevel=5,
         )
 
 
@@ -360,5 +360,5 @@ def warn_of_whole_groups(groups):
                 "fewer in those of " + ", ".join(whole) + ", which stay whole",
                 "Lower round_to, or leave them out with tfprune.Rule(..., prune=False).",
             ),
-            stacklevel=3,
+            stacklevel=4,
         )
