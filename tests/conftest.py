@@ -1,5 +1,6 @@
 """What all tests share."""
 
+import gc
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -21,6 +22,8 @@ settings.load_profile("tfprune")
 COSTLY = ("tfmot", "setup", "whole", "trained", "folder", "moved")
 
 
+# Before pytest-xdist reads the marks.
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config, items):
     """Where processes share the tests, those with the same costly fixture go to the same one."""
     if config.pluginmanager.hasplugin("xdist"):
@@ -28,6 +31,12 @@ def pytest_collection_modifyitems(config, items):
             for name in set(COSTLY) & set(item.fixturenames):
                 group = name if name == "tfmot" else f"{name} of {item.path.name}"
                 item.add_marker(pytest.mark.xdist_group(group))
+
+
+def pytest_collection_finish(session):
+    """TensorFlow's own objects, a million, stay: `clear_session` need not look through them."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
