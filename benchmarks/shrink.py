@@ -17,6 +17,7 @@ import warnings
 
 import keras
 import numpy as np
+from accuracy_tasks import compiled, data_set, small_resnet
 from harness import arguments, interleave, milliseconds, ratios, show, summary, write
 
 import tfprune
@@ -54,6 +55,7 @@ MODELS = {
     "MobileNetV2": application("MobileNetV2", 224),
     "EfficientNetB0": application("EfficientNetB0", 224),
     "Transformer": transformer,
+    "ResNet20-CIFAR": small_resnet,
 }
 
 
@@ -153,8 +155,6 @@ def speed(options):
 
 def cifar10(options):
     """Dense, pruned gradually to half of the MACs and shrunk, or pruned at once and fine-tuned."""
-    from accuracy_tasks import compiled, data_set, small_resnet
-
     warnings.simplefilter("ignore")
     (x, y), (x_test, y_test) = data_set("cifar10", options.data)
     x, y = x[: options.images], y[: options.images]
