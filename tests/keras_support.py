@@ -1,10 +1,13 @@
-"""What the installed Keras itself can do, asked of a plain model, so that a test may be skipped."""
+"""What tests ask of the installed Keras: its backend, and whether it can train a plain model."""
 
 import functools
 
 import keras
 import numpy as np
 import pytest
+
+# Marks of what a plain `pytest` leaves out. The checks of the other backends have no slow set.
+SLOW_ON_TENSORFLOW = [pytest.mark.slow] if keras.backend.backend() == "tensorflow" else []
 
 
 @functools.cache

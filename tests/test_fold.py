@@ -291,7 +291,8 @@ def float64():
     keras.config.set_dtype_policy("float32")
 
 
-@pytest.mark.parametrize("name", ["MobileNetV2", pytest.param("ResNet50", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["MobileNetV2", "ResNet50"])
 def test_applications_lose_all_normalizations(name, tmp_path, float64):
     def make():
         return getattr(keras.applications, name)(

@@ -347,6 +347,7 @@ def test_a_file_with_own_classes_is_read_and_this_process_stays_as_it_was(moved)
     assert tf.keras.__version__.startswith("3.")
 
 
+@pytest.mark.slow
 def test_the_command_line_takes_a_saved_model_of_tf_keras(moved, tmp_path, capsys):
     folder = moved.folder / "plain"
     files = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}

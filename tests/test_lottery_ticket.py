@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import pytest
 from keras import layers, ops
+from keras_support import SLOW_ON_TENSORFLOW
 
 import tfprune
 from tfprune import masks as kernel
@@ -110,13 +111,13 @@ def counts(model):
     "parts",
     [
         {"scope": "global"},
-        {"scope": "erdos_renyi"},
+        pytest.param({"scope": "erdos_renyi"}, marks=SLOW_ON_TENSORFLOW),
         {
             "pattern": tfprune.Filter(coupled=False),
             "scope": "uniform",
             "rules": [tfprune.Rule("last", prune=False)],
         },
-        {},
+        pytest.param({}, marks=SLOW_ON_TENSORFLOW),
     ],
     ids=["global", "erdos_renyi", "filter", "local"],
 )
@@ -355,7 +356,8 @@ def test_resumes_bit_for_bit(whole, tmp_path, fails_in):
     assert_same_tickets(third.run(must_not_train, tmp_path), whole[None])
 
 
-@pytest.mark.parametrize("kind", [KINDS[0], pytest.param(KINDS[1], marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
 def test_controls_resume_too(whole, tmp_path, kind):
     first = tfprune.LotteryTicket(small_model(), 0.8, 2, scope="global", rewind_to=3)
     first.run(Trainer(), tmp_path)
@@ -390,6 +392,7 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path, monkeypatch):
     assert len(trainer.seen) == 2
 
 
+@pytest.mark.slow
 def test_a_killed_process(tmp_path):
     """Nothing is cleaned up: the process is gone at once, at the start and again in round 2."""
     script = tmp_path / "script.py"

@@ -59,6 +59,7 @@ def folder(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_a_folder(folder, tmp_path):
     output = tmp_path / "new" / "folder"
     data = ["--data", folder, "--name", "colours", "--epochs", 12]

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import keras
 import pytest
+from keras_support import SLOW_ON_TENSORFLOW
 
+pytestmark = SLOW_ON_TENSORFLOW
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = ["README.md", "docs/architecture.md"]
 FOREIGN = {"tensorflow": "jax", "jax": "tensorflow"}.get(keras.backend.backend(), "jax|tensorflow")

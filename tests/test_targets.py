@@ -11,7 +11,9 @@ import tfprune
 
 
 @pytest.mark.parametrize("scope", ["local", "global"])
-@pytest.mark.parametrize("share", [0.75, 0.5, 0.2])
+@pytest.mark.parametrize(
+    "share", [0.5, *(pytest.param(share, marks=pytest.mark.slow) for share in (0.75, 0.2))]
+)
 @pytest.mark.parametrize("name", ["macs", "parameters"])
 def test_targets_are_met_and_hardly_more(name, share, scope):
     model = randomize(residual())
