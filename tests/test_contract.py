@@ -15,6 +15,7 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
+from keras_support import SLOW_ON_TENSORFLOW
 from test_schedules import FORMULAS
 
 import tfprune
@@ -442,8 +443,13 @@ def sparsity_held_at(step):
             "local",
             lambda: keras.optimizers.SGD(0.05, momentum=0.9, nesterov=True),
         ),
-        (tfprune.Block((2, 2)), "local", lambda: keras.optimizers.AdamW(0.01, weight_decay=0.1)),
-        ("unstructured", "global", "rmsprop"),
+        pytest.param(
+            tfprune.Block((2, 2)),
+            "local",
+            lambda: keras.optimizers.AdamW(0.01, weight_decay=0.1),
+            marks=SLOW_ON_TENSORFLOW,
+        ),
+        pytest.param("unstructured", "global", "rmsprop", marks=SLOW_ON_TENSORFLOW),
     ],
     ids=["unstructured", "filter", "block", "global"],
 )

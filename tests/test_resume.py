@@ -36,6 +36,7 @@ def trained(tmp_path_factory):
     return {"whole": read(folder / "none" / "whole.npz"), **found}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 def test_resumed_training_equals_uninterrupted_training(way, trained):
     whole, resumed = trained["whole"], trained[way]

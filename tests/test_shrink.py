@@ -307,7 +307,7 @@ def _block(draw, x, tensors):
     return layers.Add()([x, layers.Conv2D(channels, 1)(other)])
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(graphs(), st.sampled_from([1, 2]))
 def test_random_graphs_compute_the_same(model, round_to):
     small = tfprune.shrink(model, round_to=round_to)

@@ -242,6 +242,7 @@ def test_layers_in_models_inside_are_named_by_path():
     assert small.get_layer("tail").get_layer("conv").filters == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["merges", "grouped", "nested", "shapes", "sentences"])
 def test_saved_models_load_without_tfprune(name, tmp_path):
     model = made(name)
