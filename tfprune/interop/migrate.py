@@ -76,17 +76,7 @@ def from_tfmot(model_or_path, custom_objects=None, *, sparsity_m_by_n=None, lega
     """
     if sparsity_m_by_n is not None:
         pattern_of((1, 1), "AVG", sparsity_m_by_n, None)
-    model = _moved(model_or_path, custom_objects, sparsity_m_by_n, legacy_code)
-    if not _owners(model):
-        raise ValueError(
-            check.message(
-                "a model with layers that tfmot wrapped",
-                f"{_source(model_or_path)} without any",
-                "Convert it before tfmot's strip_pruning; or take the plain model with "
-                "tfprune.interop.from_tf_keras and call tfprune.prune_low_magnitude.",
-            )
-        )
-    return model
+    return _moved(model_or_path, custom_objects, sparsity_m_by_n, legacy_code)
 
 
 def from_tf_keras(model_or_path, custom_objects=None, *, legacy_code=None):
@@ -124,21 +114,18 @@ def from_tf_keras(model_or_path, custom_objects=None, *, legacy_code=None):
     return strip_pruning(model) if _owners(model) else model
 
 
-def _source(model_or_path):
-    named = isinstance(model_or_path, (str, os.PathLike))
-    return f"the file {str(model_or_path)!r}" if named else "the model"
-
-
 def _moved(model_or_path, custom_objects, sparsity_m_by_n, legacy_code, with_tfmot=True):
     """Reads a model and builds its counterpart, with wrappers where tfmot had them."""
     objects = _check_objects(custom_objects)
     if isinstance(model_or_path, (str, os.PathLike)):
+        source = f"the file {str(model_or_path)!r}"
         description, arrays = _read_file(Path(model_or_path), legacy_code, with_tfmot)
         live: dict = {}
     else:
+        source = "the model"
         _check_live(model_or_path, sparsity_m_by_n, legacy_code)
         description, arrays, live = tfmot_reader.read(model_or_path)
-    _check_description(description, _source(model_or_path))
+    _check_description(description, source, with_tfmot)
     rebuilt = Rebuilt(description["class_name"], description["config"], objects)
     leaves = [
         Leaf(leaf, position, arrays, rebuilt.layers)
@@ -226,7 +213,7 @@ def _check_live(model, sparsity_m_by_n, legacy_code):
         )
 
 
-def _check_description(description, source):
+def _check_description(description, source, with_tfmot):
     if not description["graph"]:
         raise ValueError(
             check.message(
@@ -241,6 +228,16 @@ def _check_description(description, source):
                 "each layer to stand in one model alone",
                 f"one that is shared by models, {' = '.join(description['shared'][0])}",
                 "Use layers of their own in nested models.",
+            )
+        )
+    wrapped = any(leaf.get("pruning", {}).get("masks") for leaf in description["leaves"])
+    if with_tfmot and not wrapped:
+        raise ValueError(
+            check.message(
+                "a model with layers that tfmot wrapped",
+                f"{source} without any",
+                "Convert it before tfmot's strip_pruning; or take the plain model with "
+                "tfprune.interop.from_tf_keras and call tfprune.prune_low_magnitude.",
             )
         )
 
