@@ -110,7 +110,7 @@ def speed(options):
         half = tfprune.plan_shrink(wrapped)
         half.apply()
         planning = time.perf_counter() - between
-        sides = {"dense": dense, "masked 50 %": tfprune.strip_pruning(pruned(dense, 0.5, 1))}
+        sides = {"dense": dense, "masked 50 %": tfprune.strip_pruning(wrapped)}
         macs = {"dense": half.before.macs, "masked 50 %": half.before.macs}
         for share in SHARES:
             for step in sorted({1, options.round_to}):
