@@ -41,8 +41,8 @@ SLOW = (
 CONFIGURATIONS = [("random", 0.3), ("random", 0.6), ("magnitude", 0.3), ("magnitude", 0.6)]
 TWO = [CONFIGURATIONS[::3], CONFIGURATIONS[1:3]]
 FEWER = {name: TWO[number % 2] for number, name in enumerate(SLOW)}
-# All others in one configuration, each in the next one.
 FEWER["MobileNetV3Small"] = TWO[0]
+# All others in one configuration, each in the next one.
 FEWER |= {
     name: [CONFIGURATIONS[number % 4]]
     for number, name in enumerate(name for name in NAMES if name not in SMALL + SLOW)
