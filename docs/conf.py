@@ -27,12 +27,12 @@ exclude_patterns = ["_build"]
 
 # Sphinx reads what lies below its own folder alone.
 _HERE = Path(__file__).parent
-shutil.copytree(
-    _HERE.parent / "tutorials",
-    _HERE / "tutorials",
-    dirs_exist_ok=True,
-    ignore=lambda folder, names: [name for name in names if not name.endswith(".ipynb")],
-)
+for _folder, _kinds in {"tutorials": (".ipynb",), "benchmarks": (".md", ".png")}.items():
+    for _source in (_HERE.parent / _folder).rglob("*"):
+        if _source.suffix in _kinds:
+            _target = _HERE / _source.relative_to(_HERE.parent)
+            _target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(_source, _target)
 # Methods that say nothing of their own are Keras's, and documented there.
 autodoc_inherit_docstrings = False
 
