@@ -4,13 +4,14 @@
 
 `mnist`: local, global and Erdos-Renyi-Kernel beside tfmot, which runs in a process of its own on
 the same dense weights. `cifar10`: everything on a small ResNet. `lottery`: winning tickets against
-controls. `schedules`: all schedules at the same budget.
+controls. `schedules`: all schedules at the same budget. `cifar10` adds to what its file knows.
 """
 
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+import functools
 import json
 import pathlib
 import subprocess
@@ -51,7 +52,7 @@ def mnist(options):
 
     data = data_set("mnist", options.data)
     scopes = {"local": "local", "global": "global", "ERK": "erdos_renyi_kernel"}
-    methods = {name: scopes[name] for name in options.methods}
+    methods = {name: scopes[name] for name in chosen(options.methods or scopes, scopes)}
     found = {"dense": []}
     with tempfile.TemporaryDirectory() as folder:
         for seed in options.seeds:
@@ -142,7 +143,7 @@ def cifar10(options):
 
     def after_dense(prune):
         def method(seed, sparsity, dense):
-            return run(prune(dense, sparsity), late, seed, tfprune.UpdatePruningStep())
+            return run(prune(dense(seed), sparsity), late, seed, tfprune.UpdatePruningStep())
 
         return method
 
@@ -180,28 +181,68 @@ def cifar10(options):
         "RigL, uniform": sparse(lambda s, seed: tfprune.RigL(s, "uniform", seed=seed, **moving)),
         "RigL, ERK": sparse(lambda s, seed: tfprune.RigL(s, seed=seed, **moving)),
     }
-    found: dict = {}
-    for seed in options.seeds:
-        keras.utils.set_random_seed(seed)
-        base = small_resnet()
+    if options.methods:
+        methods = {name: methods[name] for name in chosen(options.methods, methods)}
+    setting = {"images": len(data[0][0]), "epochs": [early, late], "batch": batch}
+    path = options.output / "accuracy_cifar10.json"
+    found = known(path, setting)
+
+    def keep(name, seed, make):
+        """Runs what is not known yet, and writes it down at once."""
+        if str(seed) in found.get(name, {}):
+            return
         start = time.perf_counter()
-        run(base, early, seed)
-        go_on = keras.models.clone_model(base)
-        go_on.set_weights(base.get_weights())
-        found.setdefault("dense", []).append(run(go_on, late, seed))
-        print(seed, "dense", found["dense"][-1], time.perf_counter() - start, flush=True)
+        value = make()
+        # Processes that share the methods out among them write to the same file.
+        found.update(known(path, setting))
+        found.setdefault(name, {})[str(seed)] = value
+        write("accuracy_cifar10", options.output, {**setting, "accuracy": found})
+        print(seed, name, value, f"{time.perf_counter() - start:.0f} s", flush=True)
+
+    @functools.cache
+    def base(seed):
+        keras.utils.set_random_seed(seed)
+        model = small_resnet()
+        run(model, early, seed)
+        return model
+
+    def dense(seed):
+        model = keras.models.clone_model(base(seed))
+        model.set_weights(base(seed).get_weights())
+        return run(model, late, seed)
+
+    for seed in options.seeds:
+        if "gradual, local" in methods:
+            keep("dense", seed, lambda seed=seed: dense(seed))
         for sparsity in sparsities:
             for name, method in methods.items():
-                start = time.perf_counter()
-                value = method(seed, sparsity, base)
-                found.setdefault(f"{name} {sparsity}", []).append(value)
-                print(seed, name, sparsity, value, time.perf_counter() - start, flush=True)
-    rows = [["dense", spread(found["dense"]), *[""] * (len(sparsities) - 1)]]
-    rows += [[name, *(spread(found[f"{name} {s}"]) for s in sparsities)] for name in methods]
+                make = functools.partial(method, seed, sparsity, base)
+                keep(f"{name} {sparsity}", seed, make)
+
+    def cell(key):
+        return spread(list(found[key].values())) if key in found else ""
+
+    rows = [["dense", cell("dense"), *[""] * (len(sparsities) - 1)]]
+    rows += [[name, *(cell(f"{name} {s}") for s in sparsities)] for name in methods]
     title = f"CIFAR-10, ResNet-20, {len(data[0][0])} images, {early} + {late} epochs"
     show(title, ["method", *map(str, sparsities)], rows)
-    setting = {"images": len(data[0][0]), "epochs": [early, late], "seeds": options.seeds}
-    write("accuracy_cifar10", options.output, {**setting, "accuracy": found})
+
+
+def known(path, setting):
+    """The accuracies by method and seed in a file that was written with the same setting."""
+    if not path.exists():
+        return {}
+    result = json.loads(path.read_text())
+    same = all(result.get(key) == value for key, value in setting.items())
+    return result["accuracy"] if same else {}
+
+
+def chosen(asked, methods):
+    """The names that begin with one of those asked for."""
+    names = [name for name in methods if name.startswith(tuple(asked))]
+    if not names:
+        raise SystemExit(f"--methods: expected some of {list(methods)}; got {asked}.")
+    return names
 
 
 # -- Lottery tickets -------------------------------------------------------------------------------
@@ -333,12 +374,7 @@ def main():
     parser.add_argument("theme", choices=THEMES)
     parser.add_argument("--data", type=pathlib.Path, help="folder with NAME.npz files")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument(
-        "--methods",
-        nargs="+",
-        choices=("local", "global", "ERK"),
-        default=("local", "global", "ERK"),
-    )
+    parser.add_argument("--methods", nargs="+", help="mnist and cifar10: how their names begin")
     parser.add_argument("--sparsities", type=float, nargs="+", help="mnist and cifar10")
     parser.add_argument("--name", help="mnist: another name for the result")
     parser.add_argument("--images", type=int, default=50_000, help="cifar10: training images")

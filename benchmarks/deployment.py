@@ -2,6 +2,9 @@
 
 python benchmarks/deployment.py mnist --data FOLDER       the MNIST CNN
 python benchmarks/deployment.py cifar10 --data FOLDER     the small ResNet
+
+`--models FOLDER` keeps the trained models: what lies there is not trained again, so that a long
+training can be broken off, and the latencies be measured when nothing else runs.
 """
 
 import os
@@ -20,45 +23,53 @@ from harness import arguments, interleave, milliseconds, ratios, show, summary, 
 
 import tfprune
 
-# Epochs: of the dense model, and of pruning it, the last third of them without a change of masks.
-TASKS = {"mnist": (mnist_cnn, 3, 3), "cifar10": (small_resnet, 8, 6)}
+# Epochs of the dense model and of pruning it, the share of the latter in which masks change, and
+# the sparsities.
+TASKS = {
+    "mnist": (mnist_cnn, 3, 3, 2 / 3, (0.9,)),
+    "cifar10": (small_resnet, 6, 6, 1 / 3, (0.85, 0.9)),
+}
 GLOBAL = tfprune.Global(max_sparsity=0.98)
 FILES = {"keras": {}, "tflite": {}, "sparse tflite": {"sparse": True}, "onnx": {}}
 INT8 = {"quantize": "int8", "samples": 200, "tolerance": 0.5}
 BATCHES = (1, 32)
 
 
-def trained(options):
-    """The dense model, the one with 90 % zeros, and the one without half of its filters."""
-    build, epochs, more = TASKS[options.task]
+def trained(options, folder):
+    """The dense model, those with zeros, and the one without half of its filters."""
+    build, epochs, more, share, sparsities = TASKS[options.task]
     (x, y), test = data_set(options.task, options.data)
     x, y = x[: options.images], y[: options.images]
     steps = -(-len(x) // 64)
 
-    def fit(model, number, callbacks=()):
+    def fitted(name, make, number, callbacks=()):
+        path = folder / f"{options.task} {name}.keras"
+        if path.exists():
+            return keras.models.load_model(path)
+        keras.utils.set_random_seed(0)
+        model = make()
         decay = keras.optimizers.schedules.CosineDecay(2e-3, number * steps)
         compiled(model, keras.optimizers.Adam(decay))
         model.fit(x, y, batch_size=64, epochs=number, verbose=0, callbacks=list(callbacks))
-        print(f"{model.name}: {number} epochs", flush=True)
+        model = tfprune.strip_pruning(model) if callbacks else model
+        model.save(path)
+        print(f"{name}: {number} epochs", flush=True)
+        return model
 
-    keras.utils.set_random_seed(0)
-    base = build()
-    fit(base, epochs)
+    base = fitted("base", build, epochs)
+
+    def pruned(name, sparsity, **how):
+        ramp = tfprune.PolynomialDecay(0.0, sparsity, 0, int(steps * more * share), frequency=20)
+        callback = tfprune.UpdatePruningStep()
+        make = lambda: tfprune.prune_low_magnitude(base, ramp, **how)  # noqa: E731
+        return fitted(name, make, more, [callback])
+
     # The dense model trains for as long as the others do in the end.
-    dense = tfprune.strip_pruning(base)
-    fit(dense, more)
-    end = steps * more * 2 // 3
-    schedule = tfprune.PolynomialDecay(0.0, 0.9, 0, end, frequency=20)
-    weights = tfprune.prune_low_magnitude(base, schedule, scope=GLOBAL)
-    fit(weights, more, [tfprune.UpdatePruningStep()])
-    schedule = tfprune.PolynomialDecay(0.0, 0.5, 0, end, frequency=20)
-    filters = tfprune.prune_low_magnitude(base, schedule, pattern=tfprune.Filter())
-    fit(filters, more, [tfprune.UpdatePruningStep()])
-    models = {
-        "dense": dense,
-        "pruned 90 %": tfprune.strip_pruning(weights),
-        "shrunk 50 %": tfprune.shrink(filters),
-    }
+    models = {"dense": fitted("dense", lambda: tfprune.strip_pruning(base), more)}
+    for sparsity in sparsities:
+        name = f"pruned {sparsity:.0%}".replace("%", " %")
+        models[name] = pruned(name, sparsity, scope=GLOBAL)
+    models["shrunk 50 %"] = tfprune.shrink(pruned("filters 50 %", 0.5, pattern=tfprune.Filter()))
     # As they are deployed: BatchNormalization goes into the convolutions, zeros stay zeros.
     return {name: tfprune.fold_batch_norm(model) for name, model in models.items()}, x, test
 
@@ -105,10 +116,12 @@ def main():
     parser.add_argument("task", choices=TASKS)
     parser.add_argument("--data", type=pathlib.Path, help="folder with mnist.npz or cifar10.npz")
     parser.add_argument("--images", type=int, default=60_000, help="training images to use")
+    parser.add_argument("--models", type=pathlib.Path, help="folder that keeps the trained models")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
-    models, x, test = trained(options)
     folder = pathlib.Path(tempfile.mkdtemp())
+    (options.models or folder).mkdir(parents=True, exist_ok=True)
+    models, x, test = trained(options, options.models or folder)
     sides: dict = {}
     timed: dict = {(r, b): {} for r in ("Keras", "LiteRT", "ONNX Runtime") for b in BATCHES}
     for name, model in models.items():
@@ -178,7 +191,7 @@ def main():
         for name, found in sides.items()
     ]
     show(f"{options.task}: milliseconds, and how much faster than dense", columns, rows)
-    result = {"images": len(x), "epochs": TASKS[options.task][1:], "sides": sides}
+    result = {"images": len(x), "epochs": TASKS[options.task][1:3], "sides": sides}
     write(f"deployment_{options.task}", options.output, result)
 
 
