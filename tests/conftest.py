@@ -1,6 +1,7 @@
 """What all tests share."""
 
 import gc
+import itertools
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -18,6 +19,8 @@ settings.register_profile("explore", deadline=None, max_examples=3000)
 settings.load_profile("tfprune")
 
 
+_TORN_DOWN = itertools.count(1)
+
 # Fixtures that take long and are made once for several tests.
 COSTLY = ("tfmot", "setup", "whole", "trained", "folder", "moved")
 
@@ -33,10 +36,24 @@ def pytest_collection_modifyitems(config, items):
                 item.add_marker(pytest.mark.xdist_group(group))
 
 
-def pytest_collection_finish(session):
-    """TensorFlow's own objects, a million, stay: `clear_session` need not look through them."""
+def set_aside():
+    """What lives now is not looked through again when `clear_session` collects garbage.
+
+    TensorFlow alone has hundreds of thousands of objects, and keeps thousands for each `fit`.
+    """
     gc.collect()
     gc.freeze()
+
+
+def pytest_collection_finish(session):
+    set_aside()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item):
+    """After the fixtures have gone."""
+    if next(_TORN_DOWN) % 20 == 0:
+        set_aside()
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""What tests ask of the installed Keras: its backend, and whether it can train a plain model."""
+"""What tests ask of Keras: its backend, what a model computes, which optimizers can train."""
 
 import functools
 
@@ -8,6 +8,11 @@ import pytest
 
 # Marks of what a plain `pytest` leaves out. The checks of the other backends have no slow set.
 SLOW_ON_TENSORFLOW = [pytest.mark.slow] if keras.backend.backend() == "tensorflow" else []
+
+
+def outputs(model, x):
+    """What a model with one output computes; `predict` would compile it for a single call."""
+    return keras.ops.convert_to_numpy(model(x, training=False))
 
 
 @functools.cache

@@ -3,6 +3,7 @@
 import ast
 import dataclasses
 import doctest
+import functools
 import importlib
 import inspect
 import os
@@ -146,6 +147,7 @@ def test_import_brings_no_heavy_module_and_no_legacy_keras():
         assert f"'{heavy}'" not in printed
 
 
+@functools.cache
 def own_private_names():
     """`{class: (names of its bases, private names that it defines)}`, and all private names."""
     classes, everywhere = {}, set()

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
+from keras_support import outputs
 
 import tfprune
 from tfprune.evidence import Evidence
@@ -255,7 +256,7 @@ def test_activations_by_channel(need):
     found = collected(pruned, need, data=IMAGES, batches=2, batch_size=4)
     for name, values in zip(("first", "depthwise", "last"), found, strict=True):
         layer = model.get_layer(name)
-        output = keras.Model(model.inputs, layer.output).predict(IMAGES, verbose=0)
+        output = outputs(keras.Model(model.inputs, layer.output), IMAGES)
         active = np.maximum(output, 0).reshape(-1, output.shape[-1])
         expected = (active == 0).mean(axis=0) if criterion == "apoz" else active.mean(axis=0)
         kernel_shape = tuple(layer.kernel.shape)

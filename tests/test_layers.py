@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
+from keras_support import outputs
 
 import tfprune
 
@@ -320,11 +321,6 @@ def _fresh():
     keras.utils.set_random_seed(7)
     yield
     keras.backend.clear_session()
-
-
-def outputs(model, x):
-    """What a model computes; `predict` would compile it for a single call."""
-    return keras.ops.convert_to_numpy(model(x, training=False))
 
 
 @pytest.mark.parametrize("name", CASES)

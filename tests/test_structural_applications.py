@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pytest
 from keras.layers import BatchNormalization
+from keras_support import outputs
 from structural_support import choice, zeroed
 from test_applications import NAMES, application, marked
 
@@ -161,13 +162,13 @@ def estimate_statistics(model, x, share):
     def value(item):
         return values[id(item)] if isinstance(item, keras.KerasTensor) else item
 
-    for layer, args, kwargs, outputs in graph.graph_calls(model):
+    for layer, args, kwargs, tensors in graph.graph_calls(model):
         args, kwargs = keras.tree.map_structure(value, (args, kwargs))
         if isinstance(layer, BatchNormalization):
             _set_statistics(layer, keras.ops.convert_to_numpy(args[0]), random)
             estimated += 1
         results = keras.tree.flatten(layer(*args, **kwargs))
-        values.update({id(t): y for t, y in zip(outputs, results, strict=True)})
+        values.update({id(t): y for t, y in zip(tensors, results, strict=True)})
     assert estimated == sum(isinstance(n, BatchNormalization) for n in layers)
 
 
@@ -188,10 +189,6 @@ def _images(random, size):
         rows = np.arange(size) * cells // size
         x = x + coarse[:, rows][:, :, rows]
     return np.clip(127 + x, 0, 255).astype("float32")
-
-
-def outputs(model, x):
-    return keras.ops.convert_to_numpy(model(x, training=False))
 
 
 def by_magnitude(model, groups, share):
