@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from keras import layers, ops
+from structural_support import outputs
 
 import tfprune
 from tfprune import Rule
@@ -184,11 +185,6 @@ def data_for(make, number=8):
     return normal(6), normal(2)
 
 
-def predictions(model, x):
-    """What a model computes; `predict` would compile it for a single call."""
-    return [ops.convert_to_numpy(y) for y in keras.tree.flatten(model(x, training=False))]
-
-
 def equal(left, right):
     assert len(left) == len(right) > 0
     for one, other in zip(left, right, strict=True):
@@ -236,17 +232,17 @@ def train(model, make, epochs=1, **kwargs):
 def test_wrap_train_strip(make, tmp_path):
     plain = make()
     x, _ = data_for(make)
-    before, config = predictions(plain, x), plain.get_config()
+    before, config = outputs(plain, x), plain.get_config()
     plain_values, count = values(plain), len(plain.layers)
     pruned = tfprune.prune_low_magnitude(plain, schedule_to())
-    equal(predictions(pruned, x), before)
+    equal(outputs(pruned, x), before)
     assert pruned.name == plain.name
     if make is several:
         assert pruned.output_names == plain.output_names == ["y", "z"]
 
     train(pruned, make)
     check_exact(pruned, 0.75)
-    trained = predictions(pruned, x)
+    trained = outputs(pruned, x)
     assert any((one != other).any() for one, other in zip(trained, before, strict=True))
 
     stripped = tfprune.strip_pruning(pruned)
@@ -254,20 +250,20 @@ def test_wrap_train_strip(make, tmp_path):
     assert type(stripped) is type(plain) and len(stripped.layers) == count
     assert [type(layer) for layer in stripped.layers] == [type(layer) for layer in plain.layers]
     assert [v.path for v in stripped.weights] == [v.path for v in plain.weights]
-    equal(predictions(stripped, x), trained)
+    equal(outputs(stripped, x), trained)
 
     pruned.save(tmp_path / "pruned.keras")
     loaded = keras.saving.load_model(tmp_path / "pruned.keras")
-    equal(predictions(loaded, x), trained)
+    equal(outputs(loaded, x), trained)
     equal(masks_of(loaded), masks_of(pruned))
     assert [o.pruning_step for o in mask_owners(loaded)] == [2] * len(mask_owners(pruned))
     stripped.save(tmp_path / "stripped.keras")
-    equal(predictions(keras.saving.load_model(tmp_path / "stripped.keras"), x), trained)
+    equal(outputs(keras.saving.load_model(tmp_path / "stripped.keras"), x), trained)
 
     # The user's model knows nothing of all this.
     assert plain.get_config() == config and len(plain.layers) == count
     equal(values(plain), plain_values)
-    equal(predictions(plain, x), before)
+    equal(outputs(plain, x), before)
     assert is_plain(plain)
 
 
@@ -315,7 +311,7 @@ def test_losses_by_output_name():
     targets = {"y": y, "z": z}
     one, other = (m.evaluate(x, targets, verbose=0, return_dict=True) for m in (plain, pruned))
     assert one == other
-    (a, b), total = predictions(plain, x), one["loss"]
+    (a, b), total = outputs(plain, x), one["loss"]
     np.testing.assert_allclose(
         total, np.mean((a - y) ** 2) + 0.5 * np.mean(np.abs(b - z)), rtol=1e-5
     )
@@ -340,7 +336,7 @@ def test_model_that_is_called_twice():
     train(pruned, functional)
     check_exact(pruned, 0.75)
     data = data_for(functional)[0]
-    equal(predictions(tfprune.strip_pruning(pruned), data), predictions(pruned, data))
+    equal(outputs(tfprune.strip_pruning(pruned), data), outputs(pruned, data))
 
 
 def test_own_train_step_of_a_functional_model_runs():
@@ -446,7 +442,7 @@ def test_pruned_model_trains_on_after_loading(tmp_path):
     loaded.fit(x, y, 4, verbose=0, callbacks=[tfprune.UpdatePruningStep()])
     assert loaded.pruning_step == 4
     check_exact(loaded, 0.75)
-    equal(predictions(tfprune.strip_pruning(loaded), x), predictions(loaded, x))
+    equal(outputs(tfprune.strip_pruning(loaded), x), outputs(loaded, x))
 
 
 def test_pruned_model_config():
@@ -516,11 +512,11 @@ def test_model_whose_constructor_wraps(tmp_path):
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
     equal(masks_of(loaded), masks_of(model))
-    equal(predictions(loaded, x), predictions(model, x))
+    equal(outputs(loaded, x), outputs(model, x))
     stripped = tfprune.strip_pruning(model)
     assert type(stripped.first) is type(stripped.ends[0]) is layers.Dense
     assert not mask_owners(stripped) and len(mask_owners(model)) == 4
-    equal(predictions(stripped, x), predictions(model, x))
+    equal(outputs(stripped, x), outputs(model, x))
 
 
 @register
@@ -645,7 +641,7 @@ def test_a_subclassed_model_without_build(tmp_path):
     x, _ = data_for(functional)
     plain(x)
     pruned = tfprune.prune_low_magnitude(plain, schedule_to())
-    equal(predictions(pruned, x), predictions(plain, x))
+    equal(outputs(pruned, x), outputs(plain, x))
     train(pruned, functional)
     check_exact(pruned, 0.75)
     pruned.save(tmp_path / "called.keras")
@@ -653,7 +649,7 @@ def test_a_subclassed_model_without_build(tmp_path):
         keras.saving.load_model(tmp_path / "called.keras"),
         tfprune.strip_pruning(pruned),
     ):
-        equal(predictions(model, x), predictions(pruned, x))
+        equal(outputs(model, x), outputs(pruned, x))
 
 
 @register
@@ -688,12 +684,12 @@ def test_wrappers_inside_of_other_layers_are_stripped(outer):
     model = keras.Sequential([keras.Input((3, 6)), outer(wrapped), layers.Dense(2)])
     tfprune.UpdatePruningStep(model)
     x = np.random.default_rng(0).normal(size=(2, 3, 6)).astype("float32")
-    expected = predictions(model, x)
+    expected = outputs(model, x)
     for stripped in (tfprune.strip_pruning(model), tfprune.strip_pruning(model.layers[0])):
         assert not mask_owners(stripped)
         assert {v.constraint for v in stripped.variables} == {None}
     stripped = tfprune.strip_pruning(model)
-    equal(predictions(stripped, x), expected)
+    equal(outputs(stripped, x), expected)
     kernel = next(w.numpy() for w in stripped.weights if w.shape == (6, 4))
     assert np.count_nonzero(kernel) == 12 and len(mask_owners(model)) == 1
 
@@ -969,7 +965,7 @@ def test_strip_then_lora():
     stripped = tfprune.strip_pruning(pruned)
     x, y = data_for(sequential)
     stripped.layers[0].enable_lora(2)
-    equal(predictions(stripped, x), predictions(pruned, x))
+    equal(outputs(stripped, x), outputs(pruned, x))
     stripped.compile("adam", "mse")
     stripped.fit(x, y, verbose=0)
     np.testing.assert_array_equal(stripped.layers[0]._kernel.numpy() == 0, ~masks_of(pruned)[0])
@@ -1377,12 +1373,12 @@ def test_refused(name):
 def test_a_refused_model_is_left_as_it_was(make, arguments):
     plain = make()
     before, config, x = values(plain), plain.get_config(), data_for(make)[0]
-    expected = predictions(plain, x)
+    expected = outputs(plain, x)
     with pytest.raises(ValueError, match=r"Expected .* Received: "):
         tfprune.prune_low_magnitude(plain, at_once(), **arguments)
     equal(values(plain), before)
     assert plain.get_config() == config and is_plain(plain)
-    equal(predictions(plain, x), expected)
+    equal(outputs(plain, x), expected)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
