@@ -52,7 +52,7 @@ def mnist(options):
 
     data = data_set("mnist", options.data)
     scopes = {"local": "local", "global": "global", "ERK": "erdos_renyi_kernel"}
-    methods = {name: scopes[name] for name in chosen(options.methods or scopes, scopes)}
+    methods = chosen(options.methods, scopes)
     found = {"dense": []}
     with tempfile.TemporaryDirectory() as folder:
         for seed in options.seeds:
@@ -181,8 +181,6 @@ def cifar10(options):
         "RigL, uniform": sparse(lambda s, seed: tfprune.RigL(s, "uniform", seed=seed, **moving)),
         "RigL, ERK": sparse(lambda s, seed: tfprune.RigL(s, seed=seed, **moving)),
     }
-    if options.methods:
-        methods = {name: methods[name] for name in chosen(options.methods, methods)}
     setting = {"images": len(data[0][0]), "epochs": [early, late], "batch": batch}
     path = options.output / "accuracy_cifar10.json"
     found = known(path, setting)
@@ -206,24 +204,24 @@ def cifar10(options):
         run(model, early, seed)
         return model
 
-    def dense(seed):
+    def go_on(seed, sparsity, base):
+        """The dense model itself, for as long as the others."""
         model = keras.models.clone_model(base(seed))
         model.set_weights(base(seed).get_weights())
         return run(model, late, seed)
 
+    methods = chosen(options.methods, {"dense": go_on, **methods})
     for seed in options.seeds:
-        if "gradual, local" in methods:
-            keep("dense", seed, lambda seed=seed: dense(seed))
         for sparsity in sparsities:
             for name, method in methods.items():
-                make = functools.partial(method, seed, sparsity, base)
-                keep(f"{name} {sparsity}", seed, make)
+                key = name if name == "dense" else f"{name} {sparsity}"
+                keep(key, seed, functools.partial(method, seed, sparsity, base))
 
     def cell(key):
         return spread(list(found[key].values())) if key in found else ""
 
     rows = [["dense", cell("dense"), *[""] * (len(sparsities) - 1)]]
-    rows += [[name, *(cell(f"{name} {s}") for s in sparsities)] for name in methods]
+    rows += [[n, *(cell(f"{n} {s}") for s in sparsities)] for n in methods if n != "dense"]
     title = f"CIFAR-10, ResNet-20, {len(data[0][0])} images, {early} + {late} epochs"
     show(title, ["method", *map(str, sparsities)], rows)
 
@@ -238,11 +236,11 @@ def known(path, setting):
 
 
 def chosen(asked, methods):
-    """The names that begin with one of those asked for."""
-    names = [name for name in methods if name.startswith(tuple(asked))]
-    if not names:
+    """The methods whose names begin with one of those asked for; all if none was."""
+    found = {name: methods[name] for name in methods if name.startswith(tuple(asked or [""]))}
+    if not found:
         raise SystemExit(f"--methods: expected some of {list(methods)}; got {asked}.")
-    return names
+    return found
 
 
 # -- Lottery tickets -------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+import functools
 import gzip
 import pathlib
 import tempfile
@@ -61,13 +62,13 @@ def trained(options, folder):
     def pruned(name, sparsity, **how):
         ramp = tfprune.PolynomialDecay(0.0, sparsity, 0, int(steps * more * share), frequency=20)
         callback = tfprune.UpdatePruningStep()
-        make = lambda: tfprune.prune_low_magnitude(base, ramp, **how)  # noqa: E731
+        make = functools.partial(tfprune.prune_low_magnitude, base, ramp, **how)
         return fitted(name, make, more, [callback])
 
     # The dense model trains for as long as the others do in the end.
     models = {"dense": fitted("dense", lambda: tfprune.strip_pruning(base), more)}
     for sparsity in sparsities:
-        name = f"pruned {sparsity:.0%}".replace("%", " %")
+        name = f"pruned {100 * sparsity:.0f} %"
         models[name] = pruned(name, sparsity, scope=GLOBAL)
     models["shrunk 50 %"] = tfprune.shrink(pruned("filters 50 %", 0.5, pattern=tfprune.Filter()))
     # As they are deployed: BatchNormalization goes into the convolutions, zeros stay zeros.
