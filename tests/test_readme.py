@@ -1,4 +1,15 @@
-"""Every Python example in the documents runs, on the active backend."""
+"""Every example in the documents runs: the README, the guide and the architecture, page by page.
+
+A page runs from top to bottom in a process and a folder of its own:
+
+- Blocks of `python` run as one program. One that imports a backend other than the active one is
+  left out.
+- Blocks of `console` run where they are reached: each line that starts with `$ ` is a command of
+  bash, in the same folder; other lines are output. `tfprune` is the command of this checkout.
+- `<!--python`, a new line, code, `-->` runs like a visible block: for set-up that would distract.
+- `<!-- backend: tensorflow -->` on a line of its own keeps a page from running on other backends.
+- All other blocks (`text`, `bash`, ...) are for reading alone.
+"""
 
 import os
 import re
@@ -10,29 +21,90 @@ import keras
 import pytest
 from keras_support import SLOW_ON_TENSORFLOW
 
-pytestmark = SLOW_ON_TENSORFLOW
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = ["README.md", "docs/architecture.md"]
-FOREIGN = {"tensorflow": "jax", "jax": "tensorflow"}.get(keras.backend.backend(), "jax|tensorflow")
+README = ROOT / "README.md"
+GUIDE = ROOT / "docs" / "guide"
+PAGES = sorted(GUIDE.glob("*.md"))
+BACKEND = keras.backend.backend()
+FOREIGN = "|".join(sorted({"tensorflow", "jax", "torch"} - {BACKEND}))
+BLOCK = re.compile(
+    r"^```(?P<kind>python|console)\n(?P<shown>.*?)^```$|^<!--python\n(?P<hidden>.*?)^-->$",
+    re.MULTILINE | re.DOTALL,
+)
 
 
-def python_blocks(text):
-    blocks = re.findall(r"^```python\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
-    return [b for b in blocks if not re.search(rf"^import ({FOREIGN})\b", b, flags=re.MULTILINE)]
+def program(text):
+    """The examples of a page as one program; empty if the page has none for this backend."""
+    if set(re.findall(r"^<!-- backend: (\w+) -->$", text, re.MULTILINE)) - {BACKEND}:
+        return ""
+    parts = []
+    for block in BLOCK.finditer(text):
+        code = block["shown"] or block["hidden"]
+        if block["kind"] == "console":
+            commands = re.findall(r"^\$ (.*)$", code, re.MULTILINE)
+            assert commands, f"a console block without a command:\n{code}"
+            code = "import subprocess\n" + "".join(
+                f"subprocess.run(['bash', '-ec', {command!r}], check=True)\n"
+                for command in commands
+            )
+        if not re.search(rf"^(import|from) ({FOREIGN})\b", code, re.MULTILINE):
+            parts.append(code)
+    return "\n\n".join(parts)
 
 
-@pytest.mark.parametrize("document", DOCUMENTS)
-def test_examples_run(document, tmp_path):
-    blocks = python_blocks((ROOT / document).read_text())
-    assert blocks
-    script = tmp_path / "examples.py"
-    script.write_text("\n\n".join(blocks))
+def pages_with_examples():
+    for page in [README, ROOT / "docs" / "architecture.md", *PAGES]:
+        if program(page.read_text()):
+            yield pytest.param(page, id=page.stem, marks=SLOW_ON_TENSORFLOW)
+
+
+@pytest.mark.parametrize("page", list(pages_with_examples()))
+def test_examples_run(page, tmp_path):
+    scripts, folder = tmp_path / "bin", tmp_path / "folder"
+    scripts.mkdir()
+    folder.mkdir()
+    command = scripts / "tfprune"
+    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m tfprune "$@"\n')
+    command.chmod(0o755)
+    script = scripts / "page.py"
+    script.write_text(program(page.read_text()))
     done = subprocess.run(
         [sys.executable, script],
-        cwd=tmp_path,
-        env=dict(os.environ, PYTHONPATH=str(ROOT)),
+        cwd=folder,
+        env={
+            **os.environ,
+            "MPLBACKEND": "agg",
+            "PATH": os.pathsep.join([str(scripts), os.environ["PATH"]]),
+            "PYTHONPATH": str(ROOT),
+        },
         capture_output=True,
         text=True,
         check=False,
     )
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr
+
+
+def test_blocks_keep_the_order_of_the_page():
+    text = (
+        "```python\na = 1\n```\n<!--python\nb = 2\n-->\n```console\n$ ls -a\nfile\n```\n"
+        "```bash\nrm file\n```\n```text\n>>> c\n```\n```python\nd = 4\n```\n"
+    )
+    command = "import subprocess\nsubprocess.run(['bash', '-ec', 'ls -a'], check=True)\n"
+    blocks = ["a = 1\n", "b = 2\n", command, "d = 4\n"]
+    assert program(text) == program(f"<!-- backend: {BACKEND} -->\n{text}") == "\n\n".join(blocks)
+
+
+@pytest.mark.parametrize("other", FOREIGN.split("|"))
+def test_examples_of_another_backend_are_left_out(other):
+    text = f"```python\nimport {other}\n```\n```python\na = 1\n```\n"
+    assert program(text) == "a = 1\n"
+    assert program(f"<!-- backend: {other} -->\n{text}") == ""
+
+
+def test_the_guide_lists_all_of_its_pages():
+    index = (GUIDE / "index.md").read_text()
+    trees = re.findall(r"^```\{toctree\}\n(.*?)^```$", index, re.MULTILINE | re.DOTALL)
+    listed = [line for tree in trees for line in tree.splitlines() if re.fullmatch(r"\w+", line)]
+    assert len(listed) == len(set(listed))
+    # Sphinx itself refuses a name without a page.
+    assert {page.stem for page in PAGES} - {"index"} <= set(listed)
