@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import sys
 from pathlib import Path
 
 import tfprune
@@ -9,7 +10,15 @@ import tfprune
 project = "tfprune"
 author = "the tfprune authors"
 release = tfprune.__version__
-extensions = ["sphinx.ext.autodoc", "sphinx.ext.napoleon", "myst_nb"]
+sys.path.insert(0, str(Path(__file__).parent / "_ext"))
+extensions = [
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "myst_nb",
+    "command_line",
+    "public_api",
+    "tutorial_programs",
+]
 html_theme = "furo"
 html_title = f"tfprune {release}"
 # Single backticks are code, as in Keras's docstrings.

@@ -1,41 +1,55 @@
-"""The API reference: every public name stands in it once."""
+"""The API reference: every public object stands in it once, and every command with its options."""
 
+import importlib.util
 import inspect
 import re
 from pathlib import Path
 
+import pytest
+
 import tfprune
 
 DOCS = Path(__file__).parents[1] / "docs"
-PAGES = {path.stem: path.read_text() for path in (DOCS / "api").glob("*.md")}
+
+
+def extension(name):
+    spec = importlib.util.spec_from_file_location(name, DOCS / "_ext" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+PUBLIC_API = extension("public_api")
+PAGES = {path.stem: PUBLIC_API.expanded(path.read_text()) for path in (DOCS / "api").glob("*.md")}
 NAMED = re.findall(
     r"^\.\. auto(class|function):: tfprune\.([\w.]+)$", "\n".join(PAGES.values()), re.MULTILINE
 )
+PACKAGES = [name for name in tfprune.__all__ if inspect.ismodule(getattr(tfprune, name))]
 
 
 def public_names():
     for name in tfprune.__all__:
-        thing = getattr(tfprune, name)
-        if not inspect.ismodule(thing):
-            yield name, thing
-    yield "interop.from_tfmot", tfprune.interop.from_tfmot
-    for module in ("criteria", "pruners", "structural"):
-        for name in getattr(tfprune, module).__all__:
-            thing = getattr(getattr(tfprune, module), name)
-            if inspect.isclass(thing) or (inspect.isfunction(thing) and name not in HELPERS):
-                yield f"{module}.{name}", thing
+        if name not in PACKAGES:
+            yield name, getattr(tfprune, name)
+    for package in PACKAGES:
+        for name, thing in PUBLIC_API.public_objects(f"tfprune.{package}").items():
+            yield f"{package}.{name}", thing
 
 
-# What the library's own parts ask each other.
-HELPERS = ("built_in", "get", "no_evidence")
-
-
-def test_every_public_name_stands_in_it_once():
-    places = [(name, getattr(_find(name), "__qualname__", name)) for _, name in NAMED]
-    assert len({name for name, _ in places}) == len(places)
-    listed = {id(_find(name)) for name, _ in places}
-    missing = [name for name, thing in public_names() if id(thing) not in listed]
+def test_every_public_object_stands_in_it_once():
+    names = [name for _, name in NAMED]
+    assert len(set(names)) == len(names)
+    places = [id(_find(name)) for name in names]
+    assert len(set(places)) == len(places)
+    missing = [name for name, thing in public_names() if id(thing) not in places]
     assert missing == []
+
+
+def test_the_packages_are_searched():
+    """So that the test above cannot pass by finding nothing."""
+    names = dict(public_names())
+    for name in ("schedules.Cosine", "criteria.FPGM", "drop_fractions.CosineDrop", "scopes.Scope"):
+        assert name in names
 
 
 def test_kinds_are_right():
@@ -43,9 +57,48 @@ def test_kinds_are_right():
         assert inspect.isclass(_find(name)) == (kind == "class"), name
 
 
+def test_a_name_is_given_by_its_shortest_path():
+    assert PUBLIC_API.public_name("tfprune.schedules", "Cosine") == "tfprune.Cosine"
+    assert PUBLIC_API.public_name("tfprune.criteria", "FPGM") == "tfprune.criteria.FPGM"
+
+
 def test_every_page_is_reached_from_the_first_one():
     index = (DOCS / "index.md").read_text()
     assert set(re.findall(r"^api/(\w+)$", index, re.MULTILINE)) == set(PAGES)
+
+
+@pytest.fixture(scope="module")
+def command_line():
+    return extension("command_line")
+
+
+def test_every_command_stands_in_the_reference(command_line):
+    text = command_line.reference(command_line.parser())
+    headings = re.findall(r"^## (tfprune .*)$", text, re.MULTILINE)
+    assert headings == [
+        f"tfprune {name}"
+        for name in ("report", "prune", "shrink", "export", "compare", "schedule plot")
+    ]
+    assert "130  interrupted" in text
+
+
+def test_every_option_stands_in_the_reference(command_line):
+    parser = command_line.parser()
+    text = command_line.reference(parser)
+    for command, _ in command_line._commands(parser):
+        section = text.split(f"## {command.prog}\n")[1].split("\n## ")[0]
+        for action in command._actions:
+            for option in set(action.option_strings) - {"-h", "--help"}:
+                row = rf"^\| `[^`]*{option}(,| |`)"
+                assert re.search(row, section, re.MULTILINE), option
+    assert re.search(r"^\| `--epochs EPOCHS` \|.*\| `3` \|$", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", extension("tutorial_programs").SHOWN)
+def test_programs_have_a_page(name):
+    text = extension("tutorial_programs").page(name)
+    assert text.startswith("# ") and f"python tutorials/{name}.py" in text
+    assert f"literalinclude}} ../../tutorials/{name}.py" in text
 
 
 def _find(dotted):
