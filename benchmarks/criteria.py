@@ -11,9 +11,9 @@ from harness import arguments, interleave, milliseconds, ratios, show, summary, 
 
 import tfprune
 from tfprune import criteria
-from tfprune.evidence import Evidence
-from tfprune.mask_update import compete, update_masks
-from tfprune.wrapper import mask_owners
+from tfprune._updates.evidence import Evidence
+from tfprune._updates.mask_update import compete, update_masks
+from tfprune._wrapping.wrapper import mask_owners
 
 # "scale" is there for some layers of MobileNetV2 only.
 WITHOUT = (*criteria.FROM_DATA, "scale")

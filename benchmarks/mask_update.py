@@ -19,8 +19,8 @@ import tensorflow as tf
 from harness import arguments, interleave, milliseconds, ratios, show, summary, write
 
 import tfprune
-from tfprune.mask_update import compete, update_masks
-from tfprune.wrapper import mask_owners
+from tfprune._updates.mask_update import compete, update_masks
+from tfprune._wrapping.wrapper import mask_owners
 
 MILLION = 1_000_000
 

@@ -8,6 +8,7 @@ import tensorflow as tf
 from keras import layers
 
 import tfprune
+from tfprune._wrapping.wrapper import mask_owners
 
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
@@ -32,7 +33,7 @@ def main(folder):
     callbacks = [saved, tfprune.UpdatePruningStep()]
     model.fit(x, y, batch_size=8, epochs=2, verbose=0, callbacks=callbacks)
     copies = {}
-    for owner in tfprune.wrapper.mask_owners(model):
+    for owner in mask_owners(model):
         for weight in owner.pruned_weights:
             for name, variable in (("weight", weight.variable), ("mask", weight.mask)):
                 for replica, value in enumerate(

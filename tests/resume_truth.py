@@ -13,6 +13,7 @@ import tensorflow as tf
 from keras import layers
 
 import tfprune
+from tfprune._wrapping.wrapper import mask_owners
 
 tf.config.experimental.enable_op_determinism()
 EPOCHS, BATCH, SAMPLES = 4, 8, 52
@@ -107,7 +108,7 @@ def train(way, folder, part):
         save(way, folder, model)
     state = [np.asarray(v) for v in model.weights]
     state += [np.asarray(v) for v in model.optimizer.variables]
-    state.append(np.array(tfprune.wrapper.mask_owners(model)[0].pruning_step))
+    state.append(np.array(mask_owners(model)[0].pruning_step))
     np.savez(folder / f"{part}.npz", *state)
 
 

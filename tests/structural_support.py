@@ -3,14 +3,14 @@
 import keras
 import numpy as np
 
-from tfprune import _keras_graph as graph
+from tfprune import _keras
 
 
 def randomize(model, seed=0):
     """Gives every weight of a model numbers that make a difference."""
     random = np.random.default_rng(seed)
-    for layer in graph.flatten(model):
-        for weight in layer.weights if not graph.children(layer) else []:
+    for layer in _keras.flatten(model):
+        for weight in layer.weights if not _keras.children(layer) else []:
             if "seed_generator" in weight.path or not weight.dtype.startswith("float"):
                 continue
             value = random.normal(size=weight.shape)
@@ -35,7 +35,7 @@ def copy(model):
 
 def layer_at(model, path):
     """The layer at a path, inside models and inside layers."""
-    return dict(chain[-1] for chain in graph.walk(model))[path]
+    return dict(chain[-1] for chain in _keras.walk(model))[path]
 
 
 def zeroed(model, group, units, reads):

@@ -12,7 +12,7 @@ from keras import layers, ops
 from keras_support import muon, outputs
 
 import tfprune
-from tfprune.wrapper import mask_owners
+from tfprune._wrapping.wrapper import mask_owners
 
 BACKEND = keras.backend.backend()
 SIZES = (512, 128)

@@ -11,7 +11,7 @@ import pytest
 from keras import layers
 
 import tfprune
-from tfprune.wrapper import mask_owners
+from tfprune._wrapping.wrapper import mask_owners
 
 STEPS = 5
 

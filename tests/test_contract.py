@@ -48,7 +48,7 @@ VALUES = {
     "round_to": 1,
 }
 BUILT_IN = {
-    schedules: schedules.built_in(),
+    schedules: schedules.built_in().values(),
     patterns: tuple(patterns.built_in().values()),
     criteria: tuple(dict.fromkeys(criteria.built_in().values())),
     scopes: tuple(scopes.built_in().values()),
@@ -80,7 +80,9 @@ def of(*modules):
 
 
 every_part = of(schedules, patterns, criteria, scopes, distributions)
-every_schedule = pytest.mark.parametrize("cls", schedules.built_in(), **named(BUILT_IN[schedules]))
+every_schedule = pytest.mark.parametrize(
+    "cls", schedules.built_in().values(), **named(BUILT_IN[schedules])
+)
 every_pattern = pytest.mark.parametrize("name", patterns.built_in())
 
 

@@ -11,8 +11,8 @@ from structural_support import data, distance, layer_at, randomize
 
 import tfprune
 from tfprune import masks
-from tfprune.channels.coupling import couple
-from tfprune.wrapper import mask_owners
+from tfprune._channels.coupling import couple
+from tfprune._wrapping.wrapper import mask_owners
 
 HALF = tfprune.ConstantSparsity(0.5, 0)
 

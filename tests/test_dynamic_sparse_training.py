@@ -8,9 +8,8 @@ import pytest
 from keras import ops
 
 import tfprune
-from tfprune import _keras_graph as graph
-from tfprune import drop_fractions
-from tfprune.wrapper import mask_owners
+from tfprune import _keras, drop_fractions
+from tfprune._wrapping.wrapper import mask_owners
 
 RANDOM = np.random.default_rng(0)
 X = RANDOM.normal(size=(24, 6)).astype("float32")
@@ -44,14 +43,14 @@ class Record(keras.callbacks.Callback):
         self.masks, self.weights, self.slots = [], [], []
 
     def on_train_batch_end(self, batch, logs=None):
-        if graph.backend() == "jax":
+        if _keras.backend() == "jax":
             self.model.jax_state_sync()
         weights = weights_of(self.model)
         self.masks.append([host(weight.mask) for weight in weights])
         self.weights.append([host(weight.variable) for weight in weights])
         self.slots.append(
             [
-                [host(slot) for slot in graph.slots(self.model.optimizer, weight.variable)]
+                [host(slot) for slot in _keras.slots(self.model.optimizer, weight.variable)]
                 for weight in weights
             ]
         )
@@ -387,7 +386,7 @@ def test_own_loop_is_fit():
     for step in range(18):
         batch = slice(step % 6 * 4, step % 6 * 4 + 4)
         model.train_on_batch(X[batch], Y[batch])
-        if graph.backend() == "jax":
+        if _keras.backend() == "jax":
             model.jax_state_sync()
         changes += rigl.step()
         for weight, expected in zip(weights_of(model), record.masks[step], strict=True):

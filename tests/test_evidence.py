@@ -7,8 +7,8 @@ from keras import ops
 from keras_support import outputs
 
 import tfprune
-from tfprune.evidence import Evidence
-from tfprune.wrapper import mask_owners
+from tfprune._updates.evidence import Evidence
+from tfprune._wrapping.wrapper import mask_owners
 
 RANDOM = np.random.default_rng(0)
 

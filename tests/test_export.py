@@ -12,8 +12,8 @@ from keras import layers
 import tfprune
 
 # By its name in the package, it is the function.
-exporting = importlib.import_module("tfprune.export")
-formats = importlib.import_module("tfprune.export_formats")
+exporting = importlib.import_module("tfprune._deployment.exporting")
+formats = importlib.import_module("tfprune._deployment.formats")
 
 
 def image_model():

@@ -8,7 +8,7 @@ from structural_graphs import BUILDERS
 from structural_support import data, distance, outputs, randomize
 
 import tfprune
-from tfprune import _keras_graph as graph
+from tfprune import _keras
 
 
 @pytest.fixture(autouse=True)
@@ -19,7 +19,7 @@ def _fresh():
 
 
 def norms(model):
-    found = graph.flatten(model)
+    found = _keras.flatten(model)
     return [layer.name for layer in found if isinstance(layer, layers.BatchNormalization)]
 
 
@@ -30,7 +30,7 @@ def folded(model, left=0):
     assert len(norms(new)) == left
     for value, weight in zip(before, model.weights, strict=True):
         np.testing.assert_array_equal(weight.numpy(), value)
-    assert not {id(layer) for layer in graph.flatten(new)} & set(map(id, graph.flatten(model)))
+    assert not {id(layer) for layer in _keras.flatten(new)} & set(map(id, _keras.flatten(model)))
     assert not new.compiled
     return new
 
@@ -181,7 +181,7 @@ def test_lora_and_quantized_layers_are_left_alone():
     model = randomize(keras.Model(inputs, layers.BatchNormalization()(layers.Dense(3)(x))))
     model.get_layer("lora").enable_lora(2)
     model.get_layer("int8").quantize("int8")
-    calls = [call[0].name for call in graph.graph_calls(model)]
+    calls = [call[0].name for call in _keras.graph_calls(model)]
     from tfprune.structural.fold import _chains
 
     # Keras itself cannot copy such layers with their weights, so only the choice is looked at.
@@ -206,13 +206,13 @@ def test_low_precision(policy):
     x = layers.BatchNormalization(**kinds)(x)
     model = randomize(keras.Model(inputs, layers.ReLU(**kinds)(x)))
     new = folded(model)
-    kernel, gamma = (np.asarray(graph.host_array(w), "float64") for w in model.weights[:2])
-    variance = np.asarray(graph.host_array(model.weights[4]), "float64")
+    kernel, gamma = (np.asarray(_keras.host_array(w), "float64") for w in model.weights[:2])
+    variance = np.asarray(_keras.host_array(model.weights[4]), "float64")
     stored = new.layers[1].kernel
     exact = kernel * gamma / np.sqrt(variance + 1e-3)
     # Computed in float64, then rounded once.
     rounding = {"float16": 2**-11, "bfloat16": 2**-8, "float32": 2**-24}[stored.dtype]
-    assert (np.abs(graph.host_array(stored) - exact) <= 1.01 * rounding * np.abs(exact)).all()
+    assert (np.abs(_keras.host_array(stored) - exact) <= 1.01 * rounding * np.abs(exact)).all()
     x = data(model)
     ours, truth = (outputs(m, x)[0].astype("float32") for m in (new, model))
     assert np.abs(ours - truth).max() < 0.05 * truth.std(axis=0).max()

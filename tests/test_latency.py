@@ -8,7 +8,7 @@ import pytest
 from keras import layers
 
 import tfprune
-from tfprune import latency as module
+from tfprune._reports import latency as module
 
 
 @pytest.fixture(autouse=True)

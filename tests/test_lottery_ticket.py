@@ -14,7 +14,7 @@ from keras_support import SLOW_ON_TENSORFLOW
 
 import tfprune
 from tfprune import masks as kernel
-from tfprune.wrapper import mask_owners
+from tfprune._wrapping.wrapper import mask_owners
 
 BACKEND = keras.backend.backend()
 ROOT = Path(tfprune.__file__).parents[1]

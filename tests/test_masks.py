@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import tfprune
-from tfprune import masks, selection
+from tfprune import masks
+from tfprune.masks import selection
 from tfprune.patterns import KernelAxes
 
 DTYPES = ["float16", ml_dtypes.bfloat16, "float32", "float64"]

@@ -8,7 +8,7 @@ import pytest
 
 import tfprune
 from tfprune import Rule
-from tfprune.methods import Method, resolve
+from tfprune._wrapping.methods import Method, resolve
 
 HALF = tfprune.ConstantSparsity(0.5, 0)
 MOST = tfprune.ConstantSparsity(0.9, 0)

@@ -10,7 +10,7 @@ from matplotlib.image import imread
 from picture_support import assert_readable
 
 import tfprune
-from tfprune import prunable_weights
+from tfprune._reports import prunable_weights
 
 HALF = tfprune.ConstantSparsity(0.5, begin_step=0)
 

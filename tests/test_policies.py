@@ -10,7 +10,7 @@ import pytest
 from keras import layers
 
 import tfprune
-from tfprune.wrapper import mask_owners
+from tfprune._wrapping.wrapper import mask_owners
 
 HALF = tfprune.ConstantSparsity(0.5, begin_step=0)
 XNNPACK = tfprune.PruneForLatencyOnXNNPack()

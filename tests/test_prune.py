@@ -14,7 +14,7 @@ from structural_support import outputs
 
 import tfprune
 from tfprune import Rule
-from tfprune.wrapper import mask_owners
+from tfprune._wrapping.wrapper import mask_owners
 
 register = keras.saving.register_keras_serializable(package="tests")
 

@@ -10,9 +10,9 @@ from keras_support import outputs
 
 import tfprune
 from tfprune import criteria, patterns, pruners, schedules
-from tfprune.evidence import Evidence
+from tfprune._updates.evidence import Evidence
+from tfprune._wrapping.wrapper import mask_owners
 from tfprune.pruners import recipes
-from tfprune.wrapper import mask_owners
 
 RANDOM = np.random.default_rng(0)
 X = RANDOM.normal(size=(32, 8, 8, 3)).astype("float32")
@@ -343,7 +343,7 @@ def test_every_criterion_with_every_pattern(pattern, scope):
         check_grid(SCHEDULES["PolynomialDecay"], criterion, pattern, scope)
 
 
-@pytest.mark.parametrize("cls", schedules.built_in(), ids=lambda cls: cls.__name__)
+@pytest.mark.parametrize("cls", schedules.built_in().values(), ids=lambda cls: cls.__name__)
 @pytest.mark.parametrize("scope", ["local", "global"])
 def test_every_schedule_with_criteria_and_patterns(cls, scope):
     for criterion, pattern in (("magnitude", "filter"), ("taylor", "row"), ("random", "channel")):

@@ -5,7 +5,7 @@ import pytest
 from keras import layers
 
 import tfprune
-from tfprune import registry
+from tfprune._layers import registry
 
 # Kernel shapes as Keras documents them; axes of (inputs, outputs) named by hand.
 AXES = {

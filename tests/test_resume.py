@@ -11,7 +11,7 @@ import pytest
 from keras import layers, ops
 
 import tfprune
-from tfprune.wrapper import mask_owners
+from tfprune._wrapping.wrapper import mask_owners
 
 SCRIPT = pathlib.Path(__file__).with_name("resume_truth.py")
 

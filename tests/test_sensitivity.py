@@ -10,7 +10,7 @@ from keras import layers
 from picture_support import assert_readable
 
 import tfprune
-from tfprune.sensitivity import LayerSensitivity
+from tfprune._analysis.sensitivity.analysis import LayerSensitivity
 
 SPARSITIES = (0.25, 0.5, 0.9)
 

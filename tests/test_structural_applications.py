@@ -13,7 +13,7 @@ from structural_support import choice, zeroed
 from test_applications import NAMES, application, marked
 
 import tfprune
-from tfprune import _keras_graph as graph
+from tfprune import _keras
 
 # Statistics of a few numbers blow up rounding errors, so the last pictures in a network should be
 # larger than one pixel. Without statistics, nothing depends on that.
@@ -96,11 +96,11 @@ def lively(name):
     model, size = application(name, SIZES.get(name.rstrip("0123456789"), 64))
     random = np.random.default_rng(0)
     branches = ends_of_branches(model)
-    for layer in graph.flatten(model):
-        for weight in layer.weights if not graph.children(layer) else []:
+    for layer in _keras.flatten(model):
+        for weight in layer.weights if not _keras.children(layer) else []:
             strength = BRANCH if id(layer) in branches else 1
             # A LayerScale starts with nearly nothing.
-            if weight.name == "gamma" or isinstance(layer, graph.LayerScale):
+            if weight.name == "gamma" or isinstance(layer, _keras.LayerScale):
                 weight.assign(strength * (1 + random.normal(0, 0.2, weight.shape)))
             elif weight.name in ("beta", "bias"):
                 shifted = weight.name == "beta" and isinstance(layer, BatchNormalization)
@@ -128,7 +128,7 @@ def ends_of_branches(model):
     """
     kinds = (BatchNormalization, keras.layers.Conv2D)
     made, found = {}, set()
-    for layer, args, kwargs, results in graph.graph_calls(model):
+    for layer, args, kwargs, results in _keras.graph_calls(model):
         given = [
             made.get(id(tensor), layer)
             for tensor in keras.tree.flatten((args, kwargs))
@@ -151,7 +151,7 @@ def estimate_statistics(model, x, share):
     EfficientNetB7 ends with numbers of 15,000 then, and blows up what float32 rounds.
     """
     random = np.random.default_rng(1)
-    layers = graph.flatten(model)
+    layers = _keras.flatten(model)
     if "vgg" in model.name:
         # Filters of zeros weaken the signal, and nothing normalizes it.
         for kernel in (w for layer in layers[1:] for w in layer.weights if w.name == "kernel"):
@@ -162,7 +162,7 @@ def estimate_statistics(model, x, share):
     def value(item):
         return values[id(item)] if isinstance(item, keras.KerasTensor) else item
 
-    for layer, args, kwargs, tensors in graph.graph_calls(model):
+    for layer, args, kwargs, tensors in _keras.graph_calls(model):
         args, kwargs = keras.tree.map_structure(value, (args, kwargs))
         if isinstance(layer, BatchNormalization):
             _set_statistics(layer, keras.ops.convert_to_numpy(args[0]), random)
@@ -194,8 +194,8 @@ def _images(random, size):
 def by_magnitude(model, groups, share):
     """The channels of each group whose kernels are smallest, all that is coupled put together."""
     weights = {}
-    for layer_path, layer in ((c[-1][0], c[-1][1]) for c in graph.walk(model)):
-        for weight in layer.weights if not graph.children(layer) else []:
+    for layer_path, layer in ((c[-1][0], c[-1][1]) for c in _keras.walk(model)):
+        for weight in layer.weights if not _keras.children(layer) else []:
             weights[layer_path, weight.name] = weight
     chosen = []
     for group in groups:

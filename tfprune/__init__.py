@@ -4,8 +4,11 @@ Wrap a model with `prune_low_magnitude`, train it with the `UpdatePruningStep` c
 the wrappers off with `strip_pruning`.
 """
 
+# First: TensorFlow reads its log level when it is imported.
+from tfprune._base import quiet as _quiet  # noqa: F401
+
+# isort: split
 from tfprune import (
-    _quiet,  # noqa: F401  First: TensorFlow reads its log level when it is imported.
     criteria,
     distributions,
     drop_fractions,
@@ -17,6 +20,17 @@ from tfprune import (
     scopes,
     structural,
 )
+from tfprune._analysis.comparison import Comparison, compare
+from tfprune._analysis.sensitivity.analysis import Sensitivity, sensitivity
+from tfprune._deployment.exporting import Exported, export
+from tfprune._deployment.policies import PruneForLatencyOnXNNPack, PruningPolicy
+from tfprune._layers.registry import PrunableLayer, PrunableWeight, register_prunable
+from tfprune._reports.cost import LayerCost, ModelCost, layer_costs, model_cost
+from tfprune._reports.latency import Latency, compare_latency, measure_latency
+from tfprune._reports.report import SparsityReport, sparsity_report
+from tfprune._wrapping.methods import Rule
+from tfprune._wrapping.strip import load_plain_weights, strip_pruning
+from tfprune._wrapping.wrapper import PrunedModel, PruneLowMagnitude
 from tfprune.callbacks import (
     SET,
     SNFS,
@@ -26,8 +40,6 @@ from tfprune.callbacks import (
     RigL,
     UpdatePruningStep,
 )
-from tfprune.comparison import Comparison, compare
-from tfprune.cost import LayerCost, ModelCost, layer_costs, model_cost
 from tfprune.criteria import Criterion, Magnitude
 from tfprune.distributions import (
     LAMP,
@@ -38,22 +50,11 @@ from tfprune.distributions import (
     PerLayer,
     Uniform,
 )
-from tfprune.export import Exported, export
-from tfprune.latency import Latency, compare_latency, measure_latency
-from tfprune.masks import compute_mask
-from tfprune.methods import Rule
-from tfprune.patterns import (
-    Block,
-    Channel,
-    Column,
-    Filter,
-    Kernel,
-    NOfM,
-    Pattern,
-    Row,
-    Slice,
-    Unstructured,
-)
+from tfprune.masks.computing import compute_mask
+from tfprune.patterns.base import Pattern
+from tfprune.patterns.blocks import Block
+from tfprune.patterns.single_weights import NOfM, Unstructured
+from tfprune.patterns.slices import Channel, Column, Filter, Kernel, Row, Slice
 from tfprune.plots import (
     plot_groups,
     plot_mask,
@@ -62,25 +63,20 @@ from tfprune.plots import (
     plot_training,
     plot_weights,
 )
-from tfprune.policies import PruneForLatencyOnXNNPack, PruningPolicy
 from tfprune.prune import prune_low_magnitude, prune_scope
 from tfprune.pruners import LotteryTicket, Tickets
-from tfprune.registry import PrunableLayer, PrunableWeight, register_prunable
 from tfprune.regularizers import GroupLasso
-from tfprune.report import SparsityReport, sparsity_report
-from tfprune.schedules import (
-    ConstantSparsity,
+from tfprune.schedules.base import PruningSchedule
+from tfprune.schedules.constant import ConstantSparsity
+from tfprune.schedules.ramps import (
     Cosine,
     DenseSparseDense,
     Exponential,
     Iterative,
     OneCycle,
     PolynomialDecay,
-    PruningSchedule,
 )
 from tfprune.scopes import Global, Local
-from tfprune.sensitivity import Sensitivity, sensitivity
-from tfprune.strip import load_plain_weights, strip_pruning
 from tfprune.structural import (
     ChannelGroup,
     ShrinkPlan,
@@ -92,7 +88,6 @@ from tfprune.structural import (
     remove_channels,
     shrink,
 )
-from tfprune.wrapper import PrunedModel, PruneLowMagnitude
 
 __version__ = "0.1.0"
 

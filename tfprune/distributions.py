@@ -9,9 +9,12 @@ from math import prod
 import keras
 import numpy as np
 
-from tfprune import _frozen, masks
-from tfprune import _validation as check
-from tfprune._frozen import Frozen
+from tfprune import masks
+from tfprune._base import validation as check
+from tfprune._base.frozen import Frozen
+from tfprune._base.registration import Parts
+
+DISTRIBUTIONS = Parts("distribution")
 
 
 class Distribution(Frozen):
@@ -179,7 +182,7 @@ def apportion(weights, low, high, total):
     return whole
 
 
-@keras.saving.register_keras_serializable(package="tfprune")
+@DISTRIBUTIONS.part()
 @dataclass(frozen=True)
 class Uniform(Distribution):
     """The same sparsity for all layers.
@@ -197,7 +200,7 @@ class Uniform(Distribution):
         return [1] * len(requests)
 
 
-@keras.saving.register_keras_serializable(package="tfprune")
+@DISTRIBUTIONS.part()
 @dataclass(frozen=True)
 class FirstLayerDense(Distribution):
     """The first layer is not pruned; all others get the same sparsity, higher by what it lacks.
@@ -330,7 +333,7 @@ class ErdosRenyiKernel(_Random):
         return [*channels, *window]
 
 
-@keras.saving.register_keras_serializable(package="tfprune")
+@DISTRIBUTIONS.part()
 @dataclass(frozen=True)
 class LAMP(Distribution):
     """Layer-adaptive magnitudes: what one threshold on the LAMP score leaves of each layer.
@@ -378,7 +381,7 @@ def _lamp(request):
     return np.divide(squares, no_smaller, out=np.zeros_like(squares), where=no_smaller > 0)
 
 
-@keras.saving.register_keras_serializable(package="tfprune")
+@DISTRIBUTIONS.part()
 @dataclass(frozen=True)
 class PerLayer(Distribution):
     """A sparsity of your own for each layer.
@@ -486,19 +489,9 @@ def _names(path):
     return inside | {"/".join(parts[start:]) for start in range(max(1, len(layers)))}
 
 
-_BY_NAME = {
-    "uniform": Uniform,
-    "first_layer_dense": FirstLayerDense,
-    "erdos_renyi": ErdosRenyi,
-    "erdos_renyi_kernel": ErdosRenyiKernel,
-    "lamp": LAMP,
-    "per_layer": PerLayer,
-}
-
-
 def built_in():
     """Returns the distributions that come with tfprune, by name."""
-    return dict(_BY_NAME)
+    return DISTRIBUTIONS.by_name()
 
 
 def get(distribution):
@@ -512,4 +505,4 @@ def get(distribution):
         ValueError: For an unknown name.
         TypeError: For anything else.
     """
-    return _frozen.get(distribution, "distribution", Distribution, _BY_NAME, Uniform)
+    return DISTRIBUTIONS.get(distribution, Distribution, Uniform)

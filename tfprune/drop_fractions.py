@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from math import cos, pi
 
-import keras
+from tfprune._base import validation as check
+from tfprune._base.frozen import Frozen
+from tfprune._base.registration import Parts
 
-from tfprune import _frozen
-from tfprune import _validation as check
-from tfprune._frozen import Frozen
+DROP_FRACTIONS = Parts("drop_fraction", "tfprune.drop_fractions")
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class DropFraction(Frozen):
         raise NotImplementedError(f"{type(self).__name__} has to implement `__call__(progress)`.")
 
 
-@keras.saving.register_keras_serializable(package="tfprune")
+@DROP_FRACTIONS.part("constant")
 @dataclass(frozen=True)
 class ConstantDrop(DropFraction):
     """The same share at every update, as in SET.
@@ -49,7 +49,7 @@ class ConstantDrop(DropFraction):
         return self.initial
 
 
-@keras.saving.register_keras_serializable(package="tfprune")
+@DROP_FRACTIONS.part("cosine")
 @dataclass(frozen=True)
 class CosineDrop(DropFraction):
     """`initial / 2 * (1 + cos(pi * progress))`, as in RigL.
@@ -71,7 +71,7 @@ class CosineDrop(DropFraction):
         return self.initial / 2 * (1 + cos(pi * progress))
 
 
-@keras.saving.register_keras_serializable(package="tfprune")
+@DROP_FRACTIONS.part("power")
 @dataclass(frozen=True)
 class PowerDrop(DropFraction):
     """`initial * (1 - progress) ** power`.
@@ -99,12 +99,9 @@ class PowerDrop(DropFraction):
         return self.initial * (1 - progress) ** self.power
 
 
-_BY_NAME = {"constant": ConstantDrop, "cosine": CosineDrop, "power": PowerDrop}
-
-
 def built_in():
     """Returns the drop fractions that come with tfprune, by name."""
-    return dict(_BY_NAME)
+    return DROP_FRACTIONS.by_name()
 
 
 def get(drop_fraction):
@@ -120,4 +117,4 @@ def get(drop_fraction):
     """
     if isinstance(drop_fraction, (int, float)) and not isinstance(drop_fraction, bool):
         return CosineDrop(check.sparsity("drop_fraction", drop_fraction))
-    return _frozen.get(drop_fraction, "drop_fraction", DropFraction, _BY_NAME, CosineDrop)
+    return DROP_FRACTIONS.get(drop_fraction, DropFraction, CosineDrop)

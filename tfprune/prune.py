@@ -2,27 +2,22 @@
 
 import keras
 
-from tfprune import _keras_graph as graph
-from tfprune import _validation as check
-from tfprune import registry, schedules
-from tfprune.channels.coupling import (
+from tfprune import _keras, schedules
+from tfprune._base import validation as check
+from tfprune._channels.coupling import (
     couple,
     find_couplings,
     is_coupled,
     warn_of_layers_that_stay,
     warn_of_whole_groups,
 )
-from tfprune.mask_set import check_fits, find_prunable, method_at
-from tfprune.mask_update import compete, requests_of
-from tfprune.methods import Method, Rule, resolve
-from tfprune.refusals import check_built, nothing_left, nothing_to_prune
-from tfprune.tfmot_arguments import pattern_of
-from tfprune.wrapper import (
-    PrunedModel,
-    PruneLowMagnitude,
-    check_wrappable,
-    mask_owners,
-)
+from tfprune._keras.checks import check_built, nothing_left, nothing_to_prune
+from tfprune._layers import registry
+from tfprune._updates.mask_update import compete, requests_of
+from tfprune._wrapping.mask_set import check_fits, find_prunable, method_at
+from tfprune._wrapping.methods import Method, Rule, resolve
+from tfprune._wrapping.tfmot_arguments import pattern_of
+from tfprune._wrapping.wrapper import PrunedModel, PruneLowMagnitude, check_wrappable, mask_owners
 
 
 def prune_low_magnitude(
@@ -112,7 +107,10 @@ def prune_scope():
     >>> with tfprune.prune_scope():
     ...     layer = keras.layers.Dense(4)
     """
-    names = {cls.__name__: cls for cls in (*schedules.built_in(), PruneLowMagnitude, PrunedModel)}
+    names = {
+        cls.__name__: cls
+        for cls in (*schedules.built_in().values(), PruneLowMagnitude, PrunedModel)
+    }
     return keras.saving.custom_object_scope(names)
 
 
@@ -132,11 +130,11 @@ class _Plan:
         default, overrides = self.methods(layer, around)
         if any(method is not None for *_, method in find_prunable(layer, default, overrides)):
             return True
-        places = graph.places(layer)
+        places = _keras.places(layer)
         return any(
             registry.unknown_until_built(inner)
             and method_at(places[id(inner)], default, overrides) is not None
-            for inner in graph.flatten(layer)
+            for inner in _keras.flatten(layer)
         )
 
     def wrapped(self, layer, clone, around=()):
@@ -157,7 +155,7 @@ class _Plan:
         """Returns the wrapper of a copy of a layer that is in no model, built if the layer is."""
         self.check_methods(layer, ())
         self._check_countable(layer)
-        wrapper = self.wrapped(layer, graph.clone_layer(layer))
+        wrapper = self.wrapped(layer, _keras.clone_layer(layer))
         if layer.built:
             wrapper.build()
         return wrapper
@@ -166,8 +164,8 @@ class _Plan:
         """Raises if only `build`, not run yet, can tell whether there is something to prune."""
         growing = [
             inner
-            for inner in graph.flatten(layer)
-            if registry.own_prunable_weights(inner) is None and graph.builds_by_itself(inner)
+            for inner in _keras.flatten(layer)
+            if registry.own_prunable_weights(inner) is None and _keras.builds_by_itself(inner)
         ]
         if growing and not find_prunable(layer, self.method, {}) and self._allows(layer):
             raise ValueError(
@@ -183,7 +181,7 @@ class _Plan:
 
     def why_nothing(self, layer):
         """The message for a layer or model in which nothing is to be pruned."""
-        inside = graph.flatten(layer)
+        inside = _keras.flatten(layer)
         if any(registry.own_prunable_weights(inner) for inner in inside) or any(
             registry.unknown_until_built(inner) for inner in inside
         ):
@@ -197,7 +195,7 @@ class _Plan:
         """Raises if rules vary inside a layer that has not made all the layers inside it yet."""
         growing = [
             inner
-            for inner in graph.flatten(layer)
+            for inner in _keras.flatten(layer)
             if registry.unknown_until_built(inner) and not isinstance(inner, registry.PrunableLayer)
         ]
         if growing and self.methods(layer, ())[1]:
@@ -212,7 +210,7 @@ class _Plan:
     def methods(self, layer, around):
         """The method of a layer itself, and those of layers inside it that differ."""
         own = (*around, (_path(around, layer), layer))
-        chains = {id(layer): own, **{id(c[-1][1]): c for c in graph.walk(layer, own)}}
+        chains = {id(layer): own, **{id(c[-1][1]): c for c in _keras.walk(layer, own)}}
         default = resolve(self.rules, own, self.method) or self.method
 
         def method_of(inner):
@@ -231,7 +229,7 @@ class _Plan:
     def check_used(self, layers):
         """Raises if a rule matches none of these layers and none inside them."""
         chains = [((layer.name, layer),) for layer in layers]
-        chains += [c for layer in layers for c in graph.walk(layer, ((layer.name, layer),))]
+        chains += [c for layer in layers for c in _keras.walk(layer, ((layer.name, layer),))]
         _check_rules_used(self.rules, chains)
 
 
@@ -247,8 +245,8 @@ def _check_budgets(pruned):
 def _overrides(layer, method_of, default):
     """The methods of layers inside a layer, by place, where they differ from those around them."""
     overrides: dict = {}
-    places = graph.places(layer)
-    for inner in sorted(graph.flatten(layer), key=lambda inner: places[id(inner)].count("/")):
+    places = _keras.places(layer)
+    for inner in sorted(_keras.flatten(layer), key=lambda inner: places[id(inner)].count("/")):
         place = places[id(inner)]
         if method_of(inner) != method_at(place, default, overrides):
             overrides[place] = method_of(inner)
@@ -304,9 +302,9 @@ def _prune_model(model, plan):
     check_wrappable(model)
     if plan.policy is not None:
         plan.policy.ensure_model_supports_pruning(model)
-    chains = list(graph.walk(model))
+    chains = list(_keras.walk(model))
     _check_rules_used(plan.rules, chains or [((model.name, model),)])
-    if not graph.is_graph(model):
+    if not _keras.is_graph(model):
         return _prune_subclassed(model, plan)
     units = {id(layer): (layer, around) for layer, around in _units(model)}
     chosen = {}
@@ -319,12 +317,12 @@ def _prune_model(model, plan):
     _couple_filters(model, plan, chosen, units)
 
     def make(layer):
-        clone = graph.bare_clone(layer)
+        clone = _keras.bare_clone(layer)
         if id(layer) in chosen:
             return layer, clone, plan.wrapped(layer, clone, units[id(layer)][1])
         return layer, clone, clone
 
-    pruned = graph.clone_graph(model, make)
+    pruned = _keras.clone_graph(model, make)
     for owner in mask_owners(pruned):
         for weight in owner.pruned_weights:
             weight.remember_initial()
@@ -337,9 +335,9 @@ def _couple_filters(model, plan, chosen, units):
     Layers whose channels all stay leave `chosen`; others that hold a bias, a scale or an offset
     of such a channel come in.
     """
-    if not graph.runs_as_graph(model):
+    if not _keras.runs_as_graph(model):
         return
-    inside = {id(layer): unit for unit in units.values() for layer in graph.flatten(unit[0])}
+    inside = {id(layer): unit for unit in units.values() for layer in _keras.flatten(unit[0])}
     methods: dict = {}
     candidates = set()
     for unit in chosen.values():
@@ -367,36 +365,36 @@ def _couple_filters(model, plan, chosen, units):
     for part in (part for found in couplings for part in found.others):
         unit, _ = inside[id(part.layer)]
         index = next(i for i, v in enumerate(part.layer.weights) if v is part.variable)
-        place = (graph.places(unit)[id(part.layer)], index)
+        place = (_keras.places(unit)[id(part.layer)], index)
         followers.setdefault(id(unit), {})[place] = unit
     for key, places in followers.items():
         chosen[key] = next(iter(places.values()))
     for key, unit in list(chosen.items()):
-        places = graph.places(unit)
+        places = _keras.places(unit)
         left_out = [
             places[id(layer)]
-            for layer in graph.flatten(unit)
+            for layer in _keras.flatten(unit)
             if id(layer) in methods
             and all(coupled for _, coupled in methods[id(layer)])
             and not any(id(variable) in taking_part for variable, _ in methods[id(layer)])
         ]
         plan.coupled[key] = (left_out, list(followers.get(key, {})))
-        stays = [id(layer) in methods for layer in graph.flatten(unit)].count(True) > len(left_out)
+        stays = [id(layer) in methods for layer in _keras.flatten(unit)].count(True) > len(left_out)
         if not stays and key not in followers:
             del chosen[key]
 
 
 def _units(model, around=()):
     """Yields `(layer, chain around it)` for the layers that are wrapped, or left, as a whole."""
-    for layer in graph.children(model):
-        if graph.is_graph(layer):
+    for layer in _keras.children(model):
+        if _keras.is_graph(layer):
             yield from _units(layer, (*around, (_path(around, layer), layer)))
         else:
             yield layer, around
 
 
 def _prune_subclassed(model, plan):
-    chains = {id(chain[-1][1]): chain for chain in graph.walk(model)}
+    chains = {id(chain[-1][1]): chain for chain in _keras.walk(model)}
 
     def method_of(layer):
         if plan.policy is not None and not plan.policy.allow_pruning(layer):
@@ -411,7 +409,7 @@ def _prune_subclassed(model, plan):
             check_fits(method, layer, entry, path)
     method = plan.method
     pruned = PrunedModel(
-        graph.clone_layer(model),
+        _keras.clone_layer(model),
         method.schedule,
         pattern=method.pattern,
         criterion=method.criterion,

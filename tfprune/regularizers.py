@@ -7,8 +7,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from tfprune import _validation as check
 from tfprune import patterns
+from tfprune._base import validation as check
 
 
 @keras.saving.register_keras_serializable(package="tfprune")
@@ -49,7 +49,7 @@ class GroupLasso(keras.regularizers.Regularizer):
     def __init__(self, strength, pattern="filter", axes=None):
         self.strength = _strength(strength)
         self.pattern = patterns.get(pattern)
-        if not isinstance(self.pattern, (patterns._SlicePattern, patterns.Block)):
+        if not isinstance(self.pattern, (patterns.SlicePattern, patterns.Block)):
             raise ValueError(
                 check.message(
                     "a slice pattern or Block for GroupLasso",

@@ -5,9 +5,12 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
-from tfprune import _frozen, distributions, masks
-from tfprune import _validation as check
-from tfprune._frozen import Frozen
+from tfprune import distributions, masks
+from tfprune._base import validation as check
+from tfprune._base.frozen import Frozen
+from tfprune._base.registration import Parts
+
+SCOPES = Parts("scope")
 
 
 class Scope(Frozen):
@@ -43,7 +46,7 @@ class Scope(Frozen):
         raise NotImplementedError(f"{type(self).__name__} has to implement `masks`.")
 
 
-@keras.saving.register_keras_serializable(package="tfprune")
+@SCOPES.part()
 @dataclass(frozen=True)
 class Local(Scope):
     """Each weight on its own: its units compete with each other alone.
@@ -96,7 +99,7 @@ class Local(Scope):
             return workers.map(mask_of, pairs)
 
 
-@keras.saving.register_keras_serializable(package="tfprune")
+@SCOPES.part()
 @dataclass(frozen=True)
 class Global(Scope):
     """One threshold over all weights: those with many small units get sparser.
@@ -176,12 +179,9 @@ class Global(Scope):
         return results
 
 
-_BY_NAME = {"local": Local, "global": Global}
-
-
 def built_in():
     """Returns the scopes that come with tfprune, by name."""
-    return dict(_BY_NAME)
+    return SCOPES.by_name()
 
 
 def get(scope):
@@ -198,9 +198,9 @@ def get(scope):
     if isinstance(scope, str):
         if scope in distributions.built_in():
             return Local(distributions.get(scope))
-        check.choice("scope", scope, (*_BY_NAME, *distributions.built_in()))
+        check.choice("scope", scope, (*SCOPES.by_name(), *distributions.built_in()))
     if isinstance(scope, dict):
         scope = keras.saving.deserialize_keras_object(scope)
     if isinstance(scope, distributions.Distribution):
         return Local(scope)
-    return _frozen.get(scope, "scope", Scope, _BY_NAME, Local)
+    return SCOPES.get(scope, Scope, Local)

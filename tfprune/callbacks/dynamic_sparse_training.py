@@ -6,13 +6,12 @@ from dataclasses import replace
 import numpy as np
 from keras import ops
 
-from tfprune import _keras_graph as graph
-from tfprune import _validation as check
-from tfprune import criteria, distributions, drop_fractions, patterns
+from tfprune import _keras, criteria, distributions, drop_fractions, patterns
+from tfprune._base import validation as check
+from tfprune._updates.mask_update import exchange
 from tfprune.callbacks.update_pruning_step import UpdatePruningStep
-from tfprune.mask_update import exchange
 from tfprune.prune import prune_low_magnitude
-from tfprune.schedules import ConstantSparsity
+from tfprune.schedules.constant import ConstantSparsity
 from tfprune.scopes import Local
 
 
@@ -180,7 +179,7 @@ class DynamicSparseTraining(UpdatePruningStep):
         if self._last is None:
             total = self._given_total
             if total is None and self.params.get("steps"):
-                _, accumulation = graph.batches_done(self._trained.optimizer)
+                _, accumulation = _keras.batches_done(self._trained.optimizer)
                 batches = (self.params["epochs"] - epoch) * self.params["steps"]
                 total = self._step_now(0) + batches // accumulation
             self._last = self._last_step(total)
@@ -248,7 +247,7 @@ class DynamicSparseTraining(UpdatePruningStep):
         if optimizer is None:
             return
         for weight, grown in changed:
-            for slot in graph.slots(optimizer, weight.variable):
+            for slot in _keras.slots(optimizer, weight.variable):
                 value = ops.convert_to_numpy(slot)
                 slot.assign(np.where(grown, np.zeros((), value.dtype), value))
 

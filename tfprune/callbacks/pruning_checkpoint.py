@@ -4,10 +4,10 @@ import warnings
 
 import keras
 
-from tfprune import _validation as check
-from tfprune.channels.coupling import couple
-from tfprune.mask_update import compete, expected_zeros
-from tfprune.wrapper import mask_owners
+from tfprune._base import validation as check
+from tfprune._channels.coupling import couple
+from tfprune._updates.mask_update import compete, expected_zeros
+from tfprune._wrapping.wrapper import mask_owners
 
 
 class PruningCheckpoint(keras.callbacks.ModelCheckpoint):

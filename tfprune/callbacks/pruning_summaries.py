@@ -4,8 +4,8 @@ from typing import Any
 
 import keras
 
-from tfprune import _validation as check
-from tfprune.wrapper import mask_owners
+from tfprune._base import validation as check
+from tfprune._wrapping.wrapper import mask_owners
 
 
 class PruningSummaries(keras.callbacks.Callback):

@@ -6,16 +6,16 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfprune import _keras_graph as graph
-from tfprune import _validation as check
-from tfprune.channels.coupling import couple
-from tfprune.evidence import Evidence
-from tfprune.mask_update import compete, update_masks
-from tfprune.projection import Projection
-from tfprune.refusals import not_keras
-from tfprune.shortfall import RESTORED, shortfalls
-from tfprune.step_count import Clock, Lookahead
-from tfprune.wrapper import mask_owners
+from tfprune import _keras
+from tfprune._base import validation as check
+from tfprune._channels.coupling import couple
+from tfprune._keras.checks import not_keras
+from tfprune._updates.evidence import Evidence
+from tfprune._updates.mask_update import compete, update_masks
+from tfprune._wrapping.wrapper import mask_owners
+from tfprune.callbacks.projection import Projection
+from tfprune.callbacks.shortfall import RESTORED, shortfalls
+from tfprune.callbacks.step_count import Clock, Lookahead
 
 
 class UpdatePruningStep(keras.callbacks.Callback):
@@ -128,7 +128,7 @@ class UpdatePruningStep(keras.callbacks.Callback):
         if optimizer is not None and not optimizer.built:
             optimizer.build(model.trainable_variables)
         self._mask_averages(optimizer)
-        if graph.backend() == "jax":
+        if _keras.backend() == "jax":
             self._projection = Projection(model)
             if optimizer is not None:
                 self._projection.install(model)
@@ -180,9 +180,9 @@ class UpdatePruningStep(keras.callbacks.Callback):
         for owner in self._owners:
             owner.attended, owner.warned = self._in_own_loop, False
         if isinstance(self._trained, keras.Model):
-            graph.before_training(self._trained, warn_if_unattended)
+            _keras.before_training(self._trained, warn_if_unattended)
         clock, zeros = self._clock, [weight.zeros for weight in self._weights()]
-        graph.after_training(self._trained, lambda: self._check_restored(clock, zeros))
+        _keras.after_training(self._trained, lambda: self._check_restored(clock, zeros))
 
     def _check_restored(self, clock, zeros):
         """Looks once more, after the other callbacks: they may bring back earlier masks."""
@@ -250,7 +250,7 @@ class UpdatePruningStep(keras.callbacks.Callback):
                 sync()
             self._update(due)
             self._asked = {}
-        elif graph.backend() == "torch":
+        elif _keras.backend() == "torch":
             # torch.optim knows no constraints.
             for weight in self._weights():
                 weight.project()
@@ -281,7 +281,7 @@ class UpdatePruningStep(keras.callbacks.Callback):
 
     def _begin_counting(self, first=0):
         optimizer = getattr(self._trained, "optimizer", None)
-        before, accumulation = (0, 1) if optimizer is None else graph.batches_done(optimizer)
+        before, accumulation = (0, 1) if optimizer is None else _keras.batches_done(optimizer)
         self._in_epoch = (before, accumulation, first)
         self._batches = 0
         for owner in self._owners:
@@ -310,10 +310,10 @@ class UpdatePruningStep(keras.callbacks.Callback):
     def _ran_dry(self):
         """Whether the epoch went on until its data ended, for all that Keras knew beforehand."""
         steps = (self.params or {}).get("steps")
-        return graph.backend() == "tensorflow" and (steps is None or self._batches < steps)
+        return _keras.backend() == "tensorflow" and (steps is None or self._batches < steps)
 
     def _sync(self):
-        if graph.backend() == "jax" and hasattr(self._trained, "jax_state_sync"):
+        if _keras.backend() == "jax" and hasattr(self._trained, "jax_state_sync"):
             self._trained.jax_state_sync()
 
     # -- Asking --------------------------------------------------------------------------------
@@ -369,7 +369,7 @@ class UpdatePruningStep(keras.callbacks.Callback):
     # -- What else has to stay exact -----------------------------------------------------------
 
     def _mask_averages(self, optimizer):
-        known = {} if optimizer is None else graph.averages(optimizer)
+        known = {} if optimizer is None else _keras.averages(optimizer)
         for weight in self._weights():
             weight.constraint.average = known.get(id(weight.variable))
 
@@ -377,7 +377,7 @@ class UpdatePruningStep(keras.callbacks.Callback):
         """Random states that a file brought along go back into the model's generators."""
         for owner in self._owners:
             seeds, owner.mask_set.seeds = owner.mask_set.seeds, None
-            generators = graph.seed_generators(model)
+            generators = _keras.seed_generators(model)
             if seeds and len(seeds) == len(generators):
                 for generator, state in zip(generators, seeds, strict=True):
                     dtype = keras.backend.standardize_dtype(generator.state.dtype)
@@ -399,7 +399,7 @@ def warn_if_unattended(model):
     The train function is compiled then, so that no wrapper is called that could say so.
     """
     owners = [owner for owner in mask_owners(model) if not owner.attended]
-    if owners and graph.backend() == "jax":
+    if owners and _keras.backend() == "jax":
         # Compiling again may have moved the variables to other positions.
         Projection(model).install(model)
     if owners:

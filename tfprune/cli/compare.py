@@ -4,13 +4,13 @@ from pathlib import Path
 
 import keras
 
+from tfprune._analysis.comparison import compare
+from tfprune._analysis.comparison.files import BY_DEFAULT, FORMATS
+from tfprune._analysis.comparison.tables import comparison_tables, shown
+from tfprune._base.files import finished_at_once
 from tfprune.cli.loading import add_data, add_model, add_trust, load_data, load_model
 from tfprune.cli.saving import check_output
 from tfprune.cli.training import compile_for
-from tfprune.comparison import compare
-from tfprune.comparison.files import BY_DEFAULT, FORMATS
-from tfprune.comparison.tables import shown, tables
-from tfprune.export import finished_at_once
 
 
 def add(commands, shared):
@@ -63,4 +63,4 @@ def run(args, output):
     if args.markdown is not None:
         with finished_at_once(args.markdown) as unfinished:
             unfinished.write_text(found.markdown(), encoding="utf-8")
-    output.give(found.to_dict(), *shown(tables(found)))
+    output.give(found.to_dict(), *shown(comparison_tables(found)))

@@ -2,9 +2,9 @@
 
 from dataclasses import asdict
 
+from tfprune._deployment.exporting import export
 from tfprune.cli.loading import add_data, add_model, add_trust, load_data, load_model
 from tfprune.cli.saving import add_target, check_output
-from tfprune.export import export
 
 
 def add(commands, shared):

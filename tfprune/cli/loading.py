@@ -10,7 +10,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from tfprune import _validation as check
+from tfprune._base import validation as check
 from tfprune.interop import from_tf_keras
 
 _KEYS = "x_train and y_train, with x_test and y_test, or x and y"

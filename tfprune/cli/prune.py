@@ -2,17 +2,17 @@
 
 import keras
 
-from tfprune import _validation as check
-from tfprune import patterns
+from tfprune import patterns, schedules
+from tfprune._base import validation as check
+from tfprune._reports.report import sparsity_report
+from tfprune._wrapping.methods import Rule
+from tfprune._wrapping.strip import strip_pruning
 from tfprune.callbacks import UpdatePruningStep
 from tfprune.cli.loading import add_data, add_model, add_trust, load_data, load_model
 from tfprune.cli.saving import add_target, check_output, save_plain, save_wrapped
-from tfprune.cli.schedules import by_name, sparsities
+from tfprune.cli.schedules import sparsities
 from tfprune.cli.training import check_labels, compile_for, measured
-from tfprune.methods import Rule
 from tfprune.prune import prune_low_magnitude
-from tfprune.report import sparsity_report
-from tfprune.strip import strip_pruning
 from tfprune.structural import shrink
 
 
@@ -34,7 +34,9 @@ def add(commands, shared):
         metavar="EPOCHS",
         help="when the sparsity is reached; two thirds of the epochs by default",
     )
-    parser.add_argument("--schedule", choices=tuple(by_name()), default="polynomial_decay")
+    parser.add_argument(
+        "--schedule", choices=tuple(schedules.built_in()), default="polynomial_decay"
+    )
     parser.add_argument("--initial-sparsity", type=float, default=0.0, help="(0)")
     parser.add_argument("--frequency", type=int, help="steps between two updates of the masks")
     parser.add_argument("--criterion", default="magnitude", help="what weights are scored by")
@@ -121,7 +123,7 @@ def run(args, output):
 
 
 def _prune(model, data, args):
-    schedule = by_name()[args.schedule]
+    schedule = schedules.built_in()[args.schedule]
     end = 2 * args.epochs / 3 if args.pruning_epochs is None else args.pruning_epochs
     frequency = {} if args.frequency is None else {"frequency": args.frequency}
     return prune_low_magnitude(

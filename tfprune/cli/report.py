@@ -3,12 +3,12 @@
 from dataclasses import asdict
 
 from tfprune import plots
+from tfprune._base.files import size_on_disk
+from tfprune._reports.cost import model_cost
+from tfprune._reports.report import sparsity_report
+from tfprune._wrapping.strip import strip_pruning
 from tfprune.cli.loading import add_model, add_trust, load_model
 from tfprune.cli.saving import add_target, check_output, save_figure
-from tfprune.cost import model_cost
-from tfprune.export import size_on_disk
-from tfprune.report import sparsity_report
-from tfprune.strip import strip_pruning
 
 
 def add(commands, shared):

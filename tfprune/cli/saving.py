@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from tfprune import _validation as check
-from tfprune.export import check_target, export, finished_at_once
+from tfprune._base import validation as check
+from tfprune._base.files import check_target, finished_at_once
+from tfprune._deployment.exporting import export
 
 
 def add_target(parser, meaning, required=True):

@@ -2,8 +2,9 @@
 
 import numpy as np
 
+from tfprune import schedules
 from tfprune.cli.saving import add_target, check_output, save_figure
-from tfprune.cli.schedules import by_name, sparsities
+from tfprune.cli.schedules import sparsities
 
 _COLUMNS, _LINES = 64, 10
 
@@ -12,7 +13,7 @@ def add(commands, shared):
     parser = commands.add_parser("schedule", help="draw a schedule")
     inner = parser.add_subparsers(metavar="ACTION", required=True)
     plot = inner.add_parser("plot", parents=[shared], help="draw sparsity over steps")
-    plot.add_argument("schedule", choices=tuple(by_name()))
+    plot.add_argument("schedule", choices=tuple(schedules.built_in()))
     plot.add_argument("--initial-sparsity", type=float, default=0.0, help="(0)")
     plot.add_argument("--sparsity", type=float, default=0.9, help="at the end (0.9)")
     plot.add_argument("--begin-step", type=int, default=0, help="(0)")
@@ -25,7 +26,7 @@ def add(commands, shared):
 def run(args, output):
     if args.output is not None:
         check_output(args.output, args.force)
-    schedule = by_name()[args.schedule]
+    schedule = schedules.built_in()[args.schedule]
     schedule = schedule(
         *sparsities(schedule, args.initial_sparsity, args.sparsity),
         begin_step=args.begin_step,

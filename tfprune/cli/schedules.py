@@ -1,23 +1,7 @@
-"""Schedules by the names that they have on the command line."""
+"""The sparsities of schedules on the command line."""
 
-import inspect
-import re
-
-from tfprune import _validation as check
 from tfprune import schedules
-
-
-def by_name():
-    """`{name: class}` of all schedules, `polynomial_decay` for `PolynomialDecay`."""
-    found = {
-        name: member
-        for name, member in vars(schedules).items()
-        if inspect.isclass(member)
-        and issubclass(member, schedules.PruningSchedule)
-        and not name.startswith("_")
-        and member not in (schedules.PruningSchedule, schedules.AdoptedSchedule)
-    }
-    return {re.sub(r"(?<=[a-z])(?=[A-Z])", "_", n).lower(): member for n, member in found.items()}
+from tfprune._base import validation as check
 
 
 def sparsities(schedule, initial, final):

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 
-from tfprune import _validation as check
+from tfprune._base import validation as check
 
 
 def compile_for(model, data, loss, optimizer):

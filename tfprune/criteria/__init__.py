@@ -1,7 +1,7 @@
 """Criteria: weight -> importance scores; the units with the lowest scores go first."""
 
-from tfprune import _frozen
 from tfprune.criteria.base import (
+    CRITERIA,
     EVIDENCE,
     FROM_ACTIVATIONS,
     FROM_DATA,
@@ -9,14 +9,7 @@ from tfprune.criteria.base import (
     Criterion,
     no_evidence,
 )
-from tfprune.criteria.filters import (
-    FPGM,
-    APoZ,
-    BatchNormScale,
-    L1Filter,
-    L2Filter,
-    MeanActivation,
-)
+from tfprune.criteria.filters import FPGM, APoZ, BatchNormScale, L1Filter, L2Filter, MeanActivation
 from tfprune.criteria.gradients import (
     GradientMagnitude,
     GradientMomentum,
@@ -39,34 +32,8 @@ from tfprune.criteria.weights import (
     SquaredMagnitude,
 )
 
-_BY_NAME = {
-    "magnitude": Magnitude,
-    "large_final": Magnitude,
-    "squared_final": SquaredMagnitude,
-    "small_final": SmallFinal,
-    "large_init": LargeInitial,
-    "small_init": SmallInitial,
-    "large_init_large_final": LargeInitialLargeFinal,
-    "small_init_small_final": SmallInitialSmallFinal,
-    "magnitude_increase": MagnitudeIncrease,
-    "movement": Movement,
-    "movmag": MovementMagnitude,
-    "random": Random,
-    "lamp": LayerAdaptiveMagnitude,
-    "l1_filter": L1Filter,
-    "l2_filter": L2Filter,
-    "fpgm": FPGM,
-    "batch_norm_scale": BatchNormScale,
-    "apoz": APoZ,
-    "mean_activation": MeanActivation,
-    "gradient": GradientMagnitude,
-    "gradient_momentum": GradientMomentum,
-    "saliency": Saliency,
-    "taylor": TaylorFirstOrder,
-    "hessian_diagonal": HessianDiagonal,
-}
-
 __all__ = [
+    "CRITERIA",
     "EVIDENCE",
     "FPGM",
     "FROM_ACTIVATIONS",
@@ -103,7 +70,7 @@ __all__ = [
 
 def built_in():
     """Returns the criteria that come with tfprune, by name; some have two names."""
-    return dict(_BY_NAME)
+    return CRITERIA.by_name()
 
 
 def get(criterion):
@@ -116,4 +83,4 @@ def get(criterion):
         ValueError: For an unknown name.
         TypeError: For anything else.
     """
-    return _frozen.get(criterion, "criterion", Criterion, _BY_NAME, Magnitude)
+    return CRITERIA.get(criterion, Criterion, Magnitude)

@@ -1,10 +1,10 @@
 """What all criteria share: the base class, and what they may ask for beside the weight."""
 
-import keras
 import numpy as np
 
-from tfprune import _validation as check
-from tfprune._frozen import Frozen
+from tfprune._base import validation as check
+from tfprune._base.frozen import Frozen
+from tfprune._base.registration import Parts
 
 # What a criterion may name in `needs`, and what it then gets.
 EVIDENCE = {
@@ -21,6 +21,9 @@ EVIDENCE = {
 FROM_GRADIENTS = ("gradient", "gradient_square", "gradient_momentum")
 FROM_ACTIVATIONS = ("activation_zeros", "activation_mean")
 FROM_DATA = (*FROM_GRADIENTS, *FROM_ACTIVATIONS)
+
+
+CRITERIA = Parts("criterion", "tfprune.criteria")
 
 
 class Criterion(Frozen):
@@ -75,11 +78,6 @@ class Criterion(Frozen):
         raise NotImplementedError(
             f"A criterion has to implement `__call__(weight)`, and {type(self).__name__} does not."
         )
-
-
-def registered(cls):
-    """Registers a built-in criterion with Keras."""
-    return keras.saving.register_keras_serializable(package="tfprune")(cls)
 
 
 def no_evidence(criterion, need, name):

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tfprune.criteria.base import Criterion, at_each_weight, by_unit, registered
+from tfprune.criteria.base import CRITERIA, Criterion, at_each_weight, by_unit
 
 
 class _ByFilter(Criterion):
@@ -19,7 +19,7 @@ class _ByFilter(Criterion):
         raise NotImplementedError
 
 
-@registered
+@CRITERIA.part("l1_filter")
 @dataclass(frozen=True)
 class L1Filter(_ByFilter):
     """`Σ |w|` over a filter: filters with a small L1 norm go first.
@@ -39,7 +39,7 @@ class L1Filter(_ByFilter):
         return np.abs(filters).sum(axis=1)
 
 
-@registered
+@CRITERIA.part("l2_filter")
 @dataclass(frozen=True)
 class L2Filter(_ByFilter):
     """`sqrt(Σ w²)` over a filter: filters with a small L2 norm go first.
@@ -55,7 +55,7 @@ class L2Filter(_ByFilter):
         return np.sqrt(np.square(filters).sum(axis=1))
 
 
-@registered
+@CRITERIA.part()
 @dataclass(frozen=True)
 class FPGM(_ByFilter):
     """Sum of a filter's distances to all filters of its layer: the nearest to the middle go first.
@@ -88,7 +88,7 @@ class FPGM(_ByFilter):
         return total
 
 
-@registered
+@CRITERIA.part()
 @dataclass(frozen=True)
 class BatchNormScale(Criterion):
     """`|gamma|` of the BatchNormalization that takes the layer's output: Network Slimming.
@@ -115,7 +115,7 @@ class BatchNormScale(Criterion):
         return np.abs(scale)
 
 
-@registered
+@CRITERIA.part("apoz")
 @dataclass(frozen=True)
 class APoZ(Criterion):
     """Average share of zeros in relu(output), negative: channels that are mostly silent go first.
@@ -139,7 +139,7 @@ class APoZ(Criterion):
         return -zeros
 
 
-@registered
+@CRITERIA.part()
 @dataclass(frozen=True)
 class MeanActivation(Criterion):
     """Mean of relu(output): channels that are weak on average go first. Needs data.

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tfprune.criteria.base import Criterion, registered
+from tfprune.criteria.base import CRITERIA, Criterion
 
 
-@registered
+@CRITERIA.part("gradient")
 @dataclass(frozen=True)
 class GradientMagnitude(Criterion):
     """`|g|`: weights that the loss depends on least go first. Needs data.
@@ -25,7 +25,7 @@ class GradientMagnitude(Criterion):
         return np.abs(gradient)
 
 
-@registered
+@CRITERIA.part()
 @dataclass(frozen=True)
 class GradientMomentum(Criterion):
     """`|m|`, `m` being the moving average of the gradient over the batches, with decay 0.9.
@@ -50,7 +50,7 @@ class GradientMomentum(Criterion):
         return np.abs(momentum)
 
 
-@registered
+@CRITERIA.part()
 @dataclass(frozen=True)
 class Saliency(Criterion):
     """`|w g|`: how much the loss would change, to first order, if the weight were zero.
@@ -74,7 +74,7 @@ class Saliency(Criterion):
         return np.abs(weight * gradient)
 
 
-@registered
+@CRITERIA.part("taylor")
 @dataclass(frozen=True)
 class TaylorFirstOrder(Criterion):
     """`(w g)²`, its mean over the batches: squared first-order change of the loss. Needs data.
@@ -99,7 +99,7 @@ class TaylorFirstOrder(Criterion):
         return weight * weight * gradient_square
 
 
-@registered
+@CRITERIA.part()
 @dataclass(frozen=True)
 class HessianDiagonal(Criterion):
     """`w² E[g²] / 2`: second-order change of the loss, the Hessian's diagonal taken as `E[g²]`.

@@ -4,11 +4,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tfprune import _validation as check
-from tfprune.criteria.base import Criterion, registered
+from tfprune._base import validation as check
+from tfprune.criteria.base import CRITERIA, Criterion
 
 
-@registered
+@CRITERIA.part("magnitude", "large_final")
 @dataclass(frozen=True)
 class Magnitude(Criterion):
     """`|w|`: small weights go first. Also known as "large_final".
@@ -29,7 +29,7 @@ class Magnitude(Criterion):
         return np.abs(weight)
 
 
-@registered
+@CRITERIA.part("squared_final")
 @dataclass(frozen=True)
 class SquaredMagnitude(Criterion):
     """`w²`: small weights go first; pooled over units, large weights count for more.
@@ -46,7 +46,7 @@ class SquaredMagnitude(Criterion):
         return weight * weight
 
 
-@registered
+@CRITERIA.part()
 @dataclass(frozen=True)
 class SmallFinal(Criterion):
     """`-|w|`: large weights go first. A control.
@@ -68,7 +68,7 @@ class SmallFinal(Criterion):
         return -np.abs(weight)
 
 
-@registered
+@CRITERIA.part("large_init")
 @dataclass(frozen=True)
 class LargeInitial(Criterion):
     """`|w0|`: weights that were small when they were wrapped go first.
@@ -86,7 +86,7 @@ class LargeInitial(Criterion):
         return np.abs(initial)
 
 
-@registered
+@CRITERIA.part("small_init")
 @dataclass(frozen=True)
 class SmallInitial(Criterion):
     """`-|w0|`: weights that were large when they were wrapped go first. A control.
@@ -104,7 +104,7 @@ class SmallInitial(Criterion):
         return -np.abs(initial)
 
 
-@registered
+@CRITERIA.part("large_init_large_final")
 @dataclass(frozen=True)
 class LargeInitialLargeFinal(Criterion):
     """`min(|w|, |w0|)`: keeps what was large and still is.
@@ -122,7 +122,7 @@ class LargeInitialLargeFinal(Criterion):
         return np.minimum(np.abs(weight), np.abs(initial))
 
 
-@registered
+@CRITERIA.part("small_init_small_final")
 @dataclass(frozen=True)
 class SmallInitialSmallFinal(Criterion):
     """`-max(|w|, |w0|)`: keeps what was small and still is. A control.
@@ -140,7 +140,7 @@ class SmallInitialSmallFinal(Criterion):
         return -np.maximum(np.abs(weight), np.abs(initial))
 
 
-@registered
+@CRITERIA.part()
 @dataclass(frozen=True)
 class MagnitudeIncrease(Criterion):
     """`|w| - |w0|`: weights that grew least go first.
@@ -159,7 +159,7 @@ class MagnitudeIncrease(Criterion):
         return np.abs(weight) - np.abs(initial)
 
 
-@registered
+@CRITERIA.part()
 @dataclass(frozen=True)
 class Movement(Criterion):
     """`|w - w0|`: weights that moved least go first.
@@ -178,7 +178,7 @@ class Movement(Criterion):
         return np.abs(weight - initial)
 
 
-@registered
+@CRITERIA.part("movmag")
 @dataclass(frozen=True)
 class MovementMagnitude(Criterion):
     """`|w (w - w0)|`: weights that are small or moved little go first. Also known as "movmag".
@@ -197,7 +197,7 @@ class MovementMagnitude(Criterion):
         return np.abs(weight * (weight - initial))
 
 
-@registered
+@CRITERIA.part()
 @dataclass(frozen=True)
 class Random(Criterion):
     """Random scores: the control for every criterion.
@@ -235,7 +235,7 @@ class Random(Criterion):
         return random.random(weight.shape, dtype="float32")
 
 
-@registered
+@CRITERIA.part("lamp")
 @dataclass(frozen=True)
 class LayerAdaptiveMagnitude(Criterion):
     """LAMP: `w² / Σ v²` over all weights `v` of the layer that are no smaller than `w`.

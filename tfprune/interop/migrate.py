@@ -11,14 +11,14 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from tfprune import _keras_graph as graph
-from tfprune import _validation as check
+from tfprune import _keras
+from tfprune._base import validation as check
+from tfprune._wrapping.strip import strip_pruning
+from tfprune._wrapping.tfmot_arguments import pattern_of
+from tfprune._wrapping.wrapper import PruneLowMagnitude
 from tfprune.interop import tfmot_reader
 from tfprune.interop.tf_keras_configs import Rebuilt
 from tfprune.interop.tfmot_layers import Leaf
-from tfprune.strip import strip_pruning
-from tfprune.tfmot_arguments import pattern_of
-from tfprune.wrapper import PruneLowMagnitude
 
 # What the outputs may differ by, in parts of the largest one: rounding, no more.
 _TOLERANCE, _HALF_PRECISION = 1e-3, 3e-2
@@ -139,7 +139,7 @@ def _moved(model_or_path, custom_objects, sparsity_m_by_n, legacy_code, with_tfm
             wrapped[id(leaf.layer)] = leaf
             leaf.choose_method(live.get(leaf.position), objects, sparsity_m_by_n)
     with keras.saving.custom_object_scope(objects):
-        model = graph.clone_graph(rebuilt.model, lambda layer: _stand_in(layer, wrapped))
+        model = _keras.clone_graph(rebuilt.model, lambda layer: _stand_in(layer, wrapped))
     for owner in _owners(model):
         wrapped_leaf = next(leaf for leaf in wrapped.values() if leaf.wrapper is owner)
         wrapped_leaf.take_masks()
@@ -150,11 +150,11 @@ def _moved(model_or_path, custom_objects, sparsity_m_by_n, legacy_code, with_tfm
 
 
 def _owners(model):
-    return [layer for layer in graph.flatten(model) if isinstance(layer, PruneLowMagnitude)]
+    return [layer for layer in _keras.flatten(model) if isinstance(layer, PruneLowMagnitude)]
 
 
 def _stand_in(layer, wrapped):
-    clone = graph.bare_clone(layer)
+    clone = _keras.bare_clone(layer)
     leaf = wrapped.get(id(layer))
     return layer, clone, clone if leaf is None else leaf.wrap(clone)
 
@@ -320,7 +320,7 @@ def _check_same(model, arrays):
     if not wanted:
         return
     found = model(inputs[0] if len(inputs) == 1 else inputs, training=False)
-    found = [np.asarray(graph.on_host(array)) for array in keras.tree.flatten(found)]
+    found = [np.asarray(_keras.on_host(array)) for array in keras.tree.flatten(found)]
     for ours, theirs in zip(found, wanted, strict=True):
         limit = _HALF_PRECISION if theirs.dtype.itemsize < 4 else _TOLERANCE
         ours, theirs = ours.astype("float64"), theirs.astype("float64")

@@ -4,7 +4,7 @@ import inspect
 
 import keras
 
-from tfprune import _validation as check
+from tfprune._base import validation as check
 
 # Entries that Keras 3 does not know, and the values of them that change nothing.
 _ANY = object()

@@ -5,13 +5,12 @@ from typing import Any
 
 import numpy as np
 
-from tfprune import _keras_graph as graph
-from tfprune import _validation as check
-from tfprune import schedules
-from tfprune.methods import Method
-from tfprune.patterns import NOfM
-from tfprune.tfmot_arguments import pattern_of
-from tfprune.wrapper import PruneLowMagnitude
+from tfprune import _keras, schedules
+from tfprune._base import validation as check
+from tfprune._wrapping.methods import Method
+from tfprune._wrapping.tfmot_arguments import pattern_of
+from tfprune._wrapping.wrapper import PruneLowMagnitude
+from tfprune.patterns.single_weights import NOfM
 
 
 class Leaf:
@@ -39,7 +38,7 @@ class Leaf:
         for place, value in zip(self._places, self._weights, strict=True):
             if place is not None:
                 targets[place].assign(value)
-        graph.refresh_constants(self.layer)
+        _keras.refresh_constants(self.layer)
 
     def _match(self, targets):
         """The place of each weight: by order where names and shapes agree, else by unique names."""
@@ -80,7 +79,7 @@ class Leaf:
         size = (1, 1) if m_by_n else tuple(pruning["block_size"])
         pattern = pattern_of(size, pruning["block_pooling_type"], m_by_n, None)
         schedule = _schedule(schedule, pruning["schedule"], objects, self.path)
-        if isinstance(pattern, NOfM) and type(schedule) in schedules.built_in():
+        if isinstance(pattern, NOfM) and type(schedule) in schedules.built_in().values():
             schedule = schedules.ConstantSparsity(
                 pattern.zeros / pattern.group,
                 schedule.begin_step,
@@ -136,7 +135,9 @@ class Leaf:
 def _schedule(live, config, objects, path):
     """The schedule of a layer for Keras 3."""
     name = config["class_name"]
-    built_in = {cls.__name__: cls for cls in schedules.built_in()[:2]}
+    built_in = {
+        cls.__name__: cls for cls in (schedules.ConstantSparsity, schedules.PolynomialDecay)
+    }
     cls = objects.get(name, built_in.get(name) if live is None else None)
     if cls is not None:
         return schedules.get(cls.from_config(config["config"]))

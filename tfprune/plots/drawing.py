@@ -2,7 +2,7 @@
 
 import io
 
-from tfprune import _validation as check
+from tfprune._base import validation as check
 
 # Okabe and Ito's colours, told apart by colour-blind people too, without those that are too pale.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")

@@ -3,7 +3,7 @@
 from collections import Counter
 from dataclasses import dataclass
 
-from tfprune import _validation as check
+from tfprune._base import validation as check
 from tfprune.plots import drawing
 from tfprune.structural import ShrinkPlan, dependency_groups
 

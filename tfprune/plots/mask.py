@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tfprune import prunable_weights
+from tfprune._reports import prunable_weights
 from tfprune.plots import drawing
 
 # Cells along a side that can still be told apart: in one large picture, in one of many.

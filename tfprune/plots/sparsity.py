@@ -2,10 +2,10 @@
 
 import keras
 
-from tfprune import _validation as check
+from tfprune._base import validation as check
+from tfprune._reports.prunable_weights import plain
+from tfprune._reports.report import SparsityReport, sparsity_report
 from tfprune.plots import drawing
-from tfprune.prunable_weights import plain
-from tfprune.report import SparsityReport, sparsity_report
 
 _MOST = len(drawing.COLOURS)
 

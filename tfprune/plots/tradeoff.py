@@ -4,8 +4,8 @@ import math
 
 import numpy as np
 
-from tfprune import _validation as check
-from tfprune.latency import Latency
+from tfprune._base import validation as check
+from tfprune._reports.latency import Latency
 from tfprune.plots import drawing
 
 _MARKERS = "os^Dv<>P"

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 
-from tfprune import _validation as check
+from tfprune._base import validation as check
 from tfprune.plots import drawing
 
 _MEND = "Pass what model.fit returned with UpdatePruningStep among its callbacks."

@@ -4,9 +4,9 @@ import math
 
 import numpy as np
 
-from tfprune import _keras_graph as graph
-from tfprune import _validation as check
-from tfprune import prunable_weights
+from tfprune import _keras
+from tfprune._base import validation as check
+from tfprune._reports import prunable_weights
 from tfprune.plots import drawing
 
 _BINS = 48
@@ -82,7 +82,7 @@ def _pairs(before, after, layers):
 
 
 def _values(weight):
-    values = np.asarray(graph.host_array(weight.variable), dtype="float32").reshape(-1)
+    values = np.asarray(_keras.host_array(weight.variable), dtype="float32").reshape(-1)
     if not np.isfinite(values).all():
         raise ValueError(
             check.message(

@@ -1,8 +1,9 @@
 """Pruners: named combinations, and algorithms with a loop of their own, one a file."""
 
-from tfprune.pruners.agp import agp
-from tfprune.pruners.lottery_ticket import LotteryTicket
-from tfprune.pruners.one_shot import one_shot
+from tfprune.pruners.at_once import one_shot
+from tfprune.pruners.gradual import agp
+from tfprune.pruners.lottery_ticket.rounds import LotteryTicket
+from tfprune.pruners.lottery_ticket.tickets import Tickets
 from tfprune.pruners.recipes import (
     activation_apoz_rank,
     activation_mean_rank,
@@ -13,7 +14,6 @@ from tfprune.pruners.recipes import (
     slim,
     taylor_fo_weight,
 )
-from tfprune.pruners.tickets import Tickets
 
 __all__ = [
     "LotteryTicket",

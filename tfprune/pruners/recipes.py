@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 import keras
 
-from tfprune import _keras_graph as graph
-from tfprune import _validation as check
-from tfprune.evidence import Evidence
-from tfprune.methods import Rule
-from tfprune.patterns import Filter
-from tfprune.pruners.one_shot import one_shot
+from tfprune import _keras
+from tfprune._base import validation as check
+from tfprune._updates.evidence import Evidence
+from tfprune._wrapping.methods import Rule
+from tfprune.patterns.slices import Filter
+from tfprune.pruners.at_once import one_shot
 
 _CONVOLUTIONS = [keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D]
 
@@ -55,7 +55,7 @@ def _normalized(model, data):
     norms = Evidence(model, data).batch_norms()
     paths = [
         chain[-1][0]
-        for chain in graph.walk(model)
+        for chain in _keras.walk(model)
         if id(chain[-1][1]) in norms and norms[id(chain[-1][1])].gamma is not None
     ]
     if not paths:

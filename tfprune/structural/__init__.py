@@ -1,12 +1,12 @@
 """Shrinking: channels that are silent leave the model."""
 
-from tfprune.channels.graph import ChannelGroup, Member, dependency_groups
-from tfprune.channels.ledger import Call, Flow, Ledger
-from tfprune.channels.rules import register_channel_rule
+from tfprune._channels.graph import ChannelGroup, Member, dependency_groups
+from tfprune._channels.ledger import Call, Flow, Ledger
+from tfprune._channels.rules.table import register_channel_rule
 from tfprune.structural.fold import fold_batch_norm
-from tfprune.structural.recalibrate import recalibrate
+from tfprune.structural.plan import GroupPlan, ShrinkPlan, plan_shrink, shrink
 from tfprune.structural.remove import remove_channels
-from tfprune.structural.shrink import GroupPlan, ShrinkPlan, plan_shrink, shrink
+from tfprune.structural.statistics import recalibrate
 
 __all__ = [
     "Call",

@@ -3,10 +3,10 @@
 import keras
 import numpy as np
 
-from tfprune import _keras_graph as graph
-from tfprune.channels.graph import plain
-from tfprune.channels.makers import channel_axis
-from tfprune.refusals import check_followable
+from tfprune import _keras
+from tfprune._channels.graph import plain
+from tfprune._channels.rules.makers import channel_axis
+from tfprune._keras.checks import check_followable
 
 # The class, the weight that makes the channels, and the axes of that weight that count them. Only
 # these classes themselves: a subclass may compute something else.
@@ -79,31 +79,31 @@ def fold_batch_norm(model):
 
     def move(old, new):
         if id(old) not in folded:
-            graph.copy_variables(old.weights, new.weights, old.name)
+            _keras.copy_variables(old.weights, new.weights, old.name)
             return
         kernel, bias = folded[id(old)]
         name = _MAKERS[type(old)][0]
         if name != "kernel":
-            new.depthwise_kernel.assign(graph.host_array(old.depthwise_kernel))
+            new.depthwise_kernel.assign(_keras.host_array(old.depthwise_kernel))
         getattr(new, name).assign(kernel)
         new.bias.assign(bias)
 
     def shape_of(inner, number):
         return tuple(inner.inputs[number].shape)
 
-    return graph.rebuild_graph(model, config_of, shape_of, move, leave_out=gone)
+    return _keras.rebuild_graph(model, config_of, shape_of, move, leave_out=gone)
 
 
 def _chains(model):
     """Yields `(maker, norms)`: a layer and the normalizations behind it that it can take over."""
-    models = [m for m in graph.flatten(model) if graph.is_graph(m) and graph.runs_as_graph(m)]
+    models = [m for m in _keras.flatten(model) if _keras.is_graph(m) and _keras.runs_as_graph(m)]
     times: dict = {}
     for one in models:
-        for layer, *_ in graph.graph_calls(one):
+        for layer, *_ in _keras.graph_calls(one):
             times[id(layer)] = times.get(id(layer), 0) + 1
     for one in models:
         readers: dict = {}
-        calls = list(graph.graph_calls(one))
+        calls = list(_keras.graph_calls(one))
         for call in calls:
             for tensor in _tensors(call[1:3]):
                 readers.setdefault(id(tensor), []).append(call)
@@ -176,7 +176,7 @@ def _folded(maker, norms):
 
 
 def _double(variable):
-    return np.asarray(graph.host_array(variable), "float64")
+    return np.asarray(_keras.host_array(variable), "float64")
 
 
 def _host_type(variable):

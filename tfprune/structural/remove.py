@@ -3,10 +3,10 @@
 import keras
 import numpy as np
 
-from tfprune import _keras_graph as graph
-from tfprune import _validation as check
-from tfprune.channels.graph import follow, plain
-from tfprune.refusals import check_followable
+from tfprune import _keras
+from tfprune._base import validation as check
+from tfprune._channels.graph import follow, plain
+from tfprune._keras.checks import check_followable
 
 
 def rebuild(model, ledger, gone, extra=None):
@@ -41,8 +41,8 @@ def rebuild(model, ledger, gone, extra=None):
         return {**layer.get_config(), **starts, **new} if new or starts else None
 
     def _held(layer, key, inner):
-        if graph.runs_as_graph(inner):
-            made = graph.rebuild_graph(inner, config_of, shape_of, move, inside=True)
+        if _keras.runs_as_graph(inner):
+            made = _keras.rebuild_graph(inner, config_of, shape_of, move, inside=True)
             return keras.saving.serialize_keras_object(made)
         entry, config = layer.get_config()[key], config_of(inner)
         # It would be built for the channels that came to it before.
@@ -50,9 +50,9 @@ def rebuild(model, ledger, gone, extra=None):
         return entry if config is None else {**entry, "config": config}
 
     def move(old, new):
-        arrays = {id(variable): graph.host_array(variable) for variable in old.weights}
+        arrays = {id(variable): _keras.host_array(variable) for variable in old.weights}
         order = [id(variable) for variable in old.weights]
-        for layer in graph.flatten(old):
+        for layer in _keras.flatten(old):
             if id(layer) not in extra:
                 continue
             if layer.bias is not None:
@@ -77,11 +77,11 @@ def rebuild(model, ledger, gone, extra=None):
             if factor is not None and gone[labels].any():
                 array = array * np.float32(factor(np.count_nonzero(~gone[labels])))
             target.assign(array)
-        for layer, clone in zip(graph.flatten(old), graph.flatten(new), strict=True):
+        for layer, clone in zip(_keras.flatten(old), _keras.flatten(new), strict=True):
             _, labels = ledger.sources.get((id(layer), ""), (layer, None))
-            states = graph.recurrent_states(layer), graph.recurrent_states(clone)
+            states = _keras.recurrent_states(layer), _keras.recurrent_states(clone)
             for source, target in zip(*states, strict=True):
-                array = graph.host_array(source)
+                array = _keras.host_array(source)
                 target.assign(array if labels is None else array[:, ~gone[labels]])
 
     def shape_of(inner, number):
@@ -91,7 +91,7 @@ def rebuild(model, ledger, gone, extra=None):
             shape[flow.axis] = int(np.count_nonzero(~gone[flow.labels]))
         return tuple(shape)
 
-    return graph.rebuild_graph(model, config_of, shape_of, move)
+    return _keras.rebuild_graph(model, config_of, shape_of, move)
 
 
 def _weights(layer):

@@ -4,14 +4,14 @@ import numbers
 
 import numpy as np
 
-from tfprune import _keras_graph as graph
-from tfprune import _validation as check
-from tfprune.evidence import Evidence
-from tfprune.mask_update import compete
-from tfprune.patterns import Filter
+from tfprune import _keras
+from tfprune._base import validation as check
+from tfprune._updates.evidence import Evidence
+from tfprune._updates.mask_update import compete
+from tfprune._wrapping.wrapper import mask_owners
+from tfprune.patterns.slices import Filter
 from tfprune.prune import prune_low_magnitude
-from tfprune.schedules import ConstantSparsity
-from tfprune.wrapper import mask_owners
+from tfprune.schedules.constant import ConstantSparsity
 
 _MEND = 'Use for instance targets={"macs": 0.5}, half of what the model has now.'
 _KNOWN = ("macs", "parameters", "latency")
@@ -64,7 +64,7 @@ class Candidates:
         )
         owners = mask_owners(self._pruned)
         self._weights = [weight for owner in owners for weight in owner.pruned_weights]
-        self._dense = [np.array(graph.host_array(weight.variable)) for weight in self._weights]
+        self._dense = [np.array(_keras.host_array(weight.variable)) for weight in self._weights]
         self._groups = compete((0.5, weight) for weight in self._weights)
         self._check_rules()
         scored = [w for _, _, groups in self._groups for group in groups for w in group.scored]

@@ -1,0 +1,1 @@
+"""Analyses of whole models: sensitivity, and comparison of two."""

@@ -1,0 +1,76 @@
+"""A comparison as one HTML file, with its plots inside."""
+
+import base64
+import html
+import io
+
+from tfprune import plots
+from tfprune._analysis.comparison.tables import comparison_tables
+from tfprune._base.files import check_target, finished_at_once
+
+_STYLE = """
+body { font: 15px/1.45 system-ui, sans-serif; color: #1c1c1c; background: #fff;
+       max-width: 1180px; margin: 2rem auto; padding: 0 1rem; }
+h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2.2rem; }
+.wide { overflow-x: auto; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+th, td { padding: .3rem .7rem; border-bottom: 1px solid #ddd; text-align: left; }
+th { border-bottom: 2px solid #888; white-space: nowrap; }
+td.number, th.number { text-align: right; white-space: nowrap; }
+tr.total td { border-top: 2px solid #888; font-weight: 600; }
+p.note { color: #555; font-size: .9rem; margin: .4rem 0; }
+img { max-width: 100%; height: auto; }
+"""
+
+
+def page(comparison, path):
+    """Writes the page, and returns its path."""
+    check_target(path, "html")
+    before, after = comparison.models
+    title = f"{before.name}, before and after pruning"
+    pictures = [
+        ("Sparsity of the layers", plots.plot_sparsity({"before": before, "after": after})),
+        ("Weights before and after", plots.plot_weights(before, after)),
+    ]
+    parts = [f"<h1>{html.escape(title)}</h1>"]
+    parts += [_table(grid) for grid in comparison_tables(comparison)]
+    parts += [_picture(name, figure) for name, figure in pictures]
+    text = (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{html.escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n"
+        + "\n".join(parts)
+        + "\n</body>\n</html>\n"
+    )
+    with finished_at_once(path) as unfinished:
+        unfinished.write_text(text, encoding="utf-8")
+    return path
+
+
+def _table(grid):
+    kinds = [' class="number"' if is_number else "" for _, is_number in grid.columns]
+    head = "".join(
+        f"<th{kind}>{html.escape(name)}</th>"
+        for kind, (name, _) in zip(kinds, grid.columns, strict=True)
+    )
+    rows = []
+    for row in grid.rows:
+        cells = "".join(
+            f"<td{kind}>{html.escape(cell)}</td>" for kind, cell in zip(kinds, row, strict=True)
+        )
+        rows.append(f'<tr class="total">{cells}</tr>' if row[0] == "total" else f"<tr>{cells}</tr>")
+    notes = "".join(f'<p class="note">{html.escape(note)}</p>' for note in grid.notes)
+    return (
+        f'<h2>{html.escape(grid.title)}</h2><div class="wide"><table><thead><tr>{head}</tr></thead>'
+        f"<tbody>{''.join(rows)}</tbody></table></div>{notes}"
+    )
+
+
+def _picture(name, figure):
+    data = io.BytesIO()
+    figure.savefig(data, format="png", dpi=120)
+    encoded = base64.b64encode(data.getvalue()).decode()
+    return (
+        f"<h2>{html.escape(name)}</h2>"
+        f'<img alt="{html.escape(name)}" src="data:image/png;base64,{encoded}">'
+    )

@@ -1,0 +1,119 @@
+"""The file from which a sensitivity analysis goes on where it stopped."""
+
+import hashlib
+import json
+import pathlib
+from typing import Any
+
+import keras
+import numpy as np
+
+from tfprune import _keras
+from tfprune._base import validation as check
+from tfprune._base.files import finished_at_once
+
+
+class Record:
+    """Measured values: in memory, and in a JSON file that is whole at every moment.
+
+    Args:
+        path: The file, or `None` for memory alone.
+        settings: Plain data on which the values depend.
+
+    Attributes:
+        metric: Name of the metric, or `None`.
+        baseline: The metric of the model as it is, or `None`.
+
+    Raises:
+        ValueError: If the file is of other settings or no such file, or its folder is missing.
+    """
+
+    def __init__(self, path, settings):
+        self._path: Any = None if path is None else pathlib.Path(path)
+        self._settings = json.loads(json.dumps(settings))
+        self.metric: Any = None
+        self.baseline: Any = None
+        self._values: dict = {}
+        if self._path is None:
+            return
+        if self._path.exists():
+            self._read()
+        elif not self._path.parent.is_dir():
+            raise ValueError(
+                check.message(
+                    "`path` to be a file in a folder that is there",
+                    f"path={str(path)!r}",
+                    "Make the folder first.",
+                )
+            )
+
+    def _read(self):
+        try:
+            found = json.loads(self._path.read_text())
+            settings = {name: found["settings"][name] for name in self._settings}
+            metric, baseline, values = found["metric"], found["baseline"], found["values"]
+        except (OSError, ValueError, LookupError, TypeError) as error:
+            raise ValueError(
+                check.message(
+                    "`path` to be a file that sensitivity() wrote, or a new one",
+                    f"path={str(self._path)!r}, which is something else",
+                    "Choose another name; the file was left as it is.",
+                )
+            ) from error
+        different = [name for name in settings if settings[name] != self._settings[name]]
+        if different:
+            name = different[0]
+            wanted, there = (f"{value!r:.80}" for value in (self._settings[name], settings[name]))
+            raise ValueError(
+                check.message(
+                    f"`path` to hold measurements with the same {name}, {wanted}",
+                    f"path={str(self._path)!r} with {there}",
+                    "Choose another name, or go on with what the file was made with.",
+                )
+            )
+        self.metric, self.baseline, self._values = metric, baseline, values
+
+    def value(self, layer, sparsity):
+        """Returns what was measured, or `None`."""
+        return self._values.get(layer, {}).get(repr(sparsity))
+
+    def keep_baseline(self, value, metric):
+        """Keeps the metric of the model as it is, and its name."""
+        self.baseline, self.metric = value, metric
+        self._write()
+
+    def keep(self, layer, sparsity, value):
+        """Keeps a measurement."""
+        self._values.setdefault(layer, {})[repr(sparsity)] = value
+        self._write()
+
+    def _write(self):
+        if self._path is None:
+            return
+        whole = {
+            "settings": self._settings,
+            "metric": self.metric,
+            "baseline": self.baseline,
+            "values": self._values,
+        }
+        with finished_at_once(self._path) as unfinished:
+            unfinished.write_text(json.dumps(whole, indent=1))
+
+
+def fingerprint(thing):
+    """Returns a short text that is another one for other weights or other arrays.
+
+    Of data sets, which may be long, it is the name of the class.
+    """
+    digest = hashlib.sha256()
+    for part in keras.tree.flatten(thing):
+        if isinstance(part, keras.Variable):
+            array = _keras.host_array(part)
+        elif isinstance(part, np.ndarray) or keras.ops.is_tensor(part):
+            array = keras.ops.convert_to_numpy(part)
+        else:
+            digest.update(type(part).__name__.encode())
+            continue
+        digest.update(f"{array.dtype}{array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()[:16]

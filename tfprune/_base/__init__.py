@@ -1,0 +1,1 @@
+"""What all other folders stand on: argument checks, frozen configs, text, files."""

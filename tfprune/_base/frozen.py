@@ -1,0 +1,55 @@
+"""What all small configurable parts share: frozen fields that are also the config."""
+
+from dataclasses import fields
+from typing import Any
+
+import keras
+
+from tfprune._base import validation as check
+
+
+class Frozen:
+    """Base of frozen dataclasses whose fields are the constructor's arguments."""
+
+    def get_config(self):
+        """Returns the constructor's own arguments as a dictionary."""
+        own: Any = self
+        return {item.name: getattr(self, item.name) for item in fields(own)}
+
+    @classmethod
+    def from_config(cls, config):
+        """Makes the object from `get_config()`."""
+        return cls(**config)
+
+
+def get(value, kind, base, by_name, default):
+    """Returns an object of class `base`.
+
+    Args:
+        value: Such an object, the name of one, its serialized form, or `None`.
+        kind: What the argument is called.
+        base: The class that the object must have.
+        by_name: `{name: class}`.
+        default: The class to use for `None`.
+
+    Raises:
+        ValueError: For an unknown name.
+        TypeError: For anything else.
+    """
+    if value is None:
+        return default()
+    if isinstance(value, str):
+        check.choice(kind, value, tuple(by_name))
+        return by_name[value]()
+    if isinstance(value, dict):
+        value = keras.saving.deserialize_keras_object(value)
+    if isinstance(value, base):
+        return value
+    home = ".".join(base.__module__.split(".")[:2])
+    raise TypeError(
+        check.message(
+            f"`{kind}` to be a {home}.{base.__name__} or the name of one",
+            f"{kind}={value!r}",
+            f"Known names: {', '.join(by_name)}.",
+        )
+    )

@@ -1,0 +1,70 @@
+"""The built-in parts of each kind: one decorator gives name, saving and export."""
+
+import re
+
+import keras
+
+from tfprune._base import frozen
+from tfprune._base import validation as check
+
+
+class Parts:
+    """The built-in parts of one kind, by name.
+
+    A part is a class with `@PARTS.part(...)` above it. The decorator registers the class with
+    Keras under the package name `tfprune`, gives it the names by which `get` and the command find
+    it, and marks it for export; `.ci/generate` writes the lists that are made from this.
+
+    Args:
+        kind: What an argument of this kind is called: "pattern", for instance.
+        exported: Module that exports the parts: "tfprune", or "tfprune.criteria".
+    """
+
+    def __init__(self, kind, exported="tfprune"):
+        self.kind = kind
+        self.exported = exported
+        self._by_name: dict = {}
+
+    def part(self, *names, arguments=""):
+        """Returns a decorator that makes a class a part.
+
+        Args:
+            *names: The names of the part; by default the class name in lower case with
+                underscores.
+            arguments: Text that takes the place of `{arguments}` in the docstring: the sections
+                that several parts share.
+        """
+
+        def decorate(cls):
+            if cls.__doc__ and arguments:
+                cls.__doc__ = cls.__doc__.replace("\n    {arguments}\n", arguments)
+            for name in names or (in_lower_case(cls.__name__),):
+                if name in self._by_name:
+                    raise ValueError(
+                        check.message(
+                            f"a new name for a {self.kind}",
+                            f"{name!r}, which is that of {self._by_name[name].__name__}",
+                            "Choose another name.",
+                        )
+                    )
+                self._by_name[name] = cls
+            return keras.saving.register_keras_serializable(package="tfprune")(cls)
+
+        return decorate
+
+    def by_name(self):
+        """Returns `{name: class}`; a class with two names comes twice."""
+        return dict(self._by_name)
+
+    def classes(self):
+        """Returns the classes, each once, in the order in which they were defined."""
+        return tuple(dict.fromkeys(self._by_name.values()))
+
+    def get(self, value, base, default):
+        """Returns a part; see `tfprune._base.frozen.get`."""
+        return frozen.get(value, self.kind, base, self._by_name, default)
+
+
+def in_lower_case(name):
+    """Returns a class name in lower case with underscores: "n_of_m" for "NOfM"."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()

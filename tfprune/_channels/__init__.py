@@ -1,0 +1,15 @@
+"""Channels: who makes, passes on and reads each of them, and which stand or fall together."""
+
+from tfprune._channels.graph import ChannelGroup, Member, dependency_groups
+from tfprune._channels.ledger import Call, Flow, Ledger
+from tfprune._channels.rules.table import register_channel_rule
+
+__all__ = [
+    "Call",
+    "ChannelGroup",
+    "Flow",
+    "Ledger",
+    "Member",
+    "dependency_groups",
+    "register_channel_rule",
+]

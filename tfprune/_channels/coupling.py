@@ -1,0 +1,364 @@
+"""Filters of a whole model: channels that stand or fall together compete as one unit."""
+
+import warnings
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+
+from tfprune import _keras
+from tfprune._base import validation as check
+from tfprune._channels.graph import OUTPUT, channel_groups, follow
+from tfprune._layers import registry
+from tfprune._wrapping.wrapper import MaskOwner, mask_owners
+from tfprune.masks.requests import MaskRequest
+from tfprune.masks.selection import Scores
+from tfprune.patterns.slices import Filter
+
+# Ends of the reasons why filters stay that nobody has to be told.
+_NOT_PRUNED = "is not pruned"
+_ONE_LEFT = "a layer keeps its last channel"
+_PLAIN = (OUTPUT, _NOT_PRUNED, _ONE_LEFT)
+# What is zero by itself once the weights before it are, or makes no difference then.
+_NEED_NO_MASK = ("moving_variance",)
+_POOLED = {
+    "AVG": lambda array, axes: array.mean(axis=axes, dtype="float64"),
+    "MAX": lambda array, axes: array.max(axis=axes),
+    "SUM": lambda array, axes: array.sum(axis=axes, dtype="float64"),
+}
+
+
+@dataclass(frozen=True)
+class Part:
+    """One axis of a weight that makes or changes the channels of a group.
+
+    Attributes:
+        layer: The layer.
+        variable: Its weight.
+        axis: The axis, counted from the front.
+        units: Integers, one for each position: the channel of the group, -1 for other groups'.
+    """
+
+    layer: object
+    variable: object
+    axis: int
+    units: np.ndarray
+
+
+@dataclass(frozen=True)
+class Coupling:
+    """A group of channels that can be pruned.
+
+    Attributes:
+        size: How many channels there are.
+        fixed: `{channel: reason}` for those that stay.
+        sets: List of arrays of channels: of each set, one has to stay.
+        scored: The `Part`s whose weights are scored.
+        others: The `Part`s that are masked with them.
+    """
+
+    size: int
+    fixed: dict
+    sets: list
+    scored: list
+    others: list
+
+    @property
+    def most_zeros(self):
+        """The largest number of channels that can go, whatever their scores."""
+        return self.size - len(self.fixed) - len(self.sets)
+
+
+def is_coupled(method):
+    """Whether a method prunes filters together with those of other layers."""
+    return isinstance(method.pattern, Filter) and method.pattern.coupled
+
+
+def find_couplings(model, candidates):
+    """Finds the groups of channels of a model that can be pruned.
+
+    Args:
+        model: A built Sequential or Functional model, plain or wrapped.
+        candidates: Set of the ids of weights that may be pruned.
+
+    Returns:
+        List of `Coupling`s, and `{reason: paths}` of the layers whose channels all stay.
+    """
+    ledger = follow(model)
+    groups, representatives = channel_groups(ledger)
+    everything = {
+        id(entry.get(layer))
+        for layer in _keras.flatten(model)
+        for entry in registry.own_prunable_weights(layer) or ()
+    }
+    found: list = []
+    stay: dict = {}
+    for group, parts in zip(groups, _parts(ledger, representatives), strict=True):
+        fixed = dict(group.fixed)
+        for part in parts:
+            if id(part.variable) in everything and id(part.variable) not in candidates:
+                reason = f"'{ledger.path(part.layer)}' {_NOT_PRUNED}"
+                units = part.units[part.units >= 0].tolist()
+                fixed.update({unit: reason for unit in units if unit not in fixed})
+        made = {tuple(sorted(set(units.tolist()) - {-1})) for units in group.makers.values()}
+        sets = [np.array(units) for units in sorted(made) if not any(u in fixed for u in units)]
+        scored = [part for part in parts if id(part.variable) in candidates]
+        others = [
+            part
+            for part in parts
+            if id(part.variable) not in everything and part.variable.name not in _NEED_NO_MASK
+        ]
+        coupling = Coupling(group.size, fixed, sets, scored, others)
+        if scored and coupling.most_zeros > 0:
+            found.append(coupling)
+        elif scored:
+            reason = next(iter(fixed.values()), _ONE_LEFT)
+            stay.setdefault(reason, []).extend(group.layers)
+    known = {id(cut.variable) for cut in ledger.cuts.values() if not cut.reads}
+    for layer in _keras.flatten(model):
+        own = {id(entry.get(layer)) for entry in registry.own_prunable_weights(layer) or ()}
+        if own & candidates and not own & known:
+            stay.setdefault("their channels are not followed", []).append(ledger.path(layer))
+    return found, stay
+
+
+def _parts(ledger, representatives):
+    """For each group the list of its `Part`s."""
+    roots = ledger.roots()
+    group_of, unit_of = np.full(len(roots), -1), np.full(len(roots), -1)
+    for number, units in enumerate(representatives):
+        group_of[units], unit_of[units] = number, np.arange(len(units))
+    found: list = [[] for _ in representatives]
+    for cut in ledger.cuts.values():
+        if not cut.reads:
+            labels = roots[cut.labels]
+            for number in np.unique(group_of[labels]).tolist():
+                if number >= 0:
+                    units = np.where(group_of[labels] == number, unit_of[labels], -1)
+                    found[number].append(Part(cut.layer, cut.variable, cut.axis, units))
+    return found
+
+
+class PrunedGroup:
+    """The competitor that stands for a group: it takes the place of its `PrunedWeight`s.
+
+    Args:
+        coupling: The `Coupling`.
+        weights: `{id(variable): PrunedWeight}`.
+    """
+
+    def __init__(self, coupling, weights):
+        self.coupling = coupling
+        self.scored = [weights[id(part.variable)] for part in coupling.scored]
+        self.parts = [
+            (weights[id(part.variable)], part)
+            for part in [*coupling.scored, *coupling.others]
+            if id(part.variable) in weights
+        ]
+        first = self.scored[0]
+        self.name, self.method = first.name, first.method
+        for weight in self.scored[1:]:
+            same = self.method.same_competition(weight.method)
+            parts = [(w.method.pattern, w.method.criterion) for w in (first, weight)]
+            if not same or parts[0] != parts[1]:
+                raise ValueError(
+                    check.message(
+                        "one schedule, pattern, criterion and scope for filters that can only be "
+                        "removed together",
+                        f"different ones for {first.name} and {weight.name}",
+                        "Give both layers the same tfprune.Rule, or prune each layer's filters by "
+                        "themselves with tfprune.Filter(coupled=False).",
+                    )
+                )
+
+    @property
+    def pruned(self):
+        """Bool array: which channels are pruned."""
+        alive = np.zeros(self.coupling.size + 1, bool)
+        for weight, part in self.parts:
+            others = tuple(i for i in range(len(weight.variable.shape)) if i != part.axis)
+            alive[part.units[_keras.host_array(weight.mask).any(axis=others)]] = True
+        return ~alive[:-1]
+
+    def request(self, found, position):
+        """Returns the `GroupRequest` for evidence as `tfprune.evidence.Evidence` gives it."""
+        requests = [
+            MaskRequest(
+                _keras.host_array(weight.variable),
+                weight.method.pattern,
+                weight.method.criterion,
+                weight.axes.resolve(len(weight.variable.shape)),
+                None,
+                weight.name,
+                found.get(id(weight)) or {},
+                position + number,
+            )
+            for number, weight in enumerate(self.scored)
+        ]
+        return GroupRequest(self.coupling, requests, self.pruned, self.method.pattern)
+
+    def shuffled(self, random):
+        """Returns which channels stay if as many, of the same weights, are drawn at random."""
+        kinds: dict = {}
+        for channel in range(self.coupling.size):
+            if channel not in self.coupling.fixed:
+                counts = [int((part.units == channel).sum()) for _, part in self.parts]
+                kinds.setdefault(tuple(counts), []).append(channel)
+        kept = ~self.pruned
+        for channels in kinds.values():
+            kept[channels] = random.permutation(kept[channels])
+        return kept
+
+    def set_mask(self, kept):
+        """Gives all weights of the group the masks that leave these channels."""
+        for weight, _ in self.parts:
+            mask = np.ones(tuple(weight.variable.shape), bool)
+            # A weight may lie between two groups: the heads of an attention and its outputs.
+            for group, other in weight.couplings:
+                stays = kept if group is self else ~group.pruned
+                vector = np.append(stays, True)[other.units]
+                wide = [1] * mask.ndim
+                wide[other.axis] = len(vector)
+                mask &= vector.reshape(wide)
+            weight.set_mask(mask)
+
+
+class GroupRequest:
+    """What a scope asks of competitors, as `MaskRequest` answers it, for a group of channels.
+
+    Args:
+        coupling: The `Coupling`.
+        requests: One `MaskRequest` for each weight that is scored.
+        pruned: Bool array: which channels are pruned now.
+        pattern: The `Filter` pattern.
+    """
+
+    def __init__(self, coupling, requests, pruned, pattern):
+        self.coupling, self.requests, self.pattern = coupling, requests, pattern
+        self.pruned = pruned
+        self.units = coupling.size
+        self.zeros_now = int(np.count_nonzero(pruned))
+        self.most_zeros = max(coupling.most_zeros, self.zeros_now)
+        largest = max(requests, key=lambda request: request.weight.size)
+        self.weight, self.axes, self.name = largest.weight, largest.axes, requests[0].name
+
+    def scores(self, rising):
+        """The scores of the channels that may be chosen."""
+        pooled = self.pooled([request.criterion_scores() for request in self.requests])
+        excluded = self.pruned | self._kept_back(pooled) if rising else ~self.pruned
+        return Scores(pooled, None, excluded, self.name)
+
+    def squares(self):
+        """Pooled squares of the weights, one for each channel."""
+        return self.pooled([request.weight.astype("float64") ** 2 for request in self.requests])
+
+    def pooled(self, arrays):
+        """Pools one array for each scored weight into one number for each channel."""
+        size = self.units + 1
+        total, number = np.zeros(size, "float64"), np.zeros(size)
+        most = np.full(size, -np.inf)
+        for array, part in zip(arrays, self.coupling.scored, strict=True):
+            others = tuple(i for i in range(array.ndim) if i != part.axis)
+            column = _POOLED[self.pattern.pooling](array, others)
+            np.add.at(total, part.units, column)
+            np.add.at(number, part.units, 1)
+            np.maximum.at(most, part.units, column)
+        if self.pattern.over_group == "MAX":
+            return most[:-1]
+        return (total if self.pattern.over_group == "SUM" else total / np.maximum(number, 1))[:-1]
+
+    def spread(self, kept):
+        """A mask over channels is what `PrunedGroup.set_mask` takes."""
+        return kept
+
+    def _kept_back(self, pooled):
+        """Channels that stay whatever is asked: fixed ones, and each layer's best."""
+        held = np.zeros(self.units, bool)
+        held[list(self.coupling.fixed)] = True
+        for units in self.coupling.sets:
+            there = units[~self.pruned[units]]
+            held[there[np.argmax(pooled[there])]] = True
+        return held
+
+
+def couple(model):
+    """Lets the coupled filters of a wrapped model compete as groups, from now on."""
+    weights = {
+        id(weight.variable): weight
+        for owner in mask_owners(model)
+        if owner.coupled
+        for weight in owner.pruned_weights
+    }
+    candidates = {key for key, weight in weights.items() if weight.coupled}
+    if not candidates:
+        return []
+    for weight in weights.values():
+        weight.group, weight.couplings = None, []
+    graphs = _outermost_graphs(model)
+    followed = {id(layer) for part in graphs for layer in _keras.flatten(part)}
+    for key in candidates:
+        if id(weights[key].layer) not in followed:
+            # Code calls the layer now: nothing is known of what reads its channels.
+            weights[key].group = weights[key]
+    couplings = [found for part in graphs for found in find_couplings(part, candidates)[0]]
+    groups = [PrunedGroup(coupling, weights) for coupling in couplings]
+    for group in groups:
+        for weight in group.scored:
+            weight.group = group
+        for weight, part in group.parts:
+            weight.couplings.append((group, part))
+    return groups
+
+
+def _outermost_graphs(model):
+    """Models with wrappers that can be followed, and that no other such model calls."""
+    found: dict = {}
+
+    def look(layer, called):
+        runs = _keras.runs_as_graph(layer)
+        if runs and not called and mask_owners(layer):
+            found.setdefault(id(layer), layer)
+        through = called and isinstance(layer, (MaskOwner, keras.layers.TimeDistributed))
+        for child in _keras.children(layer):
+            look(child, runs or through)
+
+    look(model, False)
+    return list(found.values())
+
+
+def warn_of_layers_that_stay(stay):
+    """Says which layers keep all filters though nobody asked for it.
+
+    Args:
+        stay: `{reason: paths}` as `find_couplings` returns it.
+    """
+    whole = {reason: paths for reason, paths in stay.items() if not reason.endswith(_PLAIN)}
+    if whole:
+        warnings.warn(
+            check.message(
+                "filters that can be removed",
+                "layers that keep all of theirs, so that the model is less sparse than asked for: "
+                + "; ".join(f"{', '.join(paths)}: {reason}" for reason, paths in whole.items()),
+                "Leave them out with tfprune.Rule(..., prune=False), or teach tfprune a layer of "
+                "your own with tfprune.register_channel_rule.",
+            ),
+            stacklevel=5,
+        )
+
+
+def warn_of_whole_groups(groups):
+    """Says which groups stay whole because they have too few channels to round."""
+    whole = []
+    for group in groups:
+        step = group.method.pattern.round_to
+        if group.coupling.size <= step and group.method.schedule.target_sparsity:
+            whole.append(f"'{group.scored[0].layer.name}' ({group.coupling.size})")
+    if whole:
+        warnings.warn(
+            check.message(
+                f"groups of more than {step} channels, for round_to={step}",
+                "fewer in those of " + ", ".join(whole) + ", which stay whole",
+                "Lower round_to, or leave them out with tfprune.Rule(..., prune=False).",
+            ),
+            stacklevel=4,
+        )

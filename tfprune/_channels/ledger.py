@@ -1,0 +1,397 @@
+"""What is known of the channels of a graph: who makes, passes on and reads each of them.
+
+Every channel that a layer makes gets a label, a number. A `Flow` says which labels stand along one
+axis of a tensor. Rules (`rules.py`) pass flows from layer to layer; on the way they write into a
+`Ledger` which labels must go together, which must stay, and where weights and configs count them.
+"""
+
+import copy
+import inspect
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import keras
+import numpy as np
+
+from tfprune import _keras
+
+
+@dataclass(frozen=True)
+class Flow:
+    """The channels of one tensor.
+
+    Attributes:
+        axis: The axis of the tensor along which its channels lie, the batch being axis 0;
+            `None` if nothing is known of them.
+        labels: Integers, one for each position of that axis. Several positions may have the same
+            label: after `Flatten`, a channel is many positions.
+        values: float32, of the same length: the number that a channel is at every place and for
+            every input when the model predicts; NaN if it is not always the same number.
+    """
+
+    axis: int | None = None
+    labels: np.ndarray = field(default_factory=lambda: np.zeros(0, int))
+    values: np.ndarray = field(default_factory=lambda: np.zeros(0, "float32"))
+
+    def moved(self, axis):
+        """Returns the same channels along another axis."""
+        return Flow(axis, self.labels, self.values)
+
+    def carrying(self, values):
+        """Returns the same channels with other values."""
+        return Flow(self.axis, self.labels, np.asarray(values, "float32"))
+
+
+UNKNOWN = Flow()
+
+
+def unknown_values(number):
+    """Returns the values of channels that are not constant."""
+    return np.full(number, np.nan, "float32")
+
+
+@dataclass(frozen=True)
+class Cut:
+    """One axis of a weight whose positions go when their labels go.
+
+    Attributes:
+        layer: The layer.
+        variable: Its weight.
+        axis: The axis, counted from the front.
+        labels: One label for each position.
+        reads: Whether the weight reads these channels; otherwise it makes or changes them.
+    """
+
+    layer: object
+    variable: object
+    axis: int
+    labels: np.ndarray
+    reads: bool
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A layer that mixes channels into others.
+
+    Attributes:
+        layer: The layer.
+        labels: What it reads.
+        values: Their values.
+        fold: Function from one number for each position, the constants that will be missing, to
+            what has to be added to the bias; `None` where no bias can make up for them.
+        why: Why it cannot, if it cannot.
+        part: Which of several readings of the same layer it is.
+    """
+
+    layer: object
+    labels: np.ndarray
+    values: np.ndarray
+    fold: Callable | None
+    why: str
+    part: str = ""
+
+
+@dataclass(frozen=True)
+class Edit:
+    """An entry of a layer's config that follows from the channels that stay.
+
+    Attributes:
+        layer: The layer or operation.
+        key: The name of the entry.
+        labels: The labels that decide.
+        value: Function from the number of positions of `labels` that stay to the entry.
+        also: Further labels; if one of them goes, the entry is written, too.
+    """
+
+    layer: object
+    key: str
+    labels: np.ndarray
+    value: Callable
+    also: np.ndarray
+
+
+class Ledger:
+    """All that is known of the channels of one model."""
+
+    def __init__(self, paths):
+        self.paths = paths
+        self.sources = {}
+        self.cuts = {}
+        self.edits = {}
+        self.scales = {}
+        self.held = {}
+        self.inputs = {}
+        self.readings = []
+        self.barriers = {}
+        self._parents = np.zeros(0, int)
+        self._count = 0
+        self._fixed = []
+
+    def path(self, layer):
+        """Returns the path of a layer in the model, or the name of an operation."""
+        return self.paths.get(id(layer), layer.name)
+
+    # -- Labels ------------------------------------------------------------------------------------
+
+    def new_labels(self, number):
+        """Returns labels that nothing else has."""
+        start, self._count = self._count, self._count + number
+        if self._count > len(self._parents):
+            more = np.arange(len(self._parents), 2 * self._count)
+            self._parents = np.concatenate([self._parents, more])
+        return np.arange(start, self._count)
+
+    def tie(self, first, second):
+        """Lets channels stand or fall together, one pair for each position."""
+        parents = self._parents
+        for one, other in zip(first.tolist(), second.tolist(), strict=True):
+            root, end = self._root(one), self._root(other)
+            if root != end:
+                parents[max(root, end)] = min(root, end)
+
+    def _root(self, label):
+        parents = self._parents
+        while parents[label] != label:
+            parents[label] = parents[parents[label]]
+            label = parents[label]
+        return label
+
+    def roots(self):
+        """Returns the representative of every label: tied ones have the same."""
+        roots = self._parents[: self._count]
+        while True:
+            shorter = roots[roots]
+            if np.array_equal(shorter, roots):
+                return roots
+            roots = shorter
+
+    def fix(self, labels, reason, first=False):
+        """Keeps channels from being removed; `first` puts the reason before all others."""
+        if len(labels):
+            self._fixed.insert(0 if first else len(self._fixed), (labels, reason))
+
+    def fixed(self):
+        """Returns `{representative: reason}` of all channels that have to stay."""
+        roots = self.roots()
+        found: dict = {}
+        for labels, reason in self._fixed:
+            for root in np.unique(roots[labels]).tolist():
+                found.setdefault(root, reason)
+        return found
+
+    # -- What layers do with channels --------------------------------------------------------------
+
+    def source(self, layer, number, part=""):
+        """Returns the labels of the channels that a layer makes, the same at each of its calls.
+
+        Args:
+            layer: The layer.
+            number: How many there are.
+            part: What they are, if the layer makes others beside its outputs: "heads".
+        """
+        if (id(layer), part) not in self.sources:
+            self.sources[id(layer), part] = (layer, self.new_labels(number))
+        return self.sources[id(layer), part][1]
+
+    def makers(self):
+        """Returns `{name: labels}` of all channels that layers make.
+
+        The name is the layer's path; with ":heads" behind it, for instance, where the layer makes
+        others beside its outputs.
+        """
+        return {
+            self.path(layer) + (f":{part}" if part else ""): labels
+            for (_, part), (layer, labels) in self.sources.items()
+        }
+
+    def cut(self, layer, variable, axis, labels, reads=False):
+        """Says which channels the positions of one axis of a weight stand for."""
+        axis %= len(variable.shape)
+        known = self.cuts.setdefault(
+            (id(variable), axis), Cut(layer, variable, axis, labels, reads)
+        )
+        # A shared layer has one weight for all that it is called on.
+        self.tie(known.labels, labels)
+
+    def edit(self, layer, key, labels, value, also=()):
+        """Says how an entry of a layer's config follows from the channels that stay: see `Edit`."""
+        entry = Edit(layer, key, labels, value, np.asarray(also, int))
+        self.tie(self.edits.setdefault((id(layer), key), entry).labels, labels)
+
+    def scale(self, variable, labels, factor):
+        """Says that a weight makes up for channels that are no longer counted.
+
+        Args:
+            variable: The weight.
+            labels: The labels that decide.
+            factor: Function from the number of positions of `labels` that stay to what the weight
+                is multiplied by.
+        """
+        self.scales.setdefault(id(variable), (labels, factor))
+
+    def hold(self, layer, key, inner):
+        """Says that the config of a layer holds that of another layer, in the entry `key`."""
+        self.held.setdefault(id(layer), {})[key] = inner
+
+    def narrow(self, model, number, flow):
+        """Says which channels come to an input of a model inside."""
+        self.inputs[id(model), number] = flow
+
+    def read(self, layer, flow, fold=None, why="", part=""):
+        """Says that a layer mixes these channels into others."""
+        self.readings.append(Reading(layer, flow.labels, flow.values, fold, why, part))
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Stands for one of the tensors that a layer is called on."""
+
+    index: int
+
+
+class Call:
+    """One call of a layer: what a rule gets to see and to do.
+
+    Attributes:
+        layer: The layer, or the operation.
+        inputs: List of `Flow`s, one for each input tensor.
+        shapes: The shapes of the inputs, the batch included.
+        output_shapes: The shapes of the outputs.
+        arguments: `(args, kwargs)` of the call, with KerasTensors in them.
+        shared: Whether the layer is called more than once in the model.
+        ledger: The `Ledger`.
+    """
+
+    def __init__(
+        self, ledger, layer, inputs, shapes, output_shapes, arguments, shared=False, follow=None
+    ):
+        self.ledger = ledger
+        self.shared = shared
+        self.layer = layer
+        self.inputs = inputs
+        self.shapes = shapes
+        self.output_shapes = output_shapes
+        self.arguments = arguments
+        self._follow = follow
+
+    def tensors(self, name):
+        """Returns which of the inputs an argument of the layer's `call` consists of.
+
+        Args:
+            name: The argument's name.
+
+        Returns:
+            List of integers, `None` for each item that is no tensor of the model; an empty list
+            if the argument is not given.
+        """
+        flat = keras.tree.flatten(self.arguments)
+        numbers = itertools.count()
+        flat = [_Place(next(numbers)) if _is_tensor(item) else item for item in flat]
+        args, kwargs = keras.tree.pack_sequence_as(self.arguments, flat)
+        bound = inspect.signature(self.layer.call).bind(*args, **kwargs).arguments
+        if bound.get(name) is None:
+            return []
+        items = keras.tree.flatten(bound[name])
+        return [item.index if isinstance(item, _Place) else None for item in items]
+
+    def of(self, part):
+        """Returns the same call, seen from a layer that this layer made inside."""
+        inner = copy.copy(self)
+        inner.layer = part
+        return inner
+
+    def inside(self, key, inner, inputs, shapes, output_shapes, arguments):
+        """Follows channels through a layer, or a model, that this layer was given.
+
+        Args:
+            key: The entry of this layer's config that holds that of the layer inside.
+            inner: The layer inside.
+            inputs: The `Flow`s of what it is called on.
+            shapes: Their shapes.
+            output_shapes: The shapes of what it returns.
+            arguments: `(args, kwargs)` that it is called with.
+
+        Returns:
+            List of the `Flow`s that it returns.
+        """
+        self.ledger.hold(self.layer, key, inner)
+        call = Call(
+            self.ledger, inner, inputs, shapes, output_shapes, arguments, self.shared, self._follow
+        )
+        return self._follow(call)
+
+    def take(self, axis, index=0):
+        """Returns the flow of an input along an axis; channels that lie along another one stay."""
+        flow, size = self.inputs[index], self.shapes[index][axis]
+        axis %= len(self.shapes[index])
+        if flow.axis == axis:
+            return flow
+        name = self.ledger.path(self.layer)
+        self.fix(f"'{name}' works along another axis", index)
+        labels = self.ledger.new_labels(size or 0)
+        self.ledger.fix(
+            labels, f"they come to '{name}' from inputs or layers that are not followed"
+        )
+        return Flow(axis, labels, unknown_values(len(labels)))
+
+    def make(self, number, axis, values, part=""):
+        """Returns the flow of channels that the layer itself makes."""
+        labels = self.ledger.source(self.layer, number, part)
+        return Flow(axis, labels, np.asarray(values, "float32"))
+
+    def cut(self, variable, axis, labels, reads=False):
+        """See `Ledger.cut`; does nothing where the layer has no such weight."""
+        if variable is not None:
+            self.ledger.cut(self.layer, variable, axis, labels, reads)
+
+    def edit(self, key, labels, value=int, also=()):
+        """See `Ledger.edit`."""
+        self.ledger.edit(self.layer, key, labels, value, also)
+
+    def read(self, flow, fold=None, why="", part=""):
+        """See `Ledger.read`."""
+        self.ledger.read(self.layer, flow, fold, why, part)
+
+    def fix(self, reason, index=None):
+        """Keeps the channels of one input, or of all inputs, from being removed."""
+        flows = self.inputs if index is None else [self.inputs[index]]
+        for flow in flows:
+            self.ledger.fix(flow.labels, reason)
+
+    def stop(self, reason):
+        """Keeps the channels of all inputs, and says nothing of those of the outputs."""
+        self.fix(reason)
+        return [UNKNOWN] * len(self.output_shapes)
+
+
+def _is_tensor(item):
+    return isinstance(item, keras.KerasTensor)
+
+
+def array(variable):
+    """Returns a weight as float32, or `None` if the layer has no such weight."""
+    return None if variable is None else np.asarray(_keras.host_array(variable), "float32")
+
+
+def evaluated(function, number, axis, ndim, *columns):
+    """Runs an elementwise function on channels that are constant.
+
+    Args:
+        function: Anything that takes tensors.
+        number: How many channels.
+        axis: Along which axis of the tensor they lie.
+        ndim: How many axes the tensor has.
+        *columns: Values of the channels, one array for each input.
+
+    Returns:
+        The function's values where all inputs are constant; NaN elsewhere.
+    """
+    known = ~np.any([np.isnan(column) for column in columns], axis=0)
+    if not known.any():
+        return unknown_values(number)
+    shape = [1] * ndim
+    shape[axis] = number
+    filled = [np.where(known, column, 0).reshape(shape).astype("float32") for column in columns]
+    result = _keras.on_host(function(*filled)).astype("float32").reshape(-1)
+    return np.where(known & np.isfinite(result), result, np.float32(np.nan))

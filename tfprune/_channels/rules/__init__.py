@@ -1,0 +1,1 @@
+"""How channels flow through each type of layer."""

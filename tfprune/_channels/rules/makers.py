@@ -1,0 +1,214 @@
+"""Rules for layers that make channels: convolutions, dense layers, embeddings."""
+
+import keras
+import numpy as np
+
+from tfprune._channels.ledger import array, evaluated, unknown_values
+
+# Activations that act on each number by itself.
+_ALONE = """
+    celu elu exponential gelu hard_shrink hard_sigmoid hard_silu hard_swish hard_tanh leaky_relu
+    linear log_sigmoid mish relu relu6 selu sigmoid silu soft_shrink softplus softsign
+    sparse_plus sparse_sigmoid squareplus swish tanh tanh_shrink
+"""
+
+
+def channel_axis(layer, shape):
+    """Returns the axis of the channels in a tensor of a layer that knows `data_format`."""
+    return 1 if getattr(layer, "data_format", None) == "channels_first" else len(shape) - 1
+
+
+def acts_alone(activation):
+    """Whether an activation is known to act on each number by itself."""
+    return any(activation is getattr(keras.activations, name, None) for name in _ALONE.split())
+
+
+def activated(call, flow):
+    """What a layer's own activation makes of the channels that the layer computed."""
+    activation = call.layer.activation
+    if activation is None or activation is keras.activations.linear:
+        return flow
+    if not acts_alone(activation):
+        name = getattr(activation, "__name__", type(activation).__name__)
+        path = call.ledger.path(call.layer)
+        call.ledger.fix(
+            flow.labels,
+            f"the activation '{name}' of '{path}' is not known to act on each number alone",
+        )
+        return flow.carrying(unknown_values(len(flow.labels)))
+    ndim = len(call.output_shapes[0])
+    values = evaluated(activation, len(flow.labels), flow.axis, ndim, flow.values)
+    return flow.carrying(values)
+
+
+def output_bias(layer, number):
+    bias = getattr(layer, "bias", None)
+    return np.zeros(number, "float32") if bias is None else array(bias)
+
+
+def constants(kernel, axis, bias):
+    """The bias where all weights of an output channel are zero, NaN elsewhere."""
+    axis %= kernel.ndim
+    others = tuple(i for i in range(kernel.ndim) if i != axis)
+    return np.where(np.any(kernel != 0, axis=others), np.float32(np.nan), bias)
+
+
+def read_by(call, flow, kernel, axis, fold=None, why="", part=""):
+    """A kernel reads channels; where its weights are all zero, it is as if these were zero."""
+    axis %= kernel.ndim
+    others = tuple(i for i in range(kernel.ndim) if i != axis)
+    used = np.any(kernel != 0, axis=others)
+    call.read(flow.carrying(np.where(used, flow.values, 0)), fold, why, part)
+
+
+def _needs_no_padding(layer):
+    return layer.padding == "valid" or all(size == 1 for size in layer.kernel_size)
+
+
+def _folds(layer, kernel, axis):
+    """Function from missing constants at the inputs to what the bias lacks without them."""
+    if not _needs_no_padding(layer):
+        return None, f"its padding is '{layer.padding}', so borders differ"
+
+    def fold(values):
+        where = np.flatnonzero(values)
+        taken = np.moveaxis(kernel, axis, 0)[where]
+        return values[where] @ taken.reshape(len(where), -1, kernel.shape[-1]).sum(axis=1)
+
+    return fold, ""
+
+
+def convolution(call):
+    """A convolution reads all channels and makes its own."""
+    layer = call.layer
+    axis = channel_axis(layer, call.shapes[0])
+    flow = call.take(axis)
+    if layer.groups > 1:
+        return _grouped_convolution(call, flow)
+    kernel = array(layer.kernel)
+    call.cut(layer.kernel, -2, flow.labels, reads=True)
+    read_by(call, flow, kernel, -2, *_folds(layer, kernel, -2))
+    out = call.make(layer.filters, axis, constants(kernel, -1, output_bias(layer, layer.filters)))
+    call.cut(layer.kernel, -1, out.labels)
+    call.cut(layer.bias, 0, out.labels)
+    call.edit("filters", out.labels)
+    return [activated(call, out)]
+
+
+def _grouped_convolution(call, flow):
+    """A whole group goes, with all channels that it reads and makes, or none of it."""
+    layer = call.layer
+    grouped = flow.labels.reshape(layer.groups, -1)
+    for column in grouped.T:
+        call.ledger.tie(grouped[:, 0], column)
+    per_group = layer.filters // layer.groups
+    labels = np.repeat(grouped[:, 0], per_group)
+    call.cut(layer.kernel, -1, labels)
+    call.cut(layer.bias, 0, labels)
+    call.edit("filters", labels)
+    call.edit("groups", grouped[:, 0])
+    bias, kernel = output_bias(layer, layer.filters), array(layer.kernel)
+    given = np.repeat(flow.values.reshape(layer.groups, -1), per_group, axis=0)
+    known = np.all(given == 0, axis=1) | (~np.isnan(given).any(axis=1) & _needs_no_padding(layer))
+    taps = kernel.reshape(-1, *kernel.shape[-2:]).sum(axis=0)
+    summed = np.sum(given * taps.T, axis=1) + bias
+    values = np.where(known, summed, constants(kernel, -1, bias))
+    out = type(flow)(flow.axis, labels, values.astype("float32"))
+    return [activated(call, out)]
+
+
+def transposed_convolution(call):
+    """The kernel's last axis reads, the one before it makes."""
+    layer = call.layer
+    axis = channel_axis(layer, call.shapes[0])
+    flow = call.take(axis)
+    kernel = array(layer.kernel)
+    call.cut(layer.kernel, -1, flow.labels, reads=True)
+    read_by(call, flow, kernel, -1, None, "it is transposed, so borders differ")
+    out = call.make(layer.filters, axis, constants(kernel, -2, output_bias(layer, layer.filters)))
+    call.cut(layer.kernel, -2, out.labels)
+    call.cut(layer.bias, 0, out.labels)
+    call.edit("filters", out.labels)
+    return [activated(call, out)]
+
+
+def _through_depthwise(layer, flow, kernel, bias):
+    """The channels behind a depthwise kernel: each input channel makes `multiplier` of them."""
+    multiplier = kernel.shape[-1]
+    labels, values = np.repeat(flow.labels, multiplier), np.repeat(flow.values, multiplier)
+    taps = kernel.reshape(-1, kernel.shape[-2] * multiplier)
+    summed = taps.sum(axis=0)
+    known = (values == 0) | (~np.isnan(values) & _needs_no_padding(layer))
+    values = np.where(known, np.where(values == 0, 0, values * summed) + bias, np.nan)
+    values = np.where(np.any(taps != 0, axis=0), values, bias)
+    return type(flow)(flow.axis, labels, values.astype("float32"))
+
+
+def depthwise_convolution(call):
+    """Each channel makes its own ones; none are mixed."""
+    layer = call.layer
+    flow = call.take(channel_axis(layer, call.shapes[0]))
+    kernel = array(layer.kernel)
+    out = _through_depthwise(
+        layer, flow, kernel, output_bias(layer, kernel.shape[-2] * kernel.shape[-1])
+    )
+    call.cut(layer.kernel, -2, flow.labels)
+    call.cut(layer.bias, 0, out.labels)
+    return [activated(call, out)]
+
+
+def separable_convolution(call):
+    """A depthwise kernel, and behind it one that reads and makes."""
+    layer = call.layer
+    axis = channel_axis(layer, call.shapes[0])
+    flow = call.take(axis)
+    depthwise, pointwise = array(layer.depthwise_kernel), array(layer.pointwise_kernel)
+    between = _through_depthwise(layer, flow, depthwise, 0)
+    call.cut(layer.depthwise_kernel, -2, flow.labels, reads=True)
+    call.cut(layer.pointwise_kernel, -2, between.labels, reads=True)
+    reached = np.isnan(between.values).reshape(len(flow.labels), -1).any(axis=1)
+    # What a constant becomes where the padding differs is not a constant, so it is not known.
+    values = np.where(reached & (flow.values != 0), np.nan, flow.values)
+
+    def fold(values):
+        behind = np.repeat(values, depthwise.shape[-1])
+        behind = behind * depthwise.reshape(-1, len(behind)).sum(axis=0)
+        return behind @ pointwise.reshape(len(behind), -1)
+
+    valid = _needs_no_padding(layer)
+    why = "" if valid else f"its padding is '{layer.padding}', so borders differ"
+    call.read(flow.carrying(values) if valid else flow, fold if valid else None, why)
+    out = call.make(
+        layer.filters, axis, constants(pointwise, -1, output_bias(layer, layer.filters))
+    )
+    call.cut(layer.pointwise_kernel, -1, out.labels)
+    call.cut(layer.bias, 0, out.labels)
+    call.edit("filters", out.labels)
+    return [activated(call, out)]
+
+
+def dense(call):
+    """A matrix between two sets of channels."""
+    layer = call.layer
+    flow = call.take(-1)
+    kernel = array(layer.kernel)
+    call.cut(layer.kernel, 0, flow.labels, reads=True)
+    read_by(call, flow, kernel, 0, lambda values: values @ kernel)
+    axis = len(call.output_shapes[0]) - 1
+    out = call.make(layer.units, axis, constants(kernel, -1, output_bias(layer, layer.units)))
+    call.cut(layer.kernel, 1, out.labels)
+    call.cut(layer.bias, 0, out.labels)
+    call.edit("units", out.labels)
+    return [activated(call, out)]
+
+
+def embedding(call):
+    """A table with one column for each channel."""
+    layer = call.layer
+    call.fix(f"'{call.ledger.path(layer)}' reads numbers of tokens")
+    axis = len(call.output_shapes[0]) - 1
+    table = array(layer.embeddings)
+    out = call.make(layer.output_dim, axis, constants(table, 1, 0))
+    call.cut(layer.embeddings, 1, out.labels)
+    call.edit("output_dim", out.labels)
+    return [out]

@@ -1,0 +1,275 @@
+"""Channel flow: one rule for each layer type. A rule reads a `Call` and returns its outputs' flows.
+
+Where a rule is in doubt, the channels stay: it calls `stop` or `fix` with the reason.
+"""
+
+import functools
+
+import keras
+import numpy as np
+
+from tfprune import _keras
+from tfprune._base import validation as check
+from tfprune._channels.ledger import UNKNOWN, array, unknown_values
+from tfprune._channels.rules.attention import attention, einsum_dense
+from tfprune._channels.rules.makers import (
+    activated,
+    channel_axis,
+    convolution,
+    dense,
+    depthwise_convolution,
+    embedding,
+    separable_convolution,
+    transposed_convolution,
+)
+from tfprune._channels.rules.normalizations import (
+    batch_normalization,
+    group_normalization,
+    layer_normalization,
+    rms_normalization,
+)
+from tfprune._channels.rules.operations import (
+    OPERATIONS,
+    concatenation,
+    elementwise,
+    merge,
+    reordering,
+)
+from tfprune._channels.rules.recurrent import bidirectional, recurrent, time_distributed
+from tfprune._keras.layers import CustomScaleLayer, LayerScale
+
+_RULES: dict = {}
+_OF_ONE_INPUT: set = set()
+
+
+def register_channel_rule(layer_class, rule):
+    """Teaches how the channels of a custom layer depend on each other.
+
+    Without a rule, the channels that come to a layer stay, and so do those that it makes.
+
+    Args:
+        layer_class: A subclass of `keras.layers.Layer`. Its subclasses that write none of its
+            methods anew, but the constructor and those for configs and shapes, are known too.
+        rule: `"elementwise"` if the layer has no weights and each number of its output depends
+            on the numbers at the same place of its inputs alone; or a function that takes a
+            `tfprune.structural.Call` and returns the list of the outputs' `Flow`s.
+
+    Raises:
+        TypeError: If `layer_class` is no layer class, or `rule` neither a function nor a string.
+        ValueError: If `rule` is another string.
+
+    Example:
+
+    >>> class Scale(keras.layers.Layer):
+    ...     def build(self, input_shape):
+    ...         self.scale = self.add_weight(shape=input_shape[-1:], initializer="ones")
+    ...     def call(self, inputs):
+    ...         return inputs * self.scale
+    >>> def scale_rule(call):
+    ...     flow = call.take(-1)
+    ...     call.cut(call.layer.scale, 0, flow.labels)
+    ...     return [flow.carrying(flow.values * call.layer.scale.numpy())]
+    >>> tfprune.register_channel_rule(Scale, scale_rule)
+    """
+    if not (isinstance(layer_class, type) and issubclass(layer_class, keras.layers.Layer)):
+        raise TypeError(
+            check.message(
+                "`layer_class` to be a subclass of keras.layers.Layer",
+                f"layer_class={layer_class!r}",
+                "Pass the class, not an instance.",
+            )
+        )
+    mend = 'Pass "elementwise", or a function that takes a tfprune.structural.Call.'
+    if isinstance(rule, str):
+        check.choice("rule", rule, ("elementwise",))
+        rule = elementwise
+    if not callable(rule):
+        raise TypeError(check.message("`rule` to be a function", f"rule={rule!r}", mend))
+    _RULES[layer_class] = rule
+
+
+def rule_of(layer):
+    """Returns the rule for a layer or operation; `None` if there is none."""
+    if not isinstance(layer, keras.layers.Layer):
+        known = type(layer).__module__.startswith("keras.")
+        return OPERATIONS.get(type(layer).__name__) if known else None
+    if any(_has_other_weights(inner) for inner in _keras.flatten(layer)):
+        return None
+    for base in type(layer).__mro__:
+        if base in _RULES:
+            return _RULES[base] if _computes_as(type(layer), base) else None
+    return None
+
+
+def _has_other_weights(layer):
+    return getattr(layer, "quantization_mode", None) or getattr(layer, "lora_enabled", False)
+
+
+def _computes_as(layer_class, base):
+    """Whether a subclass leaves all methods of its base that compute something as they are."""
+    harmless = ("get_config", "from_config", "compute_output_shape", "compute_output_spec")
+    between = layer_class.__mro__[: layer_class.__mro__.index(base)]
+    return not any(
+        callable(value) and hasattr(base, name) and name not in harmless
+        for cls in between
+        for name, value in vars(cls).items()
+        if not name.startswith("__")
+    )
+
+
+def takes_several(rule):
+    """Whether a rule is made for layers that are called on several tensors."""
+    return rule not in _OF_ONE_INPUT
+
+
+# -- Layers that pass channels on ------------------------------------------------------------------
+
+
+def _prelu(call):
+    layer, flow = call.layer, call.inputs[0]
+    axis = len(call.shapes[0]) - 1 if flow.axis is None else flow.axis
+    flow = call.take(axis)
+    if axis not in (layer.shared_axes or ()):
+        if call.shared:
+            call.fix(f"'{call.ledger.path(layer)}' is called several times")
+        call.cut(layer.alpha, axis - 1, flow.labels)
+    return [flow.carrying(np.where(flow.values >= 0, flow.values, np.nan))]
+
+
+def _layer_scale(call):
+    layer, flow = call.layer, call.take(-1)
+    call.cut(layer.gamma, 0, flow.labels)
+    call.edit("projection_dim", flow.labels)
+    gamma = array(layer.gamma)
+    return [flow.carrying(np.where(gamma == 0, 0, flow.values * gamma))]
+
+
+def _unchanged(call):
+    flow, noise = call.inputs[0], getattr(call.layer, "noise_shape", None)
+    if noise is not None and flow.axis is not None and noise[flow.axis] not in (None, 1):
+        return call.stop(f"the noise of '{call.ledger.path(call.layer)}' has their number")
+    return [call.inputs[0]]
+
+
+def _rescaling(call):
+    if np.size(call.layer.scale) > 1 or np.size(call.layer.offset) > 1:
+        return call.stop(f"'{call.ledger.path(call.layer)}' has a number for each of them")
+    return elementwise(call)
+
+
+def _softmax(call):
+    layer, flow = call.layer, call.inputs[0]
+    axes = layer.axis if isinstance(layer.axis, (list, tuple)) else [layer.axis]
+    if flow.axis in [axis % len(call.shapes[0]) for axis in axes]:
+        return call.stop(f"'{call.ledger.path(layer)}' mixes them")
+    return [flow.carrying(unknown_values(len(flow.labels)))]
+
+
+def _masking(call):
+    flow = call.inputs[0]
+    call.fix(f"'{call.ledger.path(call.layer)}' looks whether all of them are the same")
+    return [flow.carrying(np.where(flow.values == 0, 0, np.nan))]
+
+
+def _spatial(call, keeps_constants=False):
+    """Layers that work on each channel's places: pooling, padding, cropping, enlarging."""
+    flow = call.take(channel_axis(call.layer, call.shapes[0]))
+    nearest = getattr(call.layer, "interpolation", "nearest") == "nearest"
+    if (keeps_constants and nearest) or getattr(call.layer, "padding", None) == "valid":
+        return [flow]
+    return [flow.carrying(np.where(flow.values == 0, 0, np.nan))]
+
+
+def _global_pooling(call):
+    axis = channel_axis(call.layer, call.shapes[0])
+    flow = call.take(axis)
+    return [flow.moved(1 if axis == 1 else len(call.output_shapes[0]) - 1)]
+
+
+# -- Layers that move channels to other places -----------------------------------------------------
+
+
+def _flatten(call):
+    order = None
+    if call.layer.data_format == "channels_first":
+        # Keras puts the channels last before it flattens.
+        order = [*range(1, len(call.shapes[0]) - 1), 0]
+    return reordering(call, order)
+
+
+def _reshape(call):
+    return reordering(call, target_key="target_shape")
+
+
+def _permute(call):
+    return reordering(call, [dimension - 1 for dimension in call.layer.dims])
+
+
+def _repeat_vector(call):
+    return [call.take(1).moved(2)]
+
+
+def _concatenate(call):
+    return concatenation(call, call.layer.axis)
+
+
+def _custom_scale(call):
+    return merge(call, lambda one, two: one + two * call.layer.scale)
+
+
+def _register_keras_layers():
+    layers = keras.layers
+    table = {
+        dense: "Dense",
+        einsum_dense: "EinsumDense",
+        attention: "MultiHeadAttention GroupQueryAttention",
+        recurrent: "LSTM GRU SimpleRNN",
+        bidirectional: "Bidirectional",
+        time_distributed: "TimeDistributed",
+        _masking: "Masking",
+        embedding: "Embedding",
+        convolution: "Conv1D Conv2D Conv3D",
+        transposed_convolution: "Conv1DTranspose Conv2DTranspose Conv3DTranspose",
+        depthwise_convolution: "DepthwiseConv1D DepthwiseConv2D",
+        separable_convolution: "SeparableConv1D SeparableConv2D",
+        batch_normalization: "BatchNormalization",
+        layer_normalization: "LayerNormalization",
+        rms_normalization: "RMSNormalization",
+        group_normalization: "GroupNormalization",
+        _prelu: "PReLU",
+        _rescaling: "Rescaling",
+        _softmax: "Softmax",
+        elementwise: "ReLU LeakyReLU ELU",
+        _unchanged: "Identity Dropout SpatialDropout1D SpatialDropout2D SpatialDropout3D "
+        "GaussianDropout GaussianNoise AlphaDropout ActivityRegularization",
+        _spatial: "MaxPooling1D MaxPooling2D MaxPooling3D AveragePooling1D AveragePooling2D "
+        "AveragePooling3D ZeroPadding1D ZeroPadding2D ZeroPadding3D",
+        functools.partial(_spatial, keeps_constants=True): "Cropping1D Cropping2D Cropping3D "
+        "UpSampling1D UpSampling2D UpSampling3D",
+        _global_pooling: "GlobalAveragePooling1D GlobalAveragePooling2D GlobalAveragePooling3D "
+        "GlobalMaxPooling1D GlobalMaxPooling2D GlobalMaxPooling3D",
+        _flatten: "Flatten",
+        _reshape: "Reshape",
+        _permute: "Permute",
+        _repeat_vector: "RepeatVector",
+        _concatenate: "Concatenate",
+        merge: "Add Subtract Multiply Average Maximum Minimum",
+    }
+    for rule, names in table.items():
+        for name in names.split():
+            if hasattr(layers, name):
+                _RULES[getattr(layers, name)] = rule
+    _RULES[layers.Activation] = _activation_layer
+    several = {merge, _concatenate, elementwise, attention}
+    several |= {recurrent, bidirectional, time_distributed}
+    _OF_ONE_INPUT.update(set(_RULES.values()) - several)
+    _RULES[LayerScale] = _layer_scale
+    _RULES[CustomScaleLayer] = _custom_scale
+
+
+def _activation_layer(call):
+    flow = call.inputs[0]
+    return [UNKNOWN] if flow.axis is None else [activated(call, flow)]
+
+
+_register_keras_layers()

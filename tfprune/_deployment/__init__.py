@@ -1,0 +1,1 @@
+"""Files for other runtimes, and policies that say which layers gain there."""

@@ -1,0 +1,281 @@
+"""Models on their way out: written, opened in the runtime that they are for, and compared."""
+
+import importlib.util
+import logging
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from tfprune import _keras
+from tfprune._base import validation as check
+from tfprune._base.files import check_target, finished_at_once, size_on_disk
+from tfprune._deployment.formats import RUNNERS, RUNTIMES, WRITERS, outputs
+from tfprune._keras.checks import check_built, not_keras
+from tfprune._reports.latency import example_inputs
+from tfprune._wrapping.strip import strip_pruning
+from tfprune.structural.plan import shrink as without_silent_channels
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A file that was written and found to compute what the model computes.
+
+    Attributes:
+        path: Where it is.
+        format: "keras", "saved_model", "onnx" or "litert".
+        bytes: Its size, or that of all files in the folder.
+        runtime: What it was opened and run with.
+        difference: The largest difference from the model's outputs.
+        relative: The same in parts of the largest output.
+    """
+
+    path: Path
+    format: str
+    bytes: int
+    runtime: str
+    difference: float
+    relative: float
+
+    def __str__(self):
+        return (
+            f"{self.path}: {self.bytes:,} bytes; {self.runtime} is {self.difference:.2g} off "
+            f"({self.relative:.2g} of the largest output)"
+        )
+
+
+_SUFFIXES = {".keras": "keras", ".onnx": "onnx", ".tflite": "litert", "": "saved_model"}
+_QUANTIZED = ("dynamic", "float16", "int8")
+# Differences in parts of the largest output that are taken for rounding.
+_TOLERANCES = {None: 1e-3, "float16": 1e-2, "dynamic": 0.1, "int8": 0.2}
+# It stores some Dense kernels in blocks of four inputs, and loses a last, shorter block.
+_WITHOUT_SPARSE = (
+    "Leave out `sparse`: LiteRT's encoding is wrong for some Dense layers whose inputs are no "
+    "multiple of 4. Or give `data`"
+)
+_PACKAGES = {
+    "onnx": ("onnx", ("onnx", "tf2onnx", "onnxruntime")),
+    "litert": ("litert", ("ai_edge_litert",)),
+}
+
+
+def export(
+    model,
+    path,
+    format=None,
+    *,
+    shrink=False,
+    quantize=None,
+    sparse=False,
+    opset=None,
+    data=None,
+    samples=32,
+    tolerance=None,
+):
+    """Writes a model for deployment, and checks the file in its own runtime.
+
+    Wrappers are taken off first. The file gets its name only after it was opened, run on examples
+    and compared with the model: what stood there before stays if anything goes wrong.
+
+    Args:
+        model: A built model, wrapped or plain. It is not changed.
+        path: Where to write: a `.keras`, `.onnx` or `.tflite` file, or a folder for a SavedModel.
+        format: "keras", "saved_model", "onnx" or "litert"; by default what the path's suffix says.
+        shrink: Whether to remove silent channels first; see `tfprune.shrink`.
+        quantize: For LiteRT: "dynamic" (weights in 8 bits, computed in floats), "float16", or
+            "int8" (weights and activations in 8 bits, inputs and outputs stay floats).
+        sparse: For LiteRT: whether weights are stored without their zeros, where that is smaller.
+        opset: For ONNX: the version of its operations to write in; by default Keras's choice.
+        data: Examples to compare on, and to find the ranges of activations with: an array, a data
+            set, or what else `fit` takes, labels are not looked at. Random numbers by default;
+            needed for "int8".
+        samples: How many examples of `data` to use.
+        tolerance: The largest difference allowed, in parts of the largest output; by default
+            0.001, for "float16" 0.01, "dynamic" 0.1 and "int8" 0.2.
+
+    Returns:
+        An `Exported`: `print` it, or read its `bytes` and `difference`.
+
+    Raises:
+        TypeError: If `model` is no Keras 3 model.
+        ValueError: If it is not built, an argument is not known or does not fit the format, the
+            path cannot be written, or the file computes something else.
+        ImportError: If a runtime is not installed; it says how to get it.
+
+    Example:
+
+    >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
+    >>> exported = tfprune.export(tfprune.prune_low_magnitude(model), "model.keras")
+    >>> exported.format, exported.difference
+    ('keras', 0.0)
+    """
+    if not isinstance(model, keras.Model):
+        raise TypeError(not_keras(model, "model"))
+    check_built(model)
+    path = Path(path)
+    format = _format(path, format)
+    options = {"quantize": quantize, "sparse": sparse, "opset": opset}
+    _check_options(format, options, data)
+    samples = check.integer("samples", samples, 1, "Use for instance 32.")
+    limit = _TOLERANCES[quantize] if tolerance is None else tolerance
+    check.positive("tolerance", limit, "Use for instance 0.01.")
+    _check_installed(format)
+    check_target(path, format)
+    plain = without_silent_channels(model) if shrink else strip_pruning(model)
+    examples = _examples(plain, data, samples)
+    truth = outputs(plain, examples)
+    with finished_at_once(path) as unfinished, _without_log():
+        WRITERS[format](plain, unfinished, options, examples)
+        found = RUNNERS[format](unfinished, plain, examples)
+        difference, relative = _difference(truth, found)
+        if not relative <= limit:
+            raise ValueError(
+                check.message(
+                    f"the {format} file to compute what the model computes, to {limit:g} of the "
+                    "largest output",
+                    f"a difference of {difference:.3g}, {relative:.3g} of it",
+                    (_WITHOUT_SPARSE if sparse else "Give `data`")
+                    + " that is like the real inputs, another `quantize`, or a larger "
+                    "`tolerance` if that is good enough. Nothing was written.",
+                )
+            )
+        size = size_on_disk(unfinished)
+    return Exported(path, format, size, RUNTIMES[format], difference, relative)
+
+
+# -- Arguments -------------------------------------------------------------------------------------
+
+
+def _format(path, format):
+    known = tuple(_SUFFIXES.values())
+    if format is not None:
+        check.choice("format", format, known)
+        suffix = next(suffix for suffix, name in _SUFFIXES.items() if name == format)
+        if suffix and path.suffix != suffix:
+            raise ValueError(
+                check.message(
+                    f"a path that ends with {suffix}, for format={format!r}",
+                    f"{path.name!r}",
+                    f"Use for instance {path.stem + suffix!r}.",
+                )
+            )
+        return format
+    if path.suffix not in _SUFFIXES:
+        raise ValueError(
+            check.message(
+                "a path that ends with .keras, .onnx or .tflite, or names a folder",
+                f"{path.name!r}",
+                'Change it, or say format="saved_model" for a folder of that name.',
+            )
+        )
+    return _SUFFIXES[path.suffix]
+
+
+def _check_options(format, options, data):
+    quantize = options["quantize"]
+    if quantize is not None:
+        check.choice("quantize", quantize, _QUANTIZED)
+    if options["opset"] is not None:
+        options["opset"] = _opset(format, options["opset"])
+    for name in ("quantize", "sparse"):
+        if (value := options[name]) and format != "litert":
+            raise ValueError(
+                check.message(
+                    f"`{name}` for LiteRT alone",
+                    f"{name}={value!r} with format={format!r}",
+                    "Leave it out, or write a .tflite file. Keras's own model.quantize() works "
+                    "on a stripped model for other formats.",
+                )
+            )
+    if quantize == "int8" and data is None:
+        raise ValueError(
+            check.message(
+                "`data` to find the ranges of activations with, for quantize='int8'",
+                "none",
+                "Pass some of the training inputs.",
+            )
+        )
+
+
+def _opset(format, opset):
+    if format != "onnx":
+        received = f"opset={opset!r} with format={format!r}"
+        raise ValueError(check.message("`opset` for ONNX alone", received, "Leave it out."))
+    return check.integer("opset", opset, 1, "Use for instance 15.")
+
+
+def _check_installed(format):
+    extra, packages = _PACKAGES.get(format, ("", ()))
+    missing = [name for name in packages if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ImportError(
+            check.message(
+                f"{', '.join(missing)} to be installed, for {format}",
+                "an environment without",
+                f'Run pip install "tfprune[{extra}]".',
+            )
+        )
+
+
+@contextmanager
+def _without_log():
+    """TensorFlow reports the temporary folders that its converters use."""
+    logger = logging.getLogger("tensorflow")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+# -- Examples --------------------------------------------------------------------------------------
+
+
+def _examples(model, data, samples):
+    """Arrays in the structure that the model takes."""
+    if data is None:
+        return example_inputs(model, samples)
+    batch = next(_keras.numpy_batches(data, samples), None)
+    if batch is None:
+        raise ValueError(check.message("data", "none", "Pass at least one example."))
+    inputs = batch[0] if isinstance(batch, tuple) else batch
+    arrays = [np.asarray(array)[:samples] for array in keras.tree.flatten(inputs)]
+    if not _keras.is_graph(model):
+        return keras.tree.pack_sequence_as(inputs, arrays)
+    structure = _keras.symbolic_inputs(model)
+    tensors = keras.tree.flatten(structure)
+    fits = len(arrays) == len(tensors) and all(
+        array.ndim == len(tensor.shape)
+        and all(n in (None, m) for n, m in zip(tensor.shape[1:], array.shape[1:], strict=True))
+        for array, tensor in zip(arrays, tensors, strict=True)
+    )
+    if not fits:
+        raise ValueError(
+            check.message(
+                f"data of the shapes that '{model.name}' takes, "
+                + ", ".join(str(tuple(tensor.shape)) for tensor in tensors),
+                ", ".join(str(array.shape) for array in arrays),
+                "Pass inputs alone, or a tuple (inputs, labels).",
+            )
+        )
+    cast = [
+        array.astype(keras.backend.standardize_dtype(tensor.dtype))
+        for array, tensor in zip(arrays, tensors, strict=True)
+    ]
+    return keras.tree.pack_sequence_as(structure, cast)
+
+
+def _difference(truth, found):
+    if [array.shape for array in truth] != [np.shape(array) for array in found]:
+        return float("nan"), float("nan")
+    worst = [0.0, 0.0]
+    for ours, theirs in zip(truth, found, strict=True):
+        ours, theirs = ours.astype("float64"), np.asarray(theirs).astype("float64")
+        off, scale = np.abs(ours - theirs).max(), np.abs(ours).max()
+        worst = [max(worst[0], off), max(worst[1], off / scale if scale else off)]
+        if not np.isfinite(theirs).all():
+            return float("nan"), float("nan")
+    return worst[0], worst[1]

@@ -1,0 +1,359 @@
+"""Chains of layers that XNNPACK can run with its sparse kernels, found in a model's graph."""
+
+from dataclasses import dataclass, field
+
+import keras
+from keras import layers
+
+from tfprune import _keras
+from tfprune._wrapping.wrapper import PruneLowMagnitude
+
+# Layers that compute nothing when a model predicts.
+_TRANSPARENT = (
+    layers.ActivityRegularization,
+    layers.AlphaDropout,
+    layers.Dropout,
+    layers.GaussianDropout,
+    layers.GaussianNoise,
+    layers.Identity,
+    layers.InputLayer,
+    layers.SpatialDropout2D,
+)
+# Activations that the converter writes as one operation on single numbers, or as a product.
+_ACTIVATIONS = (
+    "elu",
+    "gelu",
+    "hard_silu",
+    "leaky_relu",
+    "linear",
+    "relu",
+    "relu6",
+    "sigmoid",
+    "silu",
+    "tanh",
+)
+_AROUND = {3: ((1, 1), (1, 1)), 5: ((2, 2), (2, 2))}
+
+
+@dataclass(eq=False)
+class Step:
+    """One call of a layer, or of an operation that is no layer.
+
+    Attributes:
+        layer: The layer.
+        inputs: The steps whose outputs it reads; `None` for the model's inputs.
+        shapes: The shapes of what it reads.
+        readers: The steps that read its output.
+        is_output: Whether the model returns its output.
+    """
+
+    layer: object
+    inputs: list
+    shapes: list
+    readers: list = field(default_factory=list)
+    is_output: bool = False
+
+
+def is_pointwise(layer):
+    """Whether a layer is a 1x1 convolution of stride 1 in one group."""
+    return _is_convolution(layer) and layer.kernel_size == (1, 1) and not _pointwise_problems(layer)
+
+
+def steps(model):
+    """All steps of a Sequential or Functional model in running order, those of nested ones too."""
+    found: list = []
+    inputs = [None] * len(keras.tree.flatten(_keras.symbolic_inputs(model)))
+    for step in _follow(model, inputs, found):
+        if step is not None:
+            step.is_output = True
+    for step in found:
+        for producer in step.inputs:
+            if producer is not None:
+                producer.readers.append(step)
+    return found
+
+
+def _follow(model, inputs, found):
+    """Adds a model's steps to `found`, and returns those that make its outputs."""
+    tensors = keras.tree.flatten(_keras.symbolic_inputs(model))
+    made = {id(tensor): step for tensor, step in zip(tensors, inputs, strict=True)}
+    for layer, args, kwargs, outputs in _keras.graph_calls(model):
+        read = [x for x in keras.tree.flatten((args, kwargs)) if isinstance(x, keras.KerasTensor)]
+        given = [made[id(tensor)] for tensor in read]
+        layer = layer.layer if isinstance(layer, PruneLowMagnitude) else layer
+        if _keras.runs_as_graph(layer):
+            results = _follow(layer, given, found)
+        elif isinstance(layer, _TRANSPARENT):
+            results = given[:1]
+        else:
+            step = Step(layer, given, [tuple(tensor.shape) for tensor in read])
+            found.append(step)
+            results = [step] * len(outputs)
+        made |= {id(tensor): step for tensor, step in zip(outputs, results, strict=True)}
+    return [made[id(tensor)] for tensor in model.outputs]
+
+
+def problems(model):
+    """What keeps a model from running sparse, one sentence for each layer; empty if it can.
+
+    Args:
+        model: A built Sequential or Functional model.
+    """
+    found = steps(model)
+    points = [step for step in found if is_pointwise(step.layer)]
+    said = [] if points else ["there is no 1x1 Conv2D of stride 1 without groups"]
+    exits = [step for step in found if _is_average(step)]
+    behind = [step for step in exits if _pointwise_before(step)]
+    if points and not behind:
+        said.append("there is no GlobalAveragePooling2D behind 1x1 convolutions to leave by")
+    members, wrong = _chain(_last(behind or points or exits))
+    if behind:
+        wrong |= {step: told for step in members if (told := _leak(step, members, wrong))}
+        wrong |= {step: told for step in found if (told := _behind(step, members))}
+    return said + [wrong[step] for step in found if step in wrong]
+
+
+def _last(ends):
+    """The ends that no other end lies behind."""
+    inside = set().union(*(_before(step) for step in ends)) if ends else set()
+    return [step for step in ends if step not in inside]
+
+
+def _before(step):
+    """The steps that a step depends on."""
+    seen: set = set()
+    waiting = [step]
+    while waiting:
+        new = {producer for producer in waiting.pop().inputs if producer is not None} - seen
+        seen |= new
+        waiting += new
+    return seen
+
+
+def _pointwise_before(step):
+    return any(is_pointwise(other.layer) for other in _before(step))
+
+
+def _chain(ends):
+    """The steps between entries and ends, and `{step: what is in its way}`."""
+    members, wrong, waiting = set(), {}, list(ends)
+    while waiting:
+        step = waiting.pop()
+        if step in members or step in wrong:
+            continue
+        if _is_entry(step):
+            problem, further = _entry_problem(step), []
+        else:
+            problem, further = _inside_problem(step), step.inputs
+            if not problem and None in further:
+                problem = (
+                    f"{_name(step)} reads the model's input (ZeroPadding2D(1) and a Conv2D 3x3 of "
+                    "stride 2 on 3 channels before it would fit)"
+                )
+        if problem:
+            wrong[step] = problem
+        else:
+            members.add(step)
+        waiting += [producer for producer in further if producer is not None]
+    return members, wrong
+
+
+def _leak(step, members, wrong):
+    """What is said of a step in the chain whose output is needed outside of it."""
+    if not any(reader in members for reader in step.readers):
+        return None
+    if step.is_output:
+        return f"{_name(step)} is an output of the model (an output behind the chain would fit)"
+    known = members | wrong.keys()
+    outside = [_name(reader) for reader in step.readers if reader not in known]
+    if not outside:
+        return None
+    return (
+        f"{_name(step)} is also read by {', '.join(outside)}, outside of the chain (a reader "
+        "behind the chain would fit)"
+    )
+
+
+def _behind(step, members):
+    """A 1x1 convolution on the average that ends the chain: LiteRT cannot open such a file."""
+    on_average = any(_is_average(other) for other in step.inputs if other in members)
+    if step in members or not on_average or not _is_convolution(step.layer):
+        return None
+    return f"{_name(step)} is a convolution on the average (a Dense layer would fit)"
+
+
+# -- Single layers ---------------------------------------------------------------------------------
+
+
+def _name(step):
+    return f"'{step.layer.name}'"
+
+
+def _is_convolution(layer):
+    other = (layers.Conv2DTranspose, layers.DepthwiseConv2D, layers.SeparableConv2D)
+    return isinstance(layer, layers.Conv2D) and not isinstance(layer, other)
+
+
+def _is_average(step):
+    """A GlobalAveragePooling2D, or a keras.ops.mean over height and width."""
+    layer = step.layer
+    if isinstance(layer, layers.GlobalAveragePooling2D):
+        return True
+    axes = getattr(layer, "axis", None)
+    named = type(layer).__name__ == "Mean" and not isinstance(layer, layers.Layer)
+    return named and isinstance(axes, (list, tuple)) and {axis % 4 for axis in axes} == {1, 2}
+
+
+def _is_entry(step):
+    """A convolution larger than 1x1 that no 1x1 convolution comes before."""
+    layer = step.layer
+    return _is_convolution(layer) and layer.kernel_size != (1, 1) and not _pointwise_before(step)
+
+
+def _joined(step, misfits):
+    """`'name' has a=1 (2 would fit), b=3 (4 would fit)`, or `None` without misfits."""
+    told = [f"{setting} ({mend} would fit)" for setting, mend in misfits]
+    return f"{_name(step)} has {', '.join(told)}" if told else None
+
+
+def _settings(layer, wanted):
+    """`(setting, what would fit)` of each attribute of a layer that is not as wanted."""
+    return [
+        (f"{name}={getattr(layer, name)!r}", str(fitting[-1]))
+        for name, fitting in wanted.items()
+        if getattr(layer, name) not in fitting[:-1]
+    ]
+
+
+def _layout(layer):
+    return _settings(layer, {"data_format": ("channels_last", "'channels_last'")})
+
+
+def _pointwise_problems(layer):
+    return _settings(layer, {"strides": ((1, 1), 1), "groups": (1, 1)}) + _layout(layer)
+
+
+def _function(layer):
+    """The name of a layer's activation as Keras serializes it."""
+    name = keras.activations.serialize(layer.activation)
+    return name if isinstance(name, str) else getattr(layer.activation, "__name__", str(name))
+
+
+def _activation_problems(layer):
+    name = _function(layer)
+    return [] if name in _ACTIVATIONS else [(f"activation={name!r}", "'relu'")]
+
+
+def _padded(step):
+    """The zeros that a ZeroPadding2D puts around what this convolution alone reads."""
+    (producer,) = step.inputs
+    if producer is None or not isinstance(producer.layer, layers.ZeroPadding2D):
+        return None
+    return producer.layer.padding if producer.readers == [step] else None
+
+
+def _entry_problem(step):
+    layer = step.layer
+    wanted = {"kernel_size": ((3, 3), 3), "strides": ((2, 2), 2), "groups": (1, 1)}
+    misfits = _settings(layer, {**wanted, "dilation_rate": ((1, 1), 1)}) + _layout(layer)
+    if step.shapes[0][-1] != 3:
+        misfits.append((f"{step.shapes[0][-1]} input channels", "3"))
+    return _joined(step, misfits + _padding_problems(step, 3) + _activation_problems(layer))
+
+
+def _padding_problems(step, size):
+    """A convolution that is padded by the same number of zeros on all sides fits."""
+    layer, padded, around = step.layer, _padded(step), _AROUND[size]
+    if layer.padding == "same" and layer.strides == (1, 1) and padded is None:
+        return []
+    if layer.padding == "valid" and padded == around:
+        return []
+    before = "no zeros around its input" if padded is None else f"padding {padded} before it"
+    setting = f"padding={layer.padding!r} and {before}"
+    return [(setting, f"ZeroPadding2D({size // 2}) for it alone and padding='valid'")]
+
+
+def _inside_problem(step):
+    layer = step.layer
+    if isinstance(layer, layers.DepthwiseConv2D):
+        return _joined(step, _depthwise_problems(step))
+    if _is_convolution(layer):
+        if layer.kernel_size == (1, 1):
+            return _joined(step, _pointwise_problems(layer) + _activation_problems(layer))
+        size = f"kernel_size={layer.kernel_size}"
+        return _joined(step, [(size, "a depthwise convolution and a 1x1")])
+    if isinstance(layer, layers.ZeroPadding2D):
+        return _zeros_problem(step)
+    if _is_average(step):
+        return _joined(step, _layout(layer) if isinstance(layer, layers.Layer) else [])
+    for kind, misfits in _INSIDE.items():
+        if isinstance(layer, kind):
+            return _joined(step, misfits(step))
+    return (
+        f"{_name(step)} is of class {type(layer).__name__}, which has no kernel in this layout (a "
+        "chain without it would fit)"
+    )
+
+
+def _depthwise_problems(step):
+    layer = step.layer
+    wanted = {
+        "kernel_size": ((3, 3), (5, 5), "3 or 5"),
+        "strides": ((1, 1), (2, 2), "1 or 2"),
+        "depth_multiplier": (1, 1),
+        "dilation_rate": ((1, 1), 1),
+    }
+    misfits = _settings(layer, wanted) + _layout(layer)
+    if layer.kernel_size in ((3, 3), (5, 5)):
+        misfits += _padding_problems(step, layer.kernel_size[0])
+    return misfits + _activation_problems(layer)
+
+
+def _zeros_problem(step):
+    """Zeros become part of the convolution behind them, if it is one that takes them."""
+    fits = all(
+        isinstance(reader.layer, layers.DepthwiseConv2D) or _is_entry(reader)
+        for reader in step.readers
+    )
+    return None if fits else _joined(step, [("no depthwise convolution behind it", "one")])
+
+
+def _merge_problems(step):
+    number = len(step.inputs)
+    if number != 2:
+        return [(f"{number} inputs", "2")]
+    flat = [shape for shape in step.shapes if len(shape) != 4]
+    return [(f"an input of shape {shape}", "four axes") for shape in flat]
+
+
+def _relu_problems(step):
+    return _settings(step.layer, {"threshold": (0, 0)})
+
+
+def _normalization_problems(step):
+    """A normalization becomes part of the convolution before it, if nothing lies between."""
+    (producer,) = step.inputs
+    layer = getattr(producer, "layer", None)
+    folds = (
+        (isinstance(layer, layers.DepthwiseConv2D) or _is_convolution(layer))
+        and _function(layer) == "linear"
+        and producer.readers == [step]
+    )
+    return [] if folds else [("no convolution without activation just before it", "one")]
+
+
+def _upsampling_problems(step):
+    wanted = {"interpolation": ("bilinear", "'bilinear'")}
+    return _settings(step.layer, wanted) + _layout(step.layer)
+
+
+_INSIDE = {
+    layers.Add: _merge_problems,
+    layers.Multiply: _merge_problems,
+    layers.ReLU: _relu_problems,
+    layers.LeakyReLU: lambda step: [],
+    layers.ELU: lambda step: [],
+    layers.Activation: lambda step: _activation_problems(step.layer),
+    layers.BatchNormalization: _normalization_problems,
+    layers.UpSampling2D: _upsampling_problems,
+}

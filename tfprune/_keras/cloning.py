@@ -1,0 +1,302 @@
+"""Copies of layers and models, with their weights."""
+
+import tempfile
+
+import keras
+from keras import ops
+from keras.src.backend.common import global_state
+
+from tfprune._base import validation as check
+from tfprune._keras.layers import (
+    children,
+    flatten,
+    is_graph,
+    own_loop,
+    runs_as_graph,
+    seed_generators,
+)
+
+
+def clone_graph(model, make, omit=()):
+    """Clones a Sequential or Functional model with its weights, nested ones too.
+
+    Args:
+        model: The model, built; it is not changed.
+        make: Function from a layer of the model to `(source, target, stand_in)`: the layer to
+            stand in its place in the clone, and where in it the weights of `source` go to.
+        omit: `id`s of variables that have no place in the clone.
+
+    Returns:
+        A new model with the same weights, uncompiled.
+    """
+    copies = []
+
+    def clone_function(layer):
+        if not isinstance(layer, keras.layers.Layer):
+            return type(layer).from_config(layer.get_config())
+        source, target, stand_in = make(layer)
+        copies.append((source, target))
+        return stand_in
+
+    def clone(model):
+        return keras.models.clone_model(model, clone_function=clone_function, recursive=True)
+
+    new = _cloned(model, clone)
+    for source, target in copies:
+        copy_weights(source, target, omit)
+    return new
+
+
+def rebuild_graph(model, config_of, shape_of, move, leave_out=(), inside=False):
+    """Makes a Sequential or Functional model anew from changed configs, nested ones too.
+
+    Args:
+        model: The model, built; it is not changed.
+        config_of: Function from a layer, or an operation that is no layer, to its new config, or
+            to `None` where the config stays.
+        shape_of: Function from a model, this or one inside, and the number of one of its inputs
+            to the new shape of that input, the batch included; asked for models inside and for
+            Sequential ones.
+        move: Function that gives a new layer its weights, called with the old layer and the new.
+        leave_out: `id`s of layers that the new model is to do without: what they were called on
+            goes on in place of what they returned.
+        inside: Whether the model is one inside another, so that `shape_of` knows its inputs.
+
+    Returns:
+        A new model, uncompiled.
+    """
+    clones: dict = {}
+
+    def clone_function(layer):
+        if id(layer) in leave_out:
+            return _passed_on
+        if id(layer) not in clones:
+            clones[id(layer)] = (layer, _anew(layer))
+        return clones[id(layer)][1]
+
+    def _anew(layer):
+        if is_graph(layer):
+            # One with a call of its own is more than its layers.
+            own = not runs_as_graph(layer)
+            return clone_layer(layer) if own else _rebuilt(layer, shape_of, clone_function)
+        config = config_of(layer)
+        if not isinstance(layer, keras.layers.Layer):
+            return type(layer).from_config(layer.get_config() if config is None else config)
+        return bare_clone(layer) if config is None else type(layer).from_config(config)
+
+    def make(model):
+        # A Sequential one has a list of layers, where nothing can be called in place of one.
+        if isinstance(model, keras.Sequential):
+            return _rebuilt(model, shape_of, clone_function)
+        return keras.models.clone_model(model, clone_function=clone_function)
+
+    new = _rebuilt(model, shape_of, clone_function) if inside else _cloned(model, make)
+    for old, clone in clones.values():
+        if isinstance(old, keras.layers.Layer) and not is_graph(old):
+            move(old, clone)
+            states = [generator.state for generator in seed_generators(old)]
+            copy_variables(states, [g.state for g in seed_generators(clone)], old.name)
+            refresh_constants(clone)
+    return new
+
+
+def _passed_on(inputs, *args, **kwargs):
+    """Stands in a graph where a layer was left out."""
+    return inputs
+
+
+def _rebuilt(model, shape_of, clone_function):
+    """A model that may get fewer channels than the one that it is made from."""
+    numbers = iter(range(len(model.inputs)))
+
+    def narrower(tensor):
+        shape = shape_of(model, next(numbers))
+        return keras.Input(batch_shape=shape, dtype=tensor.dtype, name=tensor.name)
+
+    if isinstance(model, keras.Sequential):
+        layers = [clone_function(layer) for layer in model.layers]
+        layers = [layer for layer in layers if layer is not _passed_on]
+        new = keras.Sequential([narrower(model.inputs[0]), *layers], name=model.name)
+    else:
+        inputs = keras.tree.map_structure(narrower, model.input)
+        new = keras.models.clone_model(
+            model, input_tensors=inputs, clone_function=clone_function, recursive=False
+        )
+    if not model.trainable:
+        new.trainable = False
+    return new
+
+
+def _cloned(model, make):
+    originals = [model] + [inner for inner in flatten(model)[1:] if is_graph(inner)]
+    with _uncompiled(originals):
+        new = make(model)
+    _check_same_class(model, new)
+    for old_inner, new_inner in _matching_graphs(model, new):
+        _check_same_class(old_inner, new_inner)
+    if not new.built:
+        new.build(model.input_shape)
+    if not model.trainable:
+        new.trainable = False
+    return new
+
+
+def _matching_graphs(model, new):
+    olds = [inner for inner in flatten(model)[1:] if is_graph(inner)]
+    by_name = {inner.name: inner for inner in flatten(new)[1:] if is_graph(inner)}
+    return [(old, by_name[old.name]) for old in olds if old.name in by_name]
+
+
+def _check_same_class(model, new):
+    lost = own_loop(model)
+    if type(new) is not type(model) and lost:
+        raise ValueError(
+            check.message(
+                f"a class that can be made from (inputs, outputs), so that its {lost[0]}() can "
+                "be kept",
+                f"model '{model.name}' of class {type(model).__name__}",
+                "Let its constructor take (inputs, outputs, **kwargs), or train with a loop of "
+                "your own that calls tfprune.UpdatePruningStep(model).step().",
+            )
+        )
+
+
+class _uncompiled:
+    """Lets Keras clone models without their losses, which need not be serializable."""
+
+    def __init__(self, models):
+        self._models = [model for model in models if getattr(model, "compiled", False)]
+
+    def __enter__(self):
+        for model in self._models:
+            object.__setattr__(model, "compiled", False)
+
+    def __exit__(self, *error):
+        for model in self._models:
+            object.__setattr__(model, "compiled", True)
+
+
+def bare_clone(layer):
+    """Clones a layer, or a subclassed model, without its weights."""
+    try:
+        clone = type(layer).from_config(layer.get_config())
+    except (NotImplementedError, TypeError) as error:
+        raise ValueError(
+            check.message(
+                f"'{layer.name}' to be a layer that can be copied",
+                f"{type(layer).__name__}, whose get_config() or from_config() fails: {error}",
+                f"Implement {type(layer).__name__}.get_config() so that it returns the "
+                "constructor's arguments.",
+            )
+        ) from error
+    _copy_assets(layer, clone)
+    return clone
+
+
+def _copy_assets(source, target):
+    """Copies what Keras saves beside the weights: the vocabularies of lookup layers."""
+    pairs = [
+        (old, new)
+        for old, new in zip(flatten(source), flatten(target), strict=False)
+        if hasattr(old, "save_assets") and type(old) is type(new)
+    ]
+    for old, new in pairs:
+        if isinstance(old, (keras.layers.StringLookup, keras.layers.IntegerLookup)):
+            store: dict = {}
+            old.save_own_variables(store)
+            new.load_own_variables(store)
+    for old, new in pairs:
+        with tempfile.TemporaryDirectory() as folder:
+            old.save_assets(folder)
+            new.load_assets(folder)
+
+
+def build_from_config(layer, config):
+    """Builds a layer, or a subclassed model, from the build config of its like."""
+    layer.build_from_config(config or {})
+    if layer.weights:
+        # A model without a build() of its own was only run; building it again would forget the
+        # shape that it was run with.
+        layer.built = True
+
+
+def clone_layer(layer):
+    """Clones a layer, or a subclassed model, with its weights if it is built."""
+    clone = bare_clone(layer)
+    if layer.built:
+        if not clone.built:
+            build_from_config(clone, layer.get_build_config())
+        copy_weights(layer, clone)
+    return clone
+
+
+def copy_weights(source, target, omit=()):
+    """Copies all weights and random states from a layer to its clone, all but those in `omit`."""
+    kept = [variable for variable in _state(source) if id(variable) not in omit]
+    copy_variables(kept, _state(target), source.name)
+    refresh_constants(target)
+
+
+def refresh_constants(layer):
+    """Tells layers that compute with constants made of their weights that these have changed."""
+    for inner in flatten(layer):
+        if isinstance(inner, keras.layers.Normalization):
+            inner.finalize_state()
+
+
+def copy_variables(sources, targets, name):
+    """Copies values, through the host so that no buffer is shared."""
+    if [tuple(v.shape) for v in sources] != [tuple(v.shape) for v in targets]:
+        raise ValueError(
+            check.message(
+                f"the same weights in '{name}' and its copy",
+                f"{len(sources)} variables in the one, {len(targets)} in the other, or of other "
+                "shapes",
+                "See that get_config() of the layer holds all that decides on its weights, and "
+                "that build() creates them.",
+            )
+        )
+    for source, target in zip(sources, targets, strict=True):
+        target.assign(ops.convert_to_numpy(source))
+
+
+def _state(layer):
+    return list(layer.weights) + [generator.state for generator in seed_generators(layer)]
+
+
+def replace_inside(model, replacement):
+    """Replaces layers that an unbuilt model or layer holds in attributes or lists.
+
+    Args:
+        model: The unbuilt model.
+        replacement: Function from a layer to the one that takes its place, or to itself.
+    """
+    for holder in flatten(model):
+        order, places = list(children(holder)), {}
+        # On PyTorch a layer is a Module, which keeps the layers inside it apart.
+        attributes = {**vars(holder), **getattr(holder, "_modules", {})}
+        for name, value in attributes.items():
+            if name.startswith("_"):
+                continue
+            if isinstance(value, keras.layers.Layer):
+                items, remake = [value], lambda new: new[0]
+            elif isinstance(value, (list, tuple)):
+                items, remake = list(value), type(value) if isinstance(value, tuple) else list
+            else:
+                continue
+            new = [replacement(v) if isinstance(v, keras.layers.Layer) else v for v in items]
+            changed = [(old, item) for old, item in zip(items, new, strict=True) if old is not item]
+            for old, item in changed:
+                holder._tracker.untrack(old)
+                places[id(item)] = old
+            if changed:
+                setattr(holder, name, remake(new))
+        if places:
+            # The order of layers is the order of their weights: each takes the place of the old.
+            at = {id(layer): place for place, layer in enumerate(order)}
+            holder._layers.sort(key=lambda layer: at[id(places.get(id(layer), layer))])
+
+
+def is_legacy_h5():
+    """Whether a model is being written to, or read from, a file of the old HDF5 format."""
+    return bool(global_state.get_global_attribute("use_legacy_config", False))

@@ -1,0 +1,179 @@
+"""Layers of a model: which there are, where they are, and what they hold."""
+
+import keras
+import numpy as np
+from keras import ops
+from keras.src.applications.convnext import LayerScale as LayerScale
+from keras.src.applications.inception_resnet_v2 import CustomScaleLayer as CustomScaleLayer
+from keras.src.layers.rnn.conv_lstm import ConvLSTMCell as ConvLSTMCell
+from keras.src.models.functional import Functional
+
+_LOOP_METHODS = (
+    "train_step",
+    "test_step",
+    "predict_step",
+    "compute_loss",
+    "stateless_compute_loss",
+)
+
+
+def backend():
+    """Returns the name of the active Keras backend."""
+    return keras.backend.backend()
+
+
+def flatten(layer):
+    """Returns a layer and all layers inside it, each once, in a fixed order."""
+    return layer._flatten_layers()
+
+
+def children(layer):
+    """Returns the layers directly inside a layer."""
+    return layer._flatten_layers(include_self=False, recursive=False)
+
+
+def walk(layer, around=()):
+    """Yields the chain of each layer inside a layer, once each, outer layers first.
+
+    A chain is a tuple of `(path, layer)` from the outermost layer to the one meant. `around` is
+    the chain of `layer` itself, if it lies inside something.
+    """
+    seen = set()
+    stack = [(tuple(around), child) for child in reversed(children(layer))]
+    while stack:
+        chain, child = stack.pop()
+        if id(child) in seen:
+            continue
+        seen.add(id(child))
+        path = f"{chain[-1][0]}/{child.name}" if chain else child.name
+        chain = (*chain, (path, child))
+        yield chain
+        stack.extend((chain, below) for below in reversed(children(child)))
+
+
+def places(layer):
+    """Returns `{id: place}` of a layer, whose place is "", and of all layers inside it.
+
+    A place is made of the attributes that hold the layers, "twin/others.0" for instance. Unlike
+    names, places are the same in a clone; unlike positions, they stay when layers make further
+    layers in `build`.
+    """
+    found, stack = {id(layer): ""}, [layer]
+    while stack:
+        holder = stack.pop()
+        new = [(place, child) for place, child in _held(holder) if id(child) not in found]
+        around = found[id(holder)]
+        found.update({id(child): f"{around}/{place}".lstrip("/") for place, child in new})
+        stack += [child for _, child in reversed(new)]
+    return found
+
+
+def _held(holder):
+    named: dict = {}
+    if is_graph(holder):
+        named = {id(child): str(position) for position, child in enumerate(holder.layers)}
+    # On PyTorch a layer is a Module, which keeps the layers inside it apart.
+    attributes = {**vars(holder), **getattr(holder, "_modules", {})}
+    for name in sorted(attributes, key=lambda name: name.startswith("_")):
+        # TensorFlow's own book-keeping lists them a second time.
+        if name not in ("_layers", "_modules") and not name.startswith("_self_"):
+            for place, child in _layers_in(attributes[name], name):
+                named.setdefault(id(child), place)
+    return [(named.get(id(child), f"#{n}"), child) for n, child in enumerate(children(holder))]
+
+
+def _layers_in(value, place):
+    if isinstance(value, keras.layers.Layer):
+        yield place, value
+    elif isinstance(value, (list, tuple)):
+        for position, item in enumerate(value):
+            yield from _layers_in(item, f"{place}.{position}")
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from _layers_in(item, f"{place}.{str(key).replace('/', '|')}")
+
+
+def is_graph(model):
+    """Whether a model is a Sequential or a Functional one, so that its layers can be replaced."""
+    return isinstance(model, (keras.Sequential, Functional))
+
+
+def own_loop(model):
+    """Returns the names of the training methods that a model's class writes itself."""
+    base = keras.Sequential if isinstance(model, keras.Sequential) else keras.Model
+    return [
+        name
+        for name in _LOOP_METHODS
+        if getattr(type(model), name, None) is not getattr(base, name, None)
+    ]
+
+
+def builds_by_itself(layer):
+    """Whether a layer that is not Keras's own has a `build`, not run yet, that may make layers."""
+    return (
+        not layer.built
+        and type(layer).build is not keras.layers.Layer.build
+        and not type(layer).__module__.startswith("keras.")
+    )
+
+
+def attention_parts(layer):
+    """Returns the layers inside an attention layer with heads, by what they compute.
+
+    Args:
+        layer: A built MultiHeadAttention or GroupQueryAttention.
+
+    Returns:
+        Dictionary with the EinsumDense layers "query", "key", "value" and "output", and with
+        "gate" if the layer has one.
+    """
+    names = ("query", "key", "value", "gate", "output")
+    found = {name: getattr(layer, f"_{name}_dense", None) for name in names}
+    return {name: part for name, part in found.items() if part is not None}
+
+
+def recurrent_states(layer):
+    """Returns the variables in which a stateful recurrent layer remembers; none for others."""
+    states = getattr(layer, "states", None) if isinstance(layer, keras.layers.RNN) else None
+    return keras.tree.flatten(states) if states else []
+
+
+def seed_generators(layer):
+    """Returns the random generators of a layer and all layers inside it."""
+    found: list = []
+    for inner in flatten(layer):
+        for generator in getattr(inner, "_seed_generators", []):
+            if all(generator is not known for known in found):
+                found.append(generator)
+    return found
+
+
+def host_array(variable):
+    """Returns a variable's value as a NumPy array for reading, without a copy where possible."""
+    value = variable.value
+    if backend() == "tensorflow" and hasattr(value, "read_value"):
+        value = value.read_value()
+        return np.asarray(value) if hasattr(value, "numpy") else ops.convert_to_numpy(variable)
+    if backend() == "jax":
+        return np.asarray(value)
+    if backend() == "torch" and value.device.type == "cpu" and str(value.dtype) != "torch.bfloat16":
+        return value.detach().numpy()
+    return ops.convert_to_numpy(variable)
+
+
+def input_shape(model):
+    """Returns the shapes that a model was built with, or `None` where they are not known."""
+    config = model.get_build_config() or {}
+    inner = config.get("inner")
+    return (inner if isinstance(inner, dict) else config).get("input_shape")
+
+
+def on_host(tensor):
+    """Returns a tensor as a NumPy array."""
+    return np.asarray(ops.convert_to_numpy(tensor))
+
+
+def runs_as_graph(model):
+    """Whether a Sequential or Functional model runs its layers and does nothing beside."""
+    base = keras.Sequential if isinstance(model, keras.Sequential) else Functional
+    return is_graph(model) and type(model).call is base.call

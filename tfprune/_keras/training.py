@@ -1,0 +1,107 @@
+"""Optimizers, data, and the moments before and after training."""
+
+import keras
+from keras import ops
+from keras.src.trainers.data_adapters import get_data_adapter
+
+
+def single_optimizers(optimizer):
+    """Returns the plain optimizers inside an optimizer: of loss scaling or of several."""
+    inner = getattr(optimizer, "inner_optimizer", None)
+    if inner is not None:
+        return single_optimizers(inner)
+    several = getattr(optimizer, "optimizers", None)
+    if several:
+        return [single for item in several for single in single_optimizers(item)]
+    return [optimizer]
+
+
+def batches_done(optimizer):
+    """Returns `(batches, accumulation)`: batches an optimizer has seen, and batches per update."""
+    first = single_optimizers(optimizer)[0]
+    return int(ops.convert_to_numpy(first._iterations)), first.gradient_accumulation_steps or 1
+
+
+def averages(optimizer):
+    """Returns `{id(variable): its moving average}` for an optimizer that keeps averages."""
+    found = {}
+    for single in single_optimizers(optimizer):
+        if getattr(single, "use_ema", False) and single.built:
+            pairs = zip(
+                single._trainable_variables, single._model_variables_moving_average, strict=True
+            )
+            found.update({id(v): average for v, average in pairs if average is not None})
+    return found
+
+
+def slots(optimizer, variable):
+    """Returns what an optimizer remembers of one variable: momenta and the like, same shape."""
+    found = []
+    for single in single_optimizers(optimizer):
+        known = getattr(single, "_trainable_variables", [])
+        places = [place for place, item in enumerate(known) if item is variable]
+        if not places:
+            continue
+        for name, kept in vars(single).items():
+            if name == "_trainable_variables" or not isinstance(kept, (list, tuple)):
+                continue
+            if len(kept) == len(known) and kept[places[0]] is not None:
+                slot = kept[places[0]]
+                if isinstance(slot, keras.Variable) and slot.shape == variable.shape:
+                    found.append(slot)
+    return found
+
+
+def numpy_batches(data, batch_size):
+    """Returns an iterator over batches of NumPy arrays, of anything that `fit` takes.
+
+    Args:
+        data: A data set, a generator, or arrays as a tuple `(x, y, sample_weight)`, the last one
+            or two left out where there are none.
+        batch_size: For arrays.
+    """
+    return iter(_adapter(data, batch_size).get_numpy_iterator())
+
+
+def number_of_batches(data, batch_size):
+    """Returns how many batches there are in data that can be read again; `None` if unknown."""
+    is_a_set = isinstance(data, keras.utils.PyDataset) or not hasattr(data, "__next__")
+    return _adapter(data, batch_size).num_batches if is_a_set else None
+
+
+def _adapter(data, batch_size):
+    parts = data if isinstance(data, tuple) else (data,)
+    return get_data_adapter(*parts, batch_size=batch_size)
+
+
+def before_training(model, action):
+    """Lets `action(model)` be called whenever `fit` or `train_on_batch` is about to train."""
+    if getattr(model.make_train_function, "action", None) is action:
+        return
+    original = model.make_train_function
+
+    def make_train_function(force=False):
+        action(model)
+        return original(force)
+
+    make_train_function.action = action  # type: ignore[attr-defined]
+    model.make_train_function = make_train_function
+
+
+def after_training(model, action):
+    """Lets `action()` be called at the end of the running `fit`, after all callbacks.
+
+    Keras puts its own History last, unless the user brings one.
+    """
+    history = getattr(model, "history", None)
+    if history is None:
+        return
+
+    original = history.on_train_end
+
+    def on_train_end(logs=None):
+        vars(history).pop("on_train_end", None)
+        original(logs)
+        action()
+
+    history.on_train_end = on_train_end

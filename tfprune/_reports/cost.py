@@ -1,0 +1,331 @@
+"""Parameters, multiplications and bytes of a model."""
+
+import inspect
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+
+from tfprune import _keras
+from tfprune._keras.checks import check_followable
+from tfprune._layers import registry
+
+
+@dataclass(frozen=True)
+class ModelCost:
+    """What a model costs.
+
+    Attributes:
+        parameters: Number of its weights, states of random generators and metrics left out.
+        bytes: What these take in memory.
+        macs: Multiplications, each with its addition, that one example needs in matrix products
+            and convolutions; `None` if lengths of inputs are not known.
+        uncounted: Paths of layers with weights whose multiplications are not in `macs`.
+    """
+
+    parameters: int
+    bytes: int
+    macs: int | None
+    uncounted: tuple
+
+
+def model_cost(model):
+    """Counts parameters, bytes and multiplications of a model.
+
+    Zeros count as much as other weights.
+
+    Args:
+        model: A built Sequential or Functional model; models inside are counted too.
+
+    Returns:
+        A `ModelCost`.
+
+    Raises:
+        TypeError: If `model` is no Keras 3 model.
+        ValueError: If it is not built, or its `call` is code.
+
+    Example:
+
+    >>> model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(4, 3)])
+    >>> cost = tfprune.model_cost(model)
+    >>> cost.parameters, cost.macs
+    (112, 3888)
+    """
+    check_followable(model)
+    calls = list(_calls(model, "", _size))
+    return ModelCost(
+        _parameters(model),
+        sum(_keras.host_array(weight).nbytes for weight in _weights(model)),
+        known_sum(call.macs for call in calls),
+        tuple(dict.fromkeys(path for call in calls for path in call.uncounted)),
+    )
+
+
+@dataclass(frozen=True)
+class LayerCost:
+    """What one layer costs.
+
+    Attributes:
+        layer: Path of the layer in the model.
+        type: Class name of the layer.
+        shape: Shape of its output, without the batch.
+        parameters: Number of its weights.
+        prunable: How many of these can be pruned.
+        zeros: How many of the prunable ones are exactly zero.
+        macs: Multiplications that one example needs in it, over all its calls; `None` if unknown.
+        effective_macs: Those that are left where a zero weight needs none, as in a runtime with
+            sparse kernels.
+    """
+
+    layer: str
+    type: str
+    shape: tuple
+    parameters: int
+    prunable: int
+    zeros: int
+    macs: int | None
+    effective_macs: int | None
+
+    @property
+    def sparsity(self):
+        """Fraction of zeros among the weights that can be pruned."""
+        return self.zeros / self.prunable if self.prunable else 0.0
+
+
+def layer_costs(model):
+    """Counts parameters, zeros and multiplications of a model, layer by layer.
+
+    Args:
+        model: A built Sequential or Functional model without wrappers; layers of models inside
+            are listed too, those without weights and multiplications are left out.
+
+    Returns:
+        List of `LayerCost`s, in running order.
+
+    Raises:
+        TypeError: If `model` is no Keras 3 model.
+        ValueError: If it is not built, or its `call` is code.
+
+    Example:
+
+    >>> model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(4, 3, name="conv")])
+    >>> (row,) = tfprune.layer_costs(model)
+    >>> row.layer, row.shape, row.macs
+    ('conv', (6, 6, 4), 3888)
+    """
+    check_followable(model)
+    dense: dict = {}
+    for call in _calls(model, "", _size):
+        dense.setdefault(call.path, []).append(call)
+    nonzeros = _nonzeros_once()
+    sparse: dict = {}
+    for call in _calls(model, "", nonzeros):
+        sparse.setdefault(call.path, []).append(call.macs)
+    rows = []
+    for path, calls in dense.items():
+        layer = calls[0].layer
+        weights = _prunable(layer)
+        row = LayerCost(
+            path,
+            type(layer).__name__,
+            calls[0].shape[1:],
+            _parameters(layer),
+            sum(map(_size, weights)),
+            sum(_size(weight) - nonzeros(weight) for weight in weights),
+            known_sum(call.macs for call in calls),
+            known_sum(sparse[path]),
+        )
+        if row.parameters or row.macs:
+            rows.append(row)
+    return rows
+
+
+# -- Weights ---------------------------------------------------------------------------------------
+
+
+def _weights(layer):
+    return [weight for weight in layer.weights if "seed_generator" not in weight.path]
+
+
+def _parameters(layer):
+    return sum(map(_size, _weights(layer)))
+
+
+def _prunable(layer):
+    """The variables of a layer, and of those that it holds, that can be pruned."""
+    found = {}
+    for inner in [layer, *(chain[-1][1] for chain in _keras.walk(layer))]:
+        for entry in (registry.own_prunable_weights(inner) if inner.built else None) or []:
+            variable = entry.get(inner)
+            found[id(variable)] = variable
+    return list(found.values())
+
+
+def _size(weight):
+    return int(np.prod(weight.shape))
+
+
+def _nonzeros_once():
+    """Counts weights that are not zero; each weight is looked at once."""
+    known: dict = {}
+
+    def count(weight):
+        if id(weight) not in known:
+            known[id(weight)] = int(np.count_nonzero(_keras.host_array(weight)))
+        return known[id(weight)]
+
+    return count
+
+
+# -- Multiplications -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Call:
+    """One call of a layer: its multiplications, and paths of layers that are not counted."""
+
+    path: str
+    layer: keras.layers.Layer
+    shape: tuple
+    macs: int | None
+    uncounted: list
+
+
+def _calls(model, around, count):
+    """Yields a `_Call` for each call of a layer; `count(weight)` says how many multiply."""
+    for layer, args, kwargs, outputs in _keras.graph_calls(model):
+        if not isinstance(layer, keras.layers.Layer):
+            continue
+        path = f"{around}{layer.name}"
+        if _keras.runs_as_graph(layer):
+            yield from _calls(layer, f"{path}/", count)
+        else:
+            shapes, shape = _shapes(layer, args, kwargs), tuple(outputs[0].shape)
+            macs, uncounted = _of_call(layer, path, shapes, shape, count)
+            yield _Call(path, layer, shape, macs, uncounted)
+
+
+def _macs(model, around, count):
+    calls = list(_calls(model, around, count))
+    return known_sum(call.macs for call in calls), [
+        path for call in calls for path in call.uncounted
+    ]
+
+
+def known_sum(numbers):
+    """The sum of numbers; `None` if one of them is not known."""
+    found = list(numbers)
+    return None if None in found else sum(found)
+
+
+_OF_OUTPUT = ["Conv1D", "Conv2D", "Conv3D", "DepthwiseConv1D", "DepthwiseConv2D"]
+_OF_INPUT = ["Conv1DTranspose", "Conv2DTranspose", "Conv3DTranspose"]
+_SEPARABLE = ["SeparableConv1D", "SeparableConv2D"]
+
+
+def _shapes(layer, args, kwargs):
+    """`{argument: shape}` of the tensors that a layer is called on, the batch included."""
+    bound = inspect.signature(layer.call).bind(*args, **kwargs).arguments
+    tensors = {name: keras.tree.flatten(value) for name, value in bound.items()}
+    return {
+        name: tuple(items[0].shape)
+        for name, items in tensors.items()
+        if items and isinstance(items[0], keras.KerasTensor)
+    }
+
+
+def _of_call(layer, path, shapes, out_shape, count):
+    """Multiplications of one call, `None` if unknown, and paths of layers that are not counted."""
+    shape = next(iter(shapes.values()))
+    if _is(layer, ["TimeDistributed"]):
+        step = shape[:1] + shape[2:]
+        out_step = out_shape[:1] + out_shape[2:]
+        inner, inside = _of_layer(layer.layer, path, step, out_step, count)
+        return _times(inner, shape[1]), inside
+    if _is(layer, ["Bidirectional"]):
+        found = [
+            _of_layer(inner, path, shape, out_shape, count)
+            for inner in (layer.forward_layer, layer.backward_layer)
+        ]
+        return known_sum(item[0] for item in found), [name for item in found for name in item[1]]
+    if _is(layer, ["LSTM", "GRU", "SimpleRNN"]):
+        weights = [layer.cell.kernel, layer.cell.recurrent_kernel]
+        return _times(sum(map(count, weights)), shape[1]), []
+    if _is(layer, ["MultiHeadAttention", "GroupQueryAttention"]):
+        return _of_attention(layer, shapes, count), []
+    if _is(layer, ["EinsumDense"]):
+        return _of_einsum(layer, shape, count), []
+    return _of_matrices(layer, path, shape, out_shape, count)
+
+
+def _of_layer(layer, path, shape, out_shape, count):
+    """The same for a layer, or a model, that another one holds."""
+    path = f"{path}/{layer.name}"
+    if _keras.is_graph(layer):
+        return _macs(layer, f"{path}/", count) if _keras.runs_as_graph(layer) else (0, [path])
+    return _of_call(layer, path, {"inputs": shape}, out_shape, count)
+
+
+def _times(macs, number):
+    return None if macs is None or number is None else macs * number
+
+
+def _of_attention(layer, shapes, count):
+    """Projections of each place, a product of places with places, and the mean that it weighs."""
+    parts = _keras.attention_parts(layer)
+    query, value = shapes["query"], shapes["value"]
+    places = {name: shapes.get(name, value) for name in ("query", "key", "value")}
+    places["gate"] = places["output"] = query
+    if any(None in shape[1:-1] for shape in places.values()):
+        return None
+    projected = sum(
+        _product(places[name][1:-1]) * count(part.kernel) for name, part in parts.items()
+    )
+    axes = getattr(layer, "attention_axes", None) or (1,)
+    pairs = _product(query[1:-1]) * _product([value[axis] for axis in axes])
+    heads, value_dim = parts["output"].kernel.shape[:2]
+    key_dim = parts["query"].kernel.shape[2]
+    return projected + pairs * int(heads) * int(key_dim + value_dim)
+
+
+def _of_einsum(layer, shape, count):
+    """One for each weight and each combination of the other letters' values."""
+    equation: str = layer.equation.replace(" ", "")
+    inputs, kernel = equation.split("->")[0].split(",")
+    before, _, behind = inputs.partition("...")
+    dots = [str(number) for number in range(len(shape) - len(before) - len(behind))]
+    names = [*before, *dots, *behind]
+    sizes = dict(zip(names, shape, strict=True))
+    others = [sizes[name] for name in names[1:] if name not in kernel]
+    return _times(count(layer.kernel), _product(others))
+
+
+def _of_matrices(layer, path, shape, out_shape, count):
+    if _is(layer, _SEPARABLE):
+        places = _places(layer, out_shape)
+        weights = [layer.depthwise_kernel, layer.pointwise_kernel]
+    elif _is(layer, _OF_OUTPUT):
+        places, weights = _places(layer, out_shape), [layer.kernel]
+    elif _is(layer, _OF_INPUT):
+        places, weights = _places(layer, shape), [layer.kernel]
+    elif _is(layer, ["Dense"]):
+        places, weights = _product(shape[1:-1]), [layer.kernel]
+    else:
+        # Numbers for each channel, as in a normalization, are no matrix products.
+        wide = [w for w in layer.trainable_weights if len(w.shape) > 1]
+        looked_up = _is(layer, ["Embedding", "PReLU"])
+        return 0, [path] if wide and not looked_up else []
+    return _times(sum(map(count, weights)), places), []
+
+
+def _is(layer, names):
+    return any(isinstance(layer, getattr(keras.layers, name)) for name in names)
+
+
+def _places(layer, shape):
+    first = layer.data_format == "channels_first"
+    return _product(shape[2:] if first else shape[1:-1])
+
+
+def _product(sizes):
+    return None if None in sizes else int(np.prod(sizes))

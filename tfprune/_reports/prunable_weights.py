@@ -1,0 +1,146 @@
+"""The weights of a model that can be pruned, wrapped or not, by the paths that reports use."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+
+from tfprune import _keras
+from tfprune._base import validation as check
+from tfprune._keras.checks import check_built, not_keras, nothing_to_prune
+from tfprune._layers import registry
+from tfprune._wrapping.wrapper import MaskOwner, mask_owners
+from tfprune.patterns.axes import KernelAxes
+
+
+@dataclass(frozen=True)
+class FoundWeight:
+    """A weight that can be pruned.
+
+    Attributes:
+        path: Path of its layer in the plain model.
+        name: The path, and the weight's own name where the layer has several.
+        variable: The weight.
+        axes: `KernelAxes` of the weight.
+        mask: The variable of its mask, or `None` if it has none.
+    """
+
+    path: str
+    name: str
+    variable: Any
+    axes: KernelAxes
+    mask: Any
+
+    @property
+    def kept(self):
+        """Bool array of the weight's shape: where its mask keeps it, or where it is not zero."""
+        if self.mask is not None:
+            return _keras.host_array(self.mask)
+        return _keras.host_array(self.variable) != 0
+
+
+def find(model):
+    """Lists the weights of a model that can be pruned, each once.
+
+    Args:
+        model: A built layer or model: wrapped, stripped or plain.
+
+    Returns:
+        List of `FoundWeight`, in the order of the layers.
+
+    Raises:
+        TypeError: If it is no Keras 3 layer or model.
+        ValueError: If it is not built, or there is nothing to prune in it.
+    """
+    if not isinstance(model, keras.layers.Layer):
+        raise TypeError(not_keras(model, "model"))
+    check_built(model)
+    masks = {id(w.variable): w.mask for owner in mask_owners(model) for w in owner.pruned_weights}
+    found, seen = [], set()
+    paths: set = set()
+    for path, layer in _layers(plain(model)):
+        entries = (registry.own_prunable_weights(layer) or ()) if layer.built else ()
+        path = _another(path, paths) if entries else path
+        paths.add(path)
+        for entry in entries:
+            variable = entry.get(layer)
+            if id(variable) in seen:
+                continue
+            seen.add(id(variable))
+            name = path if len(entries) == 1 else f"{path}/{entry.name}"
+            axes = entry.axes_of(layer)
+            found.append(FoundWeight(path, name, variable, axes, masks.get(id(variable))))
+    if not found:
+        raise ValueError(nothing_to_prune(model))
+    return found
+
+
+def _another(path, taken):
+    """A path, with a number behind it where another layer of a subclassed model has it too."""
+    number = 2
+    new = path
+    while new in taken:
+        new, number = f"{path} ({number})", number + 1
+    return new
+
+
+def plain(model):
+    """What stands inside the wrapper around a whole model or layer; itself without one."""
+    while isinstance(model, MaskOwner):
+        model = model.inner
+    return model
+
+
+def _layers(model):
+    """Yields `(path, layer)`, wrappers left out of the paths; they have the names of the layers."""
+    if not isinstance(model, keras.Model):
+        yield model.name, model
+    for chain in _keras.walk(model):
+        names = [layer.name for _, layer in chain if not isinstance(layer, MaskOwner)]
+        if not isinstance(chain[-1][1], MaskOwner):
+            yield "/".join(names), chain[-1][1]
+
+
+def chosen(found, names, argument="layers"):
+    """Picks weights by the layers that they belong to.
+
+    Args:
+        found: List of `FoundWeight`.
+        names: `None` for all; or a layer, or a list of layers, each by its path, its name, or the
+            `name` of one weight.
+        argument: What messages call `names`.
+
+    Returns:
+        List of `FoundWeight`, in the order of `found`.
+
+    Raises:
+        TypeError: If a name is no string.
+        ValueError: If the list is empty, or no weight has the name.
+    """
+    if names is None:
+        return list(found)
+    names = [names] if isinstance(names, str) else names
+    if not isinstance(names, (list, tuple)) or not all(isinstance(n, str) for n in names):
+        raise TypeError(
+            check.message(
+                f"`{argument}` to be names of layers",
+                f"{argument}={names!r}",
+                "Give the names that sparsity_report(model) shows.",
+            )
+        )
+    for name in names or [""]:
+        if not any(name in _names(weight) for weight in found):
+            known = list(dict.fromkeys(weight.path for weight in found))
+            listed = ", ".join(known[:8]) + (", ..." if len(known) > 8 else "")
+            raise ValueError(
+                check.message(
+                    f"`{argument}` to name layers with weights that can be pruned",
+                    f"{argument}={name!r}" if names else f"{argument}=[]",
+                    f"These are there: {listed}.",
+                )
+            )
+    return [weight for weight in found if _names(weight) & set(names)]
+
+
+def _names(weight):
+    return {weight.path, weight.name, weight.path.rpartition("/")[2]}

@@ -1,0 +1,190 @@
+"""Sparsity tables, as data and as text."""
+
+from dataclasses import asdict, dataclass
+
+import keras
+import numpy as np
+from rich.table import Table
+
+from tfprune import _keras
+from tfprune._base import validation as check
+from tfprune._base.text import as_text
+from tfprune._keras.checks import not_keras
+from tfprune._layers import registry
+from tfprune._wrapping.wrapper import MaskOwner
+
+
+@dataclass(frozen=True)
+class LayerSparsity:
+    """One line of a report.
+
+    Attributes:
+        layer: Path of the layer in the model.
+        type: Class name of the layer.
+        parameters: Number of its weights that can be pruned; of all its weights if none can.
+        zeros: How many of these are exactly zero.
+        status: "pruned", "pruned, frozen", "not wrapped" (it could be pruned, or it was and is
+            stripped), or "nothing to prune".
+    """
+
+    layer: str
+    type: str
+    parameters: int
+    zeros: int
+    status: str
+
+    @property
+    def sparsity(self):
+        """Fraction of zeros."""
+        return self.zeros / self.parameters if self.parameters else 0.0
+
+
+@dataclass(frozen=True)
+class SparsityReport:
+    """The sparsity of a model, layer by layer. Its text is a table.
+
+    Attributes:
+        rows: List of `LayerSparsity`.
+    """
+
+    rows: list
+
+    @property
+    def prunable(self):
+        """The total over all weights that can be pruned, as a `LayerSparsity`."""
+        return _total("prunable weights", [r for r in self.rows if r.status != _NOTHING])
+
+    @property
+    def total(self):
+        """All listed weights, and the zeros among those that can be pruned.
+
+        Zeros elsewhere come from no pruning: the offsets of BatchNormalization begin as zeros.
+        """
+        everything = sum(row.parameters for row in self.rows)
+        return LayerSparsity("total", "", everything, self.prunable.zeros, "")
+
+    @property
+    def sparsity(self):
+        """Fraction of zeros among the weights that can be pruned."""
+        return self.prunable.sparsity
+
+    def to_dict(self):
+        """Returns the report as plain data, for JSON."""
+        rows = [{**asdict(row), "sparsity": row.sparsity} for row in self.rows]
+        totals = {
+            name: {
+                "parameters": row.parameters,
+                "zeros": row.zeros,
+                "sparsity": row.sparsity,
+            }
+            for name, row in (("prunable", self.prunable), ("total", self.total))
+        }
+        return {"layers": rows, **totals}
+
+    def table(self):
+        """Returns the report as a `rich.table.Table`."""
+        table = Table(title="Sparsity")
+        table.add_column("Layer", overflow="fold")
+        table.add_column("Type")
+        for name in ("Parameters", "Zeros", "Sparsity"):
+            table.add_column(name, justify="right")
+        table.add_column("Status")
+        for row in self.rows:
+            table.add_row(*_cells(row))
+        table.add_section()
+        table.add_row(*_cells(self.prunable))
+        table.add_row(*_cells(self.total))
+        return table
+
+    def __str__(self):
+        return as_text(self.table())
+
+
+_NOTHING = "nothing to prune"
+
+
+def _cells(row):
+    return (
+        row.layer,
+        row.type,
+        f"{row.parameters:,}",
+        "" if row.status == _NOTHING else f"{row.zeros:,}",
+        "" if row.status == _NOTHING else f"{row.sparsity:.2%}",
+        row.status,
+    )
+
+
+def _total(name, rows):
+    return LayerSparsity(
+        name, "", sum(row.parameters for row in rows), sum(row.zeros for row in rows), ""
+    )
+
+
+def sparsity_report(model):
+    """Counts the zeros of a model, layer by layer.
+
+    Args:
+        model: A built layer or model: wrapped, stripped or plain.
+
+    Returns:
+        A `SparsityReport`: `print` it, or read its `rows` and `total`.
+
+    Raises:
+        TypeError: If it is no Keras 3 layer or model.
+        ValueError: If it is not built.
+
+    Example:
+
+    >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4, name="last")])
+    >>> tfprune.sparsity_report(model).rows[0]
+    LayerSparsity(layer='last', type='Dense', parameters=32, zeros=0, status='not wrapped')
+    """
+    if not isinstance(model, keras.layers.Layer):
+        raise TypeError(not_keras(model, "model"))
+    if not model.built:
+        raise ValueError(check.message("a built model", f"'{model.name}'", "Call it on data once."))
+    chains = list(_keras.walk(model)) or [((model.name, model),)]
+    if not isinstance(model, keras.Model) and registry.own_prunable_weights(model):
+        chains.insert(0, ((model.name, model),))
+    rows, seen = [], set()
+    for chain in chains:
+        path, layer = _without_wrappers(chain)
+        if isinstance(layer, (MaskOwner, keras.layers.InputLayer)) or id(layer) in seen:
+            continue
+        seen.add(id(layer))
+        row = _row(path, layer, _masked_ids(chain, model))
+        if row is not None:
+            rows.append(row)
+    return SparsityReport(rows)
+
+
+def _without_wrappers(chain):
+    """The path of a layer without the wrappers, which have the names of what they hold."""
+    names = [layer.name for _, layer in chain if not isinstance(layer, MaskOwner)]
+    return "/".join(names), chain[-1][1]
+
+
+def _masked_ids(chain, model):
+    owners = [layer for _, layer in chain if isinstance(layer, MaskOwner)]
+    owners += [model] if isinstance(model, MaskOwner) else []
+    return {id(weight.variable) for owner in owners for weight in owner.pruned_weights}
+
+
+def _row(path, layer, masked):
+    entries = registry.own_prunable_weights(layer) if layer.built else None
+    if entries:
+        variables = [entry.get(layer) for entry in entries]
+        if any(id(variable) in masked for variable in variables):
+            status = "pruned" if layer.trainable else "pruned, frozen"
+        else:
+            status = "not wrapped"
+    else:
+        inner = {id(v) for below in _keras.children(layer) for v in below.weights}
+        variables = [v for v in layer.weights if id(v) not in inner]
+        status = _NOTHING
+        if not variables:
+            return None
+    arrays = [_keras.host_array(variable) for variable in variables]
+    parameters = sum(int(array.size) for array in arrays)
+    zeros = sum(int(array.size - np.count_nonzero(array)) for array in arrays)
+    return LayerSparsity(path, type(layer).__name__, parameters, zeros, status)

@@ -1,0 +1,1 @@
+"""One mask update: the evidence it needs, and the masks it assigns."""

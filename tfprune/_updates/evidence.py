@@ -1,0 +1,371 @@
+"""What criteria need beside the weights: gradients, activations, scales, initial weights."""
+
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops, tree
+
+from tfprune import _keras, criteria
+from tfprune._base import validation as check
+from tfprune._updates import passes
+from tfprune.criteria.base import at_each_weight
+
+_DECAY = 0.9
+
+
+class Evidence:
+    """Collects what the criteria of a model's weights need, over batches of data.
+
+    The model runs in inference mode, and nothing of it is changed: neither weights nor moving
+    statistics, metrics or random states.
+
+    Args:
+        model: The model that holds the weights.
+        data: A `tf.data.Dataset`, `keras.utils.PyDataset`, PyTorch `DataLoader`, or arrays as a
+            tuple `(x, y)` or `(x, y, sample_weight)`. Batches follow on from those used before,
+            and from the first again when there are no more.
+        batches: Number of batches for each collection, at least 1.
+        batch_size: Size of the batches that arrays are cut into.
+        loss: A Keras loss or the name of one; by default the loss that the model, or `compiled`,
+            was compiled with.
+        compiled: The compiled model whose loss counts, if it is another.
+        verbose: 1 shows a progress bar.
+
+    Raises:
+        ValueError, TypeError: For numbers out of range.
+    """
+
+    def __init__(
+        self, model, data=None, batches=1, batch_size=32, loss=None, compiled=None, verbose=0
+    ):
+        mend = "Give a whole number from 1."
+        self._model = model
+        self._data = data
+        self._batches = check.integer("batches", batches, 1, mend)
+        self._batch_size = check.integer("batch_size", batch_size, 1, mend)
+        self._loss = None if loss is None else keras.losses.get(loss)
+        self._compiled = model if compiled is None else compiled
+        self._verbose = verbose
+        self._iterator = None
+        self._scales: dict = {}
+        self._gradients: dict = {}
+        self._activations: dict = {}
+
+    def check(self, weights, criterion=None):
+        """Raises if a criterion needs what cannot be collected; for use before training."""
+        for weight in weights:
+            name, needs = weight.name, _needs(weight, criterion)
+            for need in needs & set(criteria.FROM_DATA):
+                if self._data is None:
+                    asking = criterion or weight.method.criterion
+                    raise ValueError(criteria.no_evidence(asking, need, name))
+            if needs & set(criteria.FROM_GRADIENTS):
+                self._check_loss(weight)
+            if needs & {"scale", *criteria.FROM_ACTIVATIONS}:
+                _check_output(weight)
+        self._find_scales([w for w in weights if "scale" in _needs(w, criterion)])
+
+    def __call__(self, weights, criterion=None):
+        """Collects.
+
+        Args:
+            weights: List of `PrunedWeight`.
+            criterion: The criterion to collect for, instead of the weights' own.
+
+        Returns:
+            `{id(weight): {need: array of the weight's shape}}`.
+
+        Raises:
+            ValueError: If the data is missing, empty or does not fit the model, or a gradient is
+                zero everywhere or not finite; it names the layer.
+        """
+        found: dict = {id(weight): {} for weight in weights}
+        needing = {
+            need: [weight for weight in weights if need in _needs(weight, criterion)]
+            for need in criteria.EVIDENCE
+        }
+        for weight in needing["initial"]:
+            found[id(weight)]["initial"] = _initial(weight, criterion or weight.method.criterion)
+        self._find_scales(needing["scale"])
+        for weight in needing["scale"]:
+            scale = _keras.host_array(self._scales[id(weight)].gamma)
+            found[id(weight)]["scale"] = _spread(weight, scale)
+        gradients = _joined(needing, criteria.FROM_GRADIENTS)
+        activations = _joined(needing, criteria.FROM_ACTIVATIONS)
+        if gradients or activations:
+            self.check([*gradients, *activations], criterion)
+            sums = _Gradients({id(w): (w, _needs(w, criterion)) for w in gradients})
+            self._pass_over_data(sums, gradients, activations, found)
+        return found
+
+    def seek(self, collections):
+        """Goes on with the batches as after so many collections, if the data's length is known."""
+        if self._data is None:
+            return
+        total = _keras.number_of_batches(self._data, self._batch_size)
+        if total:
+            self._iterator = self._begin()
+            for _ in range(collections * self._batches % total):
+                next(self._iterator)
+
+    # -- Data ----------------------------------------------------------------------------------
+
+    def _next_batches(self, number):
+        for _ in range(number):
+            batch = None if self._iterator is None else next(self._iterator, None)
+            if batch is None:
+                self._iterator = self._begin()
+                batch = next(self._iterator, None)
+            if batch is None:
+                raise ValueError(
+                    check.message(
+                        "`data` with at least one batch",
+                        "data without any",
+                        "A generator that is used up gives nothing more: use a data set or arrays.",
+                    )
+                )
+            yield keras.utils.unpack_x_y_sample_weight(batch)
+
+    def _begin(self):
+        try:
+            return _keras.numpy_batches(self._data, self._batch_size)
+        except (ValueError, TypeError) as error:
+            raise ValueError(
+                check.message(
+                    "`data` to be a data set, or a tuple of arrays (x, y)",
+                    f"data={self._data!r}"[:200],
+                    f"It is what model.fit takes. Keras says: {error}",
+                )
+            ) from error
+
+    def _pass_over_data(self, sums, gradients, activations, found):
+        progress = keras.utils.Progbar(self._batches, verbose=self._verbose, unit_name="batch")
+        counts: dict = {id(weight): np.zeros((3, 1)) for weight in activations}
+        for done, batch in enumerate(self._next_batches(self._batches), 1):
+            if gradients:
+                sums.add(gradients, self._gradients_on(batch, gradients))
+            if activations:
+                new = self._activations_on(batch[0], activations)
+                for weight, item in zip(activations, new, strict=True):
+                    counts[id(weight)] = counts[id(weight)] + item
+            progress.update(done)
+        for weight in gradients:
+            found[id(weight)].update(sums.of(weight))
+        for weight in activations:
+            zeros, total, number = counts[id(weight)]
+            found[id(weight)]["activation_zeros"] = _spread(weight, zeros / number)
+            found[id(weight)]["activation_mean"] = _spread(weight, total / number)
+
+    # -- Gradients -----------------------------------------------------------------------------
+
+    def _check_loss(self, weight):
+        if self._loss is None and not getattr(self._compiled, "compiled", False):
+            raise ValueError(
+                check.message(
+                    f"a loss for the gradients of {weight.name}",
+                    f"model '{self._compiled.name}', which is not compiled",
+                    "Compile the model with a loss, or give loss=...",
+                )
+            )
+
+    def _loss_of(self, x, y, sample_weight, training=False):
+        y_pred = self._model(x, training=training)
+        if self._loss is not None:
+            return (
+                ops.mean(self._loss(y, y_pred))
+                if sample_weight is None
+                else ops.mean(self._loss(y, y_pred, sample_weight))
+            )
+        return self._compiled.compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight)
+
+    def _gradients_on(self, batch, weights):
+        key = tuple(id(weight) for weight in weights)
+        if key not in self._gradients:
+            variables = [weight.variable for weight in weights]
+            # The weights stay in the cache, so that their ids stay their own.
+            function = passes.gradient_function(self._model, variables, self._loss_of)
+            self._gradients[key] = (weights, function)
+        optimizer: Any = getattr(self._compiled, "optimizer", None)
+        scale = 1.0
+        if hasattr(optimizer, "initial_scale"):
+            # Half precision would lose small gradients; too large a scale overflows.
+            scale = float(ops.convert_to_numpy(optimizer.scale_loss(1.0)))
+        while True:
+            try:
+                values = self._gradients[key][1](batch, scale)
+            except (ValueError, TypeError, RuntimeError) as error:
+                raise self._does_not_fit(batch, error) from error
+            except Exception as error:
+                if type(error).__module__.startswith("tensorflow"):
+                    raise self._does_not_fit(batch, error) from error
+                raise
+            if scale <= 1 or all(np.isfinite(value).all() for value in values):
+                break
+            scale = max(1.0, scale / 16)
+        for weight, value in zip(weights, values, strict=True):
+            if not np.isfinite(value).all():
+                raise ValueError(
+                    check.message(
+                        f"finite gradients for {weight.name}",
+                        "NaN or infinity",
+                        "The masks were left as they were. Look for NaN in the data, or lower the "
+                        "learning rate.",
+                    )
+                )
+        return values
+
+    def _does_not_fit(self, batch, error):
+        shapes = tree.map_structure(lambda array: tuple(np.shape(array)), batch)
+        first = str(error).strip().splitlines()
+        return ValueError(
+            check.message(
+                f"data that fits model '{self._model.name}' and its loss",
+                f"batches (x, y, sample_weight) of shapes {shapes}, which fail with: "
+                f"{first[0] if first else type(error).__name__}",
+                "Give the data that you train with: a data set, or a tuple of arrays (x, y).",
+            )
+        )
+
+    # -- Activations ---------------------------------------------------------------------------
+
+    def _activations_on(self, x, weights):
+        key = tuple(id(weight) for weight in weights)
+        if key not in self._activations:
+            self._activations[key] = (weights, passes.activation_function(self._model, weights))
+        try:
+            return self._activations[key][1](x)
+        except (ValueError, TypeError, RuntimeError) as error:
+            raise self._does_not_fit((x, None, None), error) from error
+
+    # -- Scales --------------------------------------------------------------------------------
+
+    def _find_scales(self, weights):
+        missing = [weight for weight in weights if id(weight) not in self._scales]
+        if not missing:
+            return
+        found = self.batch_norms()
+        for weight in missing:
+            _check_output(weight)
+            norm = found.get(id(weight.layer))
+            if norm is None or norm.gamma is None:
+                received = "none" if norm is None else f"'{norm.name}' with scale=False"
+                raise ValueError(
+                    check.message(
+                        f"a BatchNormalization with a scale right after layer "
+                        f"'{weight.layer.name}', for {weight.method.criterion!r}",
+                        received,
+                        f"Leave the layer out with tfprune.Rule({weight.layer.name!r}, "
+                        "prune=False), or use another criterion.",
+                    )
+                )
+            self._scales[id(weight)] = norm
+
+    def batch_norms(self):
+        """Returns `{id(layer): BatchNormalization that takes its output}`."""
+        return passes.following_batch_norms(self._model, self._symbolic_inputs())
+
+    def _symbolic_inputs(self):
+        if _keras.is_graph(self._model):
+            return _keras.symbolic_inputs(self._model)
+        if self._data is not None:
+            x, _, _ = next(self._next_batches(1))
+        else:
+            shape = _keras.input_shape(self._model)
+            if shape is None:
+                raise ValueError(
+                    check.message(
+                        f"to know what model '{self._model.name}' takes, to find out which "
+                        "BatchNormalization follows which layer",
+                        "a subclassed model without data",
+                        "Give data=...",
+                    )
+                )
+            return tree.map_shape_structure(lambda s: keras.KerasTensor(s), shape)
+        return tree.map_structure(lambda a: keras.KerasTensor(np.shape(a), str(a.dtype)), x)
+
+
+class _Gradients:
+    """Running sums of gradients over batches.
+
+    Args:
+        needs: `{id(weight): (weight, set of what is needed)}`.
+    """
+
+    def __init__(self, needs):
+        self._needs = needs
+        self._number = 0
+        self._sums: dict = {}
+
+    def add(self, weights, gradients):
+        self._number += 1
+        for weight, gradient in zip(weights, gradients, strict=True):
+            kept = self._sums.setdefault(id(weight), {})
+            for need in self._needs[id(weight)][1] & set(criteria.FROM_GRADIENTS):
+                if need == "gradient":
+                    kept[need] = kept.get(need, 0) + gradient
+                elif need == "gradient_square":
+                    kept[need] = kept.get(need, 0) + gradient * gradient
+                else:
+                    kept[need] = _DECAY * kept.get(need, 0) + (1 - _DECAY) * gradient
+
+    def of(self, weight):
+        """Returns `{need: array}` for one weight."""
+        kept = self._sums[id(weight)]
+        for value in kept.values():
+            if not value.any():
+                raise ValueError(
+                    check.message(
+                        f"gradients for {weight.name} that are not all zero",
+                        f"zero everywhere, over {self._number} batches",
+                        "The loss does not depend on this layer here: look for a dead activation "
+                        "or too little data, or leave the layer out with tfprune.Rule("
+                        f"{weight.layer.name!r}, prune=False).",
+                    )
+                )
+        return {
+            need: value if need == "gradient_momentum" else value / self._number
+            for need, value in kept.items()
+        }
+
+
+def _initial(weight, criterion):
+    initial = _keras.host_array(weight.initial)
+    if criterion.needs_movement and np.array_equal(initial, _keras.host_array(weight.variable)):
+        raise ValueError(
+            check.message(
+                f"{weight.name} to have moved since it was wrapped, for {criterion!r}",
+                "the same weights, which all score alike",
+                "Wrap the model before you train it and begin to prune later (begin_step), leave "
+                f"the layer out with tfprune.Rule({weight.layer.name!r}, prune=False), or use "
+                "another criterion.",
+            )
+        )
+    return initial
+
+
+def _spread(weight, vector):
+    shape = tuple(weight.variable.shape)
+    outputs = weight.axes.resolve(len(shape)).outputs
+    return at_each_weight(np.asarray(vector, dtype="float32"), shape, outputs)
+
+
+def _check_output(weight):
+    if not weight.makes_output:
+        raise ValueError(
+            check.message(
+                f"a weight whose output channels are its layer's, for {weight.method.criterion!r}",
+                f"{weight.name}",
+                f"Leave the layer out with tfprune.Rule({weight.layer.name!r}, prune=False), or "
+                "give it another criterion.",
+            )
+        )
+
+
+def _joined(needing, needs):
+    joined = {id(weight): weight for need in needs for weight in needing[need]}
+    return list(joined.values())
+
+
+def _needs(weight, criterion=None):
+    return set((criterion or weight.method.criterion).needs)

@@ -1,0 +1,1 @@
+"""Wrappers and the masks that they own."""

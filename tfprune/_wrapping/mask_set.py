@@ -1,0 +1,369 @@
+"""The masks of one wrapper: made, enforced, saved and loaded here and nowhere else."""
+
+import json
+
+import keras
+import numpy as np
+from keras import ops
+
+from tfprune import _keras, scopes
+from tfprune._base import validation as check
+from tfprune._keras.checks import nothing_to_prune
+from tfprune._layers import registry
+from tfprune._layers.registry import PrunableWeight
+
+
+class MaskConstraint(keras.constraints.Constraint):
+    """Puts a weight's masked values to zero after each optimizer update, inside the compiled step.
+
+    Args:
+        mask: Bool Keras variable, True = keep.
+        user: The constraint that the weight had already, or `None`.
+    """
+
+    def __init__(self, mask, user=None):
+        self.mask = mask
+        self.user = user
+        self.average = None
+
+    def __call__(self, weight):
+        value = weight if self.user is None else self.user(weight)
+        if _keras.is_tracing_without_state() and _keras.backend() == "jax":
+            # The mask's value is not here but among the arguments of the train step, which
+            # UpdatePruningStep lets project the weights itself.
+            return ops.convert_to_tensor(value)
+        if self.average is not None:
+            self.average.assign(masked(self.average, self.mask))
+        return masked(value, self.mask)
+
+    def get_config(self):
+        return {} if self.user is None else {"user": self.user}
+
+
+def masked(value, mask):
+    """Returns `value` where `mask` is True, and +0 elsewhere, whatever stood there."""
+    value = ops.convert_to_tensor(value)
+    return ops.where(ops.convert_to_tensor(mask), value, ops.zeros((), dtype=value.dtype))
+
+
+class PrunedWeight:
+    """One weight with its mask.
+
+    Attributes:
+        path: Layer path inside the wrapper and name of the weight, "lstm_cell/kernel" for instance.
+        name: The same with the wrapper's name: "lstm/lstm_cell/kernel".
+        layer: The layer that owns the weight.
+        axes: `KernelAxes` of the weight.
+        method: The `Method` by which it is pruned.
+        variable: The weight.
+        mask: The mask, a bool variable of the same shape.
+        threshold: Highest score that the latest mask update removed, or `None`.
+        initial: The weight's values when it was wrapped, a variable; `None` unless the criterion
+            needs them.
+        makes_output: Whether its output channels are those of the layer's output.
+        follows: Whether its mask follows from those of other weights: a bias goes with its filter.
+        coupled: Whether its filters are pruned together with those of other layers.
+        group: The competitor that stands for it then: a group, itself where code calls its layer,
+            or `None` if its channels all stay.
+        couplings: List of `(group, part)`: the axes whose positions go with a group's channels.
+    """
+
+    def __init__(self, owner, path, layer, entry, method, mask, initial=None, follows=False):
+        self.path = path
+        self.name = f"{owner.name}/{path}"
+        self.layer = layer
+        self.axes = entry.axes_of(layer)
+        self.method = method
+        self.variable = entry.get(layer)
+        self.mask = mask
+        self.threshold = None
+        self.initial = initial
+        self.makes_output = entry.makes_output
+        self.follows = follows
+        self.coupled = owner.coupled and getattr(method.pattern, "coupled", False) and not follows
+        self.group = None
+        self.couplings: list = []
+        self._entry = entry
+        self._zeros = None
+        self.attach()
+        self.remember_initial()
+
+    def attach(self):
+        """Puts the mask's constraint on the weight, outside the constraint that it has."""
+        self.constraint = MaskConstraint(self.mask, self.variable.constraint)
+        self.variable.constraint = self.constraint
+
+    def detach(self):
+        """Leaves the weight with the constraint that it had before."""
+        self.variable.constraint = self.constraint.user
+
+    @property
+    def own_variables(self):
+        """The variables that pruning added: the mask, and the initial values if they are kept."""
+        return [self.mask] if self.initial is None else [self.mask, self.initial]
+
+    def remember_initial(self):
+        """Takes the weight's values as the initial ones, where the criterion needs these."""
+        if self.initial is not None:
+            self.initial.assign(_keras.host_array(self.variable))
+
+    def check_in_place(self):
+        """Raises if the layer no longer computes with the weight that the mask belongs to."""
+        if self._entry.get(self.layer) is not self.variable:
+            raise ValueError(
+                check.message(
+                    f"layer '{self.layer.name}' to compute with the weight that its mask was "
+                    "made for",
+                    "a layer that was given LoRA weights or was quantized while wrapped",
+                    "Call tfprune.strip_pruning(model) first, then enable_lora() or quantize().",
+                )
+            )
+
+    @property
+    def zeros(self):
+        """Number of pruned weights."""
+        if self._zeros is None:
+            mask = _keras.host_array(self.mask)
+            self._zeros = int(mask.size - np.count_nonzero(mask))
+        return self._zeros
+
+    @property
+    def size(self):
+        """Number of weights."""
+        return int(np.prod(self.variable.shape))
+
+    def set_mask(self, mask):
+        """Assigns a mask and puts the masked values of the weight to zero."""
+        self._zeros = int(mask.size - np.count_nonzero(mask))
+        self.mask.assign(mask)
+        self.project()
+
+    def forget_count(self):
+        """Tells that the mask variable was written by somebody else."""
+        self._zeros = None
+
+    def project(self):
+        """Puts the masked values of the weight, and of its moving average, to zero."""
+        self.variable.assign(masked(self.variable, self.mask))
+        if self.constraint.average is not None:
+            self.constraint.average.assign(masked(self.constraint.average, self.mask))
+
+
+def _check_unmasked(variable, path):
+    if isinstance(variable.constraint, MaskConstraint):
+        raise ValueError(
+            check.message(
+                f"one pruning wrapper around {path}",
+                "a layer whose weight has the mask of another wrapper",
+                "Use that wrapper, or wrap a copy of the layer: "
+                "tfprune.strip_pruning(wrapper) makes one.",
+            )
+        )
+
+
+class MaskSet:
+    """The masks of all prunable weights inside one layer, and the count of pruning steps.
+
+    It is a plain object, so that Keras tracks the masks once, in the wrapper that made them.
+
+    Args:
+        owner: The wrapper; it creates the mask variables.
+        inner: The wrapped layer, built.
+        default: The `Method` of weights without a method of their own.
+        overrides: `{place: Method or None}`, by place inside `inner` as `_keras.places`
+            names it; they hold for the layers inside that layer too.
+        followers: List of `(place, index)`: weights whose masks follow from others', by the place
+            of the layer inside `inner` and the weight's position among the layer's weights.
+    """
+
+    def __init__(self, owner, inner, default, overrides, followers=()):
+        self.weights: list = []
+        for path, layer, entry, method in find_prunable(inner, default, overrides):
+            variable = entry.get(layer)
+            if method is None or any(variable is known.variable for known in self.weights):
+                continue
+            check_fits(method, layer, entry, path)
+            _check_unmasked(variable, path)
+            name = path.replace("/", "_")
+            kept = {"shape": tuple(variable.shape), "trainable": False, "autocast": False}
+            mask = owner.add_weight(name=f"{name}_mask", dtype="bool", initializer="ones", **kept)
+            initial = None
+            if "initial" in method.criterion.needs:
+                dtype = keras.backend.standardize_dtype(variable.dtype)
+                initial = owner.add_weight(
+                    name=f"{name}_initial", dtype=dtype, initializer="zeros", **kept
+                )
+            found = PrunedWeight(owner, path, layer, entry, method, mask, initial)
+            self.weights.append(found)
+        for path, layer, entry in _find_followers(inner, followers):
+            variable = entry.get(layer)
+            if any(variable is known.variable for known in self.weights):
+                continue
+            mask = owner.add_weight(
+                name=f"{path.replace('/', '_')}_mask",
+                shape=tuple(variable.shape),
+                dtype="bool",
+                initializer="ones",
+                trainable=False,
+                autocast=False,
+            )
+            self.weights.append(PrunedWeight(owner, path, layer, entry, default, mask, None, True))
+        if not self.weights:
+            raise ValueError(nothing_to_prune(inner))
+        self.step = 0
+        self.clock = None
+        self.seeds = None
+
+    def current_step(self):
+        """Optimizer steps completed since pruning began, up to this moment."""
+        return self.step + (self.clock.elapsed() if self.clock is not None else 0)
+
+    def state(self):
+        """Step and random states, as plain numbers."""
+        seeds = self.seeds
+        if seeds is None and self.clock is not None:
+            seeds = self.clock.seeds()
+        return {"step": self.current_step(), "seeds": seeds}
+
+    def set_state(self, state):
+        """Takes over what `state()` gave."""
+        self.step = int(state["step"])
+        self.seeds = state["seeds"]
+        if self.clock is not None:
+            self.clock.reset()
+
+    def save(self, store):
+        """Writes masks (one bit a weight), step and random states into a Keras store."""
+        state = self.state()
+        store["pruning_step"] = np.array(state["step"], dtype="int64")
+        if state["seeds"]:
+            store["seed_states"] = np.array(state["seeds"], dtype="int64")
+        for position, weight in enumerate(self.weights):
+            store[f"mask_{position}"] = np.packbits(_keras.host_array(weight.mask).reshape(-1))
+            if weight.initial is not None:
+                # HDF5 knows no bfloat16.
+                values = np.asarray(_keras.host_array(weight.initial), dtype="float32")
+                store[f"initial_{position}"] = values
+
+    def load(self, store, name):
+        """Reads what `save` wrote; raises before these masks are changed if it does not fit.
+
+        Keras reads a file layer by layer, so layers before this one have what the file says then.
+        """
+        masks, initials = [], []
+        for position, weight in enumerate(self.weights):
+            if weight.initial is not None:
+                initials.append((weight.initial, _stored_initial(store, position, weight, name)))
+            bits = np.asarray(store[f"mask_{position}"]) if f"mask_{position}" in store else None
+            if bits is None or bits.dtype != np.uint8 or bits.shape != (-(-weight.size // 8),):
+                found = "no mask" if bits is None else f"{bits.dtype} data of shape {bits.shape}"
+                raise ValueError(
+                    check.message(
+                        f"the mask of {name}/{weight.path}, {weight.size} bits, in the file",
+                        found,
+                        "The file is damaged or belongs to another model; layers read before "
+                        f"{name} have its weights already, so load another file. Weights of a "
+                        "plain model are read by tfprune.load_plain_weights(model, path).",
+                    )
+                )
+            flat = np.unpackbits(bits, count=weight.size).astype(bool)
+            masks.append(flat.reshape(tuple(weight.variable.shape)))
+        step = int(np.asarray(store["pruning_step"])) if "pruning_step" in store else 0
+        seeds = np.asarray(store["seed_states"]).tolist() if "seed_states" in store else None
+        for weight, mask in zip(self.weights, masks, strict=True):
+            weight.mask.assign(mask)
+            weight.forget_count()
+        for variable, values in initials:
+            variable.assign(values)
+        self.set_state({"step": step, "seeds": seeds})
+
+
+def _stored_initial(store, position, weight, name):
+    key = f"initial_{position}"
+    values = np.asarray(store[key]) if key in store else None
+    if values is None or values.shape != tuple(weight.variable.shape):
+        raise ValueError(
+            check.message(
+                f"the initial values of {name}/{weight.path} in the file, for "
+                f"{weight.method.criterion!r}",
+                "none" if values is None else f"an array of shape {values.shape}",
+                "The file is damaged or belongs to a model with another criterion.",
+            )
+        )
+    return values
+
+
+def find_prunable(inner, default, overrides):
+    """Lists `(path, layer, PrunableWeight, method)` for all prunable weights inside a layer."""
+    paths = {id(chain[-1][1]): chain[-1][0] for chain in _keras.walk(inner)}
+    places = _keras.places(inner)
+    found = []
+    for layer in _keras.flatten(inner):
+        method = method_at(places[id(layer)], default, overrides)
+        for entry in registry.own_prunable_weights(layer) or ():
+            path = "/".join(filter(None, (paths.get(id(layer)), entry.name)))
+            found.append((path, layer, entry, method))
+    return found
+
+
+def _find_followers(inner, followers):
+    """Yields `(path, layer, PrunableWeight)`."""
+    paths = {id(chain[-1][1]): chain[-1][0] for chain in _keras.walk(inner)}
+    places = _keras.places(inner)
+    at = {places[id(layer)]: layer for layer in _keras.flatten(inner)}
+    for place, index in followers:
+        layer = at[place]
+        entry = PrunableWeight(
+            layer.weights[index].name, lambda owner, index=index: owner.weights[index]
+        )
+        yield "/".join(filter(None, (paths.get(id(layer)), entry.name))), layer, entry
+
+
+def method_at(place, default, overrides):
+    """The method of the layer at a place: its own, or that of the nearest layer around it."""
+    while place not in overrides:
+        if not place:
+            return default
+        place = place.rpartition("/")[0]
+    return overrides[place]
+
+
+def check_fits(method, layer, entry, path):
+    """Raises unless a method can prune a weight, as far as is known before the layer is built.
+
+    Args:
+        method: The `Method` that is to prune the weight.
+        layer: The layer that owns the weight.
+        entry: The `PrunableWeight`.
+        path: What messages call the weight.
+    """
+    if layer.built:
+        shape = tuple(entry.get(layer).shape)
+        method.pattern.check(shape, entry.axes_of(layer).resolve(len(shape)), path)
+    target = method.schedule.target_sparsity
+    method.pattern.check_target(target, path)
+    cap = method.scope.max_sparsity if isinstance(method.scope, scopes.Global) else None
+    if cap is not None and target > cap:
+        raise ValueError(
+            check.message(
+                f"the schedule of {path} to stay at or below {cap:g}, the cap of {method.scope}",
+                f"a target sparsity of {target:g}",
+                "Raise max_sparsity, or lower the schedule's sparsity.",
+            )
+        )
+
+
+def tensorflow_state(mask_set):
+    """Returns an object through which tf.train.Checkpoint saves the step and random states."""
+    import tensorflow as tf
+
+    class PruningState(tf.train.experimental.PythonState):
+        def serialize(self):
+            return json.dumps(mask_set.state())
+
+        def deserialize(self, string_value):
+            mask_set.set_state(json.loads(string_value))
+            for weight in mask_set.weights:
+                weight.forget_count()
+
+    return PruningState()

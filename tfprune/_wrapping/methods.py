@@ -1,0 +1,145 @@
+"""A pruning method: schedule x pattern x criterion x scope; and rules that vary it by layer."""
+
+import fnmatch
+from dataclasses import dataclass, replace
+
+import keras
+
+from tfprune import criteria, patterns, schedules, scopes
+from tfprune._base import validation as check
+
+
+@dataclass(frozen=True)
+class Method:
+    """How one weight is pruned.
+
+    Args:
+        schedule: A `PruningSchedule`.
+        pattern: A `Pattern`.
+        criterion: A `Criterion`.
+        scope: A `Scope`.
+    """
+
+    schedule: schedules.PruningSchedule
+    pattern: patterns.Pattern
+    criterion: criteria.Criterion
+    scope: scopes.Scope
+
+    @classmethod
+    def of(cls, schedule, pattern=None, criterion=None, scope=None):
+        """Makes a method from objects, names or serialized forms."""
+        return cls(
+            schedules.get(schedule),
+            patterns.get(pattern),
+            criteria.get(criterion),
+            scopes.get(scope),
+        )
+
+    def get_config(self):
+        """Returns the parts in serialized form."""
+        serialize = keras.saving.serialize_keras_object
+        return {
+            "schedule": schedules.serialize(self.schedule),
+            "pattern": serialize(self.pattern),
+            "criterion": serialize(self.criterion),
+            "scope": serialize(self.scope),
+        }
+
+    def same_competition(self, other):
+        """Whether weights with these two methods may compete under one threshold."""
+        same_schedule = self.schedule is other.schedule or (
+            type(self.schedule) is type(other.schedule)
+            and schedules.serialize(self.schedule) == schedules.serialize(other.schedule)
+        )
+        return self.scope == other.scope and same_schedule
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Gives some layers a schedule, pattern, criterion or scope of their own, or exempts them.
+
+    Where several rules match a layer, later ones override earlier ones, part by part.
+
+    Args:
+        match: Which layers: a name or path pattern as in file names ("conv_*", "encoder/*"), a
+            layer class, or a list of these. A rule for a layer holds for the layers inside it.
+        schedule: A schedule, or `None` to leave it as it is. Likewise the next three.
+        pattern: A pattern or the name of one.
+        criterion: A criterion or the name of one.
+        scope: A scope or the name of one.
+        prune: `False` exempts the layers.
+
+    Raises:
+        ValueError, TypeError: For an argument that is none of these.
+
+    Example:
+
+    >>> rules = [
+    ...     tfprune.Rule(keras.layers.DepthwiseConv2D, prune=False),
+    ...     tfprune.Rule("classifier*", schedule=tfprune.ConstantSparsity(0.5, 0)),
+    ... ]
+    """
+
+    match: object
+    schedule: object = None
+    pattern: object = None
+    criterion: object = None
+    scope: object = None
+    prune: bool = True
+
+    def __post_init__(self):
+        matches = self.match if isinstance(self.match, (list, tuple)) else [self.match]
+        for item in matches:
+            if not isinstance(item, str) and not (
+                isinstance(item, type) and issubclass(item, keras.layers.Layer)
+            ):
+                raise TypeError(
+                    check.message(
+                        "`match` to be a name pattern or a layer class",
+                        f"match={item!r}",
+                        'Use for instance Rule("conv_*", ...) or Rule(keras.layers.Dense, ...).',
+                    )
+                )
+        parts = {"schedule": schedules, "pattern": patterns, "criterion": criteria}
+        for name, module in {**parts, "scope": scopes}.items():
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, module.get(getattr(self, name)))
+
+    def matches(self, path, layer):
+        """Whether the rule is meant for a layer at this path."""
+        for item in self.match if isinstance(self.match, (list, tuple)) else [self.match]:
+            if isinstance(item, type):
+                if isinstance(layer, item):
+                    return True
+            elif fnmatch.fnmatchcase(path, item) or fnmatch.fnmatchcase(layer.name, item):
+                return True
+        return False
+
+    def applied_to(self, method):
+        """Returns the method with this rule's parts, or `None` if the rule exempts."""
+        if not self.prune:
+            return None
+        own = {
+            name: getattr(self, name)
+            for name in ("schedule", "pattern", "criterion", "scope")
+            if getattr(self, name) is not None
+        }
+        return replace(method, **own)
+
+
+def resolve(rules, chain, default):
+    """Returns the method of a layer under a list of rules.
+
+    Args:
+        rules: List of `Rule`; later ones override earlier ones.
+        chain: `(path, layer)` of the layer and all layers around it, outermost first.
+        default: The `Method` without any rule.
+
+    Returns:
+        A `Method`, or `None` if the layer is exempt.
+    """
+    method = default
+    for rule in rules:
+        if any(rule.matches(path, layer) for path, layer in chain):
+            method = rule.applied_to(method if method is not None else default)
+    return method

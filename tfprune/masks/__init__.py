@@ -1,0 +1,13 @@
+"""Masks: weight + sparsity + pattern + criterion -> which weights stay.
+
+`selection` finds the lowest scores; `requests` says what they are the scores of.
+"""
+
+from tfprune.masks.computing import compute_mask as compute_mask
+from tfprune.masks.computing import kept_count as kept_count
+from tfprune.masks.requests import MaskRequest as MaskRequest
+from tfprune.masks.requests import masks_with_zeros as masks_with_zeros
+from tfprune.masks.requests import rounded as rounded
+from tfprune.masks.selection import Scores as Scores
+from tfprune.masks.selection import Workers as Workers
+from tfprune.masks.selection import keep_masks as keep_masks

@@ -1,0 +1,187 @@
+"""Requests for masks: weight, pattern and criterion, and how many zeros they share."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from tfprune import criteria, patterns
+from tfprune._base import validation as check
+from tfprune.masks.selection import Scores as Scores
+from tfprune.masks.selection import Workers as Workers
+from tfprune.masks.selection import as_comparable, raise_not_finite
+from tfprune.masks.selection import keep_masks as keep_masks
+
+
+@dataclass
+class MaskRequest:
+    """One weight that is to get a mask.
+
+    Args:
+        weight: Float array.
+        pattern: A `tfprune.patterns.Pattern`.
+        criterion: A `tfprune.criteria.Criterion`.
+        axes: `KernelAxes` of the weight.
+        mask: The mask that the weight has now, or `None`.
+        name: What an error message calls the weight.
+        evidence: What the criterion needs beside the weight, by name: float arrays of its shape.
+        position: Place of the weight among those that are scored together.
+    """
+
+    weight: np.ndarray
+    pattern: patterns.Pattern
+    criterion: criteria.Criterion
+    axes: patterns.KernelAxes
+    mask: np.ndarray | None = None
+    name: str = "the weight"
+    evidence: dict = field(default_factory=dict)
+    position: int = 0
+
+    def __post_init__(self):
+        self.pattern.check(self.weight.shape, self.axes, self.name)
+        self.units = self.pattern.unit_count(self.weight.shape, self.axes)
+        self.most_zeros = self.pattern.most_zeros(self.weight.shape, self.axes)
+        if self.mask is None:
+            self.pruned = np.zeros(self.units, dtype=bool)
+        else:
+            self.pruned = ~self.pattern.collapse(self.mask, self.axes).reshape(-1)
+        self.zeros_now = int(np.count_nonzero(self.pruned))
+
+    def scores(self, rising):
+        """The scores of the units that may be chosen: unpruned if `rising`, else pruned ones."""
+        excluded = self.pruned if rising else ~self.pruned
+        if self.criterion.elementwise and type(self.pattern) is patterns.Unstructured:
+            some = excluded if self.zeros_now or not rising else None
+            flat = tuple(_flat(array) for array in (self.weight, *self._needed()))
+            return Scores(flat, self.criterion, some, self.name)
+        everything = self.criterion_scores()
+        if rising:
+            may_go = self.pattern.eligible(everything, ~self._mask_or_ones(), self.axes)
+            if may_go is not None:
+                excluded = excluded | ~may_go.reshape(-1)
+        pooled = self.pattern.pool(everything, self.axes)
+        return Scores(_flat(pooled), None, excluded, self.name)
+
+    def criterion_scores(self):
+        """The scores of all single weights; raises where one is not finite."""
+        weight = as_comparable(self.weight)
+        evidence = [as_comparable(a) if isinstance(a, np.ndarray) else a for a in self._needed()]
+        everything = self.criterion(weight, *evidence)
+        if not np.isfinite(everything).all() or not np.isfinite(weight).all():
+            raise_not_finite(self.name)
+        return everything
+
+    def squares(self):
+        """Pooled squares of the weights, one for each unit."""
+        weight = self.weight.astype("float64")
+        return self.pattern.pool(weight * weight, self.axes).reshape(-1)
+
+    def _needed(self):
+        """What the criterion is called with beside the weight."""
+        known = {
+            "axes": self.axes.resolve(self.weight.ndim),
+            "position": self.position,
+            **self.evidence,
+        }
+        for need in self.criterion.needs:
+            if need not in known:
+                raise ValueError(criteria.no_evidence(self.criterion, need, self.name))
+            array = known[need]
+            if isinstance(array, np.ndarray) and array.shape != self.weight.shape:
+                raise ValueError(
+                    check.message(
+                        f"{need!r} of {self.name}'s shape {self.weight.shape}",
+                        f"shape {array.shape}",
+                        "Give one value for each weight.",
+                    )
+                )
+        return [known[need] for need in self.criterion.needs]
+
+    def _mask_or_ones(self):
+        return np.ones(self.weight.shape, dtype=bool) if self.mask is None else self.mask
+
+    def spread(self, kept):
+        """Spreads a flat mask over units over the weight."""
+        return self.pattern.expand(kept, self.weight.shape, self.axes)
+
+
+def _flat(array):
+    return np.ascontiguousarray(array).reshape(-1)
+
+
+def rounded(requests, zeros, together=False):
+    """Rounds numbers of pruned units so that a multiple of the pattern's `round_to` stays.
+
+    Args:
+        requests: List of `MaskRequest`.
+        zeros: List of the pruned units that each is to have.
+        together: Whether their sum is to stay as near as possible to what it is; otherwise each
+            is rounded to the nearest multiple.
+
+    Returns:
+        List of `int`. Where fewer units than `round_to` would be left, as many stay; a weight
+        with fewer units stays whole.
+    """
+    asked = [request.units - number for request, number in zip(requests, zeros, strict=True)]
+    choices = [_multiples(request, k) for request, k in zip(requests, asked, strict=True)]
+    kept = [
+        min((abs(n - k), -n, n) for n in choice)[-1]
+        for choice, k in zip(choices, asked, strict=True)
+    ]
+    missed = sum(kept) - sum(asked)
+    while together and missed:
+        # The cheapest step that brings the sum nearer.
+        steps = [
+            (abs(n - asked[i]) - abs(kept[i] - asked[i]), i, n)
+            for i, choice in enumerate(choices)
+            for n in choice
+            if abs(missed + n - kept[i]) < abs(missed)
+        ]
+        if not steps:
+            break
+        _, i, n = min(steps)
+        missed, kept[i] = missed + n - kept[i], n
+    return [request.units - k for request, k in zip(requests, kept, strict=True)]
+
+
+def _multiples(request, kept):
+    """The multiples of `round_to` next to a number of kept units, as far as they are possible."""
+    step, most = request.pattern.round_to, request.units - request.zeros_now
+    least = request.units - request.most_zeros
+    if step == 1:
+        return [kept]
+    below = kept // step * step
+    near = {min(max(n, step), request.units) for n in (below, below + step)}
+    rising = kept <= most
+    found = [n for n in near if n >= least and (n <= most or not rising)]
+    return sorted(found) or [most if rising else request.units]
+
+
+def masks_with_zeros(requests, zeros):
+    """Computes masks with `zeros` pruned units in all of `requests` together.
+
+    Units that are pruned stay pruned while the number rises; where it falls, none is pruned that
+    was not before. So masks never flicker, whatever the criterion.
+
+    Args:
+        requests: List of `MaskRequest`.
+        zeros: Pruned units in all of them together.
+
+    Returns:
+        `(kept, threshold)`: a flat bool array over the units of each request, and the highest
+        pooled score that went, or `None` where nothing changed.
+    """
+    now = sum(request.zeros_now for request in requests)
+    if zeros == now:
+        for request in requests:
+            if not np.isfinite(as_comparable(_flat(request.weight))).all():
+                raise_not_finite(request.name)
+        return [~request.pruned for request in requests], None
+    rising = zeros > now
+    chosen, threshold = keep_masks(
+        [request.scores(rising) for request in requests], zeros - now if rising else zeros
+    )
+    if rising:
+        for kept, request in zip(chosen, requests, strict=True):
+            if request.zeros_now:
+                np.logical_and(kept, ~request.pruned, out=kept)
+    return chosen, float(threshold)

@@ -1,0 +1,56 @@
+"""Patterns: what is pruned as one unit.
+
+A pattern pools the scores of a weight into one score a unit (`pool`), and spreads a mask over
+units back over the weight (`expand`). Everything else, the selection above all, is the same for
+all patterns.
+"""
+
+from tfprune.patterns.axes import KernelAxes
+from tfprune.patterns.base import PATTERNS, Pattern
+from tfprune.patterns.blocks import Block
+from tfprune.patterns.single_weights import NOfM, Unstructured
+from tfprune.patterns.slices import (
+    Channel,
+    Column,
+    Filter,
+    Kernel,
+    Row,
+    Slice,
+    SlicePattern,
+)
+
+__all__ = [
+    "PATTERNS",
+    "Block",
+    "Channel",
+    "Column",
+    "Filter",
+    "Kernel",
+    "KernelAxes",
+    "NOfM",
+    "Pattern",
+    "Row",
+    "Slice",
+    "SlicePattern",
+    "Unstructured",
+    "built_in",
+    "get",
+]
+
+
+def built_in():
+    """Returns the patterns that come with tfprune, by name."""
+    return PATTERNS.by_name()
+
+
+def get(pattern):
+    """Returns a pattern.
+
+    Args:
+        pattern: A `Pattern`, the name of one, its serialized form, or `None` for `Unstructured`.
+
+    Raises:
+        ValueError: For an unknown name.
+        TypeError: For anything else.
+    """
+    return PATTERNS.get(pattern, Pattern, Unstructured)

@@ -1,0 +1,66 @@
+"""Which axes of a kernel count inputs, and which count outputs."""
+
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class KernelAxes:
+    """Which axes of a kernel count input channels and which count output channels.
+
+    The others are spatial (the window of a convolution). In a depthwise kernel one axis counts
+    both.
+
+    Args:
+        inputs: Axes of the input channels; negative ones count from the end.
+        outputs: Axes of the output channels.
+
+    Example:
+
+    >>> tfprune.patterns.KernelAxes(inputs=(-2,), outputs=(-1,)).spatial(4)
+    (0, 1)
+    """
+
+    inputs: tuple = (-2,)
+    outputs: tuple = (-1,)
+
+    def resolve(self, ndim):
+        """Returns the same with non-negative axes."""
+        return KernelAxes(
+            tuple(axis % ndim for axis in self.inputs),
+            tuple(axis % ndim for axis in self.outputs),
+        )
+
+    def spatial(self, ndim):
+        """Returns the axes that count neither."""
+        known = self.resolve(ndim)
+        return tuple(a for a in range(ndim) if a not in known.inputs + known.outputs)
+
+    def as_matrices(self, ndim):
+        """Returns the order of axes `(spatial, inputs, outputs)` that makes matrices of a kernel.
+
+        Where an axis counts both, it counts as an output: a depthwise kernel has one input.
+        """
+        known = self.resolve(ndim)
+        inputs = tuple(a for a in known.inputs if a not in known.outputs)
+        return self.spatial(ndim), inputs, known.outputs
+
+
+def matrix_shape(shape, axes):
+    spatial, inputs, outputs = axes.as_matrices(len(shape))
+    return tuple(prod(shape[a] for a in part) for part in (spatial, inputs, outputs))
+
+
+def to_matrices(array, axes):
+    """Returns a kernel as (spatial positions, input channels, output channels)."""
+    spatial, inputs, outputs = axes.as_matrices(array.ndim)
+    return array.transpose(spatial + inputs + outputs).reshape(matrix_shape(array.shape, axes))
+
+
+def from_matrices(matrices, shape, axes):
+    """Undoes `to_matrices` for a kernel of this shape."""
+    order = sum(axes.as_matrices(len(shape)), ())
+    moved = matrices.reshape(tuple(shape[a] for a in order))
+    return np.ascontiguousarray(moved.transpose(np.argsort(order)))

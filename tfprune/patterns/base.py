@@ -1,0 +1,62 @@
+"""The base classes of all patterns."""
+
+from dataclasses import dataclass
+
+from tfprune._base import validation as check
+from tfprune._base.frozen import Frozen
+from tfprune._base.registration import Parts
+
+POOLING = ("AVG", "MAX", "SUM")
+
+
+PATTERNS = Parts("pattern")
+
+
+class Pattern(Frozen):
+    """Base class of all patterns: frozen, and equal where their fields are equal.
+
+    Attributes:
+        round_to: Kept units of a weight are a multiple of this number, where there are as many.
+    """
+
+    round_to = 1
+
+    def check(self, shape, axes, name="the weight"):
+        """Raises ValueError, naming the weight, unless the pattern fits it."""
+
+    def pool(self, scores, axes):
+        """Pools the scores of a weight into one float score a unit."""
+        raise NotImplementedError(f"{type(self).__name__} has to implement `pool`.")
+
+    def expand(self, units, shape, axes):
+        """Spreads an array over units over a weight of this shape."""
+        raise NotImplementedError(f"{type(self).__name__} has to implement `expand`.")
+
+    def collapse(self, mask, axes):
+        """Returns for each unit whether any of its weights is set in `mask`."""
+        raise NotImplementedError(f"{type(self).__name__} has to implement `collapse`.")
+
+    def eligible(self, scores, pruned, axes):
+        """Returns which units may be pruned at all, or `None` if all may."""
+        return None
+
+    def most_zeros(self, shape, axes):
+        """Returns the largest number of units that may be pruned in a weight of this shape."""
+        return self.unit_count(shape, axes) - 1
+
+    def unit_count(self, shape, axes):
+        """Returns the number of units in a weight of this shape."""
+        raise NotImplementedError(f"{type(self).__name__} has to implement `unit_count`.")
+
+    def check_target(self, sparsity, name):
+        """Raises ValueError, naming the weight, if the pattern cannot have this sparsity."""
+
+
+@dataclass(frozen=True)
+class Pooled(Pattern):
+    """Patterns that pool several weights into one score."""
+
+    pooling: str = "AVG"
+
+    def __post_init__(self):
+        check.choice("pooling", self.pooling, POOLING)

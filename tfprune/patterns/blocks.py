@@ -1,0 +1,104 @@
+"""Blocks of neighbouring weights."""
+
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+
+from tfprune._base import validation as check
+from tfprune.patterns.axes import from_matrices, matrix_shape, to_matrices
+from tfprune.patterns.base import PATTERNS, Pooled
+
+
+@PATTERNS.part()
+@dataclass(frozen=True)
+class Block(Pooled):
+    """Blocks of `h` input channels by `w` output channels.
+
+    A Dense kernel is one matrix of blocks; a convolution has one such matrix at each position of
+    its window. Where the block size does not divide the kernel, the last blocks are smaller, and
+    their score is pooled over the weights that they have.
+
+    Args:
+        block_size: `(h, w)`, both at least 1.
+        pooling: "AVG", "MAX" or "SUM" of the scores in a block.
+
+    Raises:
+        ValueError, TypeError: For a size or a pooling that does not exist.
+
+    Example:
+
+    >>> weight = np.array([[1.0, 1.0, 9.0], [1.0, 1.0, 9.0]])
+    >>> tfprune.compute_mask(weight, 0.5, pattern=tfprune.Block((2, 2)))
+    array([[False, False,  True],
+           [False, False,  True]])
+    """
+
+    block_size: tuple = (1, 1)
+    pooling: str = "AVG"
+
+    def __init__(self, block_size=(1, 1), pooling="AVG"):
+        mend = "Give (height, width), for instance Block((4, 1))."
+        if not isinstance(block_size, (tuple, list)) or len(block_size) != 2:
+            raise TypeError(
+                check.message("`block_size` to be a pair", f"block_size={block_size!r}", mend)
+            )
+        size = tuple(check.integer("block_size", n, 1, mend) for n in block_size)
+        object.__setattr__(self, "block_size", size)
+        object.__setattr__(self, "pooling", pooling)
+        self.__post_init__()
+
+    def check(self, shape, axes, name="the weight"):
+        _, inputs, outputs = matrix_shape(shape, axes)
+        height, width = self.block_size
+        if height > inputs or width > outputs:
+            raise ValueError(
+                check.message(
+                    f"a block no larger than {name}, {inputs} inputs by {outputs} outputs",
+                    f"block_size={self.block_size}",
+                    "Use smaller blocks, or give this layer a pattern of its own with "
+                    "tfprune.Rule(...).",
+                )
+            )
+
+    def _grid(self, shape, axes):
+        spatial, inputs, outputs = matrix_shape(shape, axes)
+        height, width = self.block_size
+        return spatial, -(-inputs // height), -(-outputs // width)
+
+    def unit_count(self, shape, axes):
+        return prod(self._grid(shape, axes))
+
+    def _tiles(self, matrices, fill):
+        spatial, inputs, outputs = matrices.shape
+        height, width = self.block_size
+        rows, columns = -(-inputs // height), -(-outputs // width)
+        margin = ((0, 0), (0, rows * height - inputs), (0, columns * width - outputs))
+        if any(after for _, after in margin):
+            matrices = np.pad(matrices, margin, constant_values=fill)
+        return matrices.reshape(spatial, rows, height, columns, width)
+
+    def pool(self, scores, axes):
+        matrices = to_matrices(scores, axes)
+        if self.pooling == "MAX":
+            return self._tiles(matrices, -np.inf).max(axis=(2, 4))
+        total = self._tiles(matrices, 0).sum(axis=(2, 4))
+        if self.pooling == "SUM":
+            return total
+        return total / self._weights_in_block(scores.shape, axes)
+
+    def _weights_in_block(self, shape, axes):
+        _, inputs, outputs = matrix_shape(shape, axes)
+        height, width = self.block_size
+        rows = np.minimum(height, inputs - np.arange(0, inputs, height))
+        columns = np.minimum(width, outputs - np.arange(0, outputs, width))
+        return np.outer(rows, columns).astype("float32")
+
+    def expand(self, units, shape, axes):
+        _, inputs, outputs = matrix_shape(shape, axes)
+        units = units.reshape(self._grid(shape, axes))
+        spread = units.repeat(self.block_size[0], axis=1).repeat(self.block_size[1], axis=2)
+        return from_matrices(spread[:, :inputs, :outputs], shape, axes)
+
+    def collapse(self, mask, axes):
+        return self._tiles(to_matrices(mask, axes), False).any(axis=(2, 4))

@@ -1,0 +1,136 @@
+"""Patterns whose units are single weights."""
+
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+
+from tfprune._base import validation as check
+from tfprune.patterns.axes import from_matrices, matrix_shape, to_matrices
+from tfprune.patterns.base import PATTERNS, Pattern
+
+
+class EachWeight(Pattern):
+    """Patterns whose units are single weights."""
+
+    def pool(self, scores, axes):
+        return scores
+
+    def expand(self, units, shape, axes):
+        return units.reshape(shape)
+
+    def collapse(self, mask, axes):
+        return mask
+
+    def unit_count(self, shape, axes):
+        return prod(shape)
+
+
+@PATTERNS.part()
+@dataclass(frozen=True)
+class Unstructured(EachWeight):
+    """Single weights.
+
+    Example:
+
+    >>> tfprune.Unstructured().unit_count((3, 4), None)
+    12
+    """
+
+
+@PATTERNS.part()
+@dataclass(frozen=True)
+class NOfM(EachWeight):
+    """`zeros` zeros in every `group` neighbours along the input channels: 2:4 and its like.
+
+    On the way there, the schedule's sparsity is met exactly with the weights of lowest score
+    among those that may go, so no group ever has more than `zeros` zeros. A last group that is
+    cut off counts as filled up with zeros, as it is in the deployed layout.
+
+    Args:
+        zeros: Zeros in each group, from 1 to `group - 1`.
+        group: Weights in each group, at least 2.
+
+    Raises:
+        ValueError, TypeError: For numbers out of range.
+
+    Example:
+
+    >>> scores = np.array([[1.0], [4.0], [3.0], [2.0]])
+    >>> tfprune.compute_mask(scores, 0.5, pattern=tfprune.NOfM(2, 4)).ravel()
+    array([False,  True,  True, False])
+    """
+
+    zeros: int = 2
+    group: int = 4
+
+    def __post_init__(self):
+        mend = "NOfM(zeros=2, group=4) puts 2 zeros into every 4 weights."
+        group = check.integer("group", self.group, 2, mend)
+        zeros = check.integer("zeros", self.zeros, 1, mend)
+        if zeros >= group:
+            raise ValueError(
+                check.message("`zeros` to be less than `group`", f"{zeros=}, {group=}", mend)
+            )
+        object.__setattr__(self, "zeros", zeros)
+        object.__setattr__(self, "group", group)
+
+    def check(self, shape, axes, name="the weight"):
+        if not matrix_shape(shape, axes)[1] > 1:
+            raise ValueError(
+                check.message(
+                    f"{name} to have input channels to group for {self}",
+                    f"shape={tuple(shape)}, where every output sees a single input channel",
+                    "Exempt this layer with tfprune.Rule(..., prune=False).",
+                )
+            )
+
+    def check_target(self, sparsity, name):
+        if abs(sparsity - self.zeros / self.group) > 1e-6:
+            raise ValueError(
+                check.message(
+                    f"the schedule of {name} to end at {self.zeros}/{self.group} = "
+                    f"{self.zeros / self.group:g}, the sparsity of {self}",
+                    f"a target sparsity of {sparsity:g}",
+                    f"Set the schedule's sparsity to {self.zeros / self.group:g}, "
+                    "or choose another pattern.",
+                )
+            )
+
+    def most_zeros(self, shape, axes):
+        spatial, inputs, outputs = matrix_shape(shape, axes)
+        return spatial * outputs * self._zeros_in_column(inputs)
+
+    def _zeros_in_column(self, inputs):
+        whole, rest = divmod(inputs, self.group)
+        return whole * self.zeros + max(0, self.zeros - (self.group - rest) if rest else 0)
+
+    def eligible(self, scores, pruned, axes):
+        scores = np.where(pruned, -np.inf, scores)
+        columns = to_matrices(scores, axes)
+        may_go = np.zeros(columns.shape, dtype=bool)
+        inputs = columns.shape[1]
+        whole = inputs // self.group * self.group
+        grouped = (columns.shape[0], whole // self.group, self.group, columns.shape[2])
+        if whole:
+            lowest = _lowest(columns[:, :whole].reshape(grouped), self.zeros)
+            may_go[:, :whole] = lowest.reshape(columns.shape[0], whole, columns.shape[2])
+        left = self.zeros - (self.group - (inputs - whole))
+        if inputs > whole and left > 0:
+            may_go[:, whole:] = _lowest(columns[:, None, whole:], left)[:, 0]
+        return from_matrices(may_go, scores.shape, axes)
+
+
+def _lowest(groups, number):
+    """Marks the `number` lowest along axis 2; of equal ones the later go first."""
+    size = groups.shape[2]
+    marked = np.empty(groups.shape, dtype=bool)
+    for i in range(size):
+        rank = np.zeros(groups.shape[:2] + groups.shape[3:], dtype="int16")
+        for j in range(size):
+            if j < i:
+                rank += groups[:, :, j] < groups[:, :, i]
+            elif j > i:
+                rank += groups[:, :, j] <= groups[:, :, i]
+        marked[:, :, i] = rank < number
+    return marked

@@ -1,0 +1,77 @@
+"""Prune now, and keep the masks through fine-tuning."""
+
+from tfprune._updates.evidence import Evidence
+from tfprune._updates.mask_update import compete, update_masks
+from tfprune._wrapping.wrapper import mask_owners
+from tfprune.prune import prune_low_magnitude
+from tfprune.schedules.constant import ConstantSparsity
+
+
+def one_shot(
+    model,
+    sparsity,
+    *,
+    pattern=None,
+    scope=None,
+    criterion=None,
+    rules=None,
+    data=None,
+    batches=8,
+    batch_size=32,
+    loss=None,
+    verbose=1,
+):
+    """Prunes a trained model at once.
+
+    The result is wrapped: fine-tune it with the `UpdatePruningStep` callback, which keeps the
+    pruned weights at zero, then take the wrappers off with `strip_pruning`.
+
+    Args:
+        model: A built model, as in `tfprune.prune_low_magnitude`. It is copied and not changed.
+        sparsity: Fraction of pruned units, in [0, 1).
+        pattern: A pattern or the name of one; single weights by default.
+        scope: A scope, a distribution, or the name of one; "local" by default.
+        criterion: A criterion or the name of one; the magnitude by default.
+        rules: List of `Rule`s that give layers a method of their own or exempt them.
+        data: For criteria on gradients or activations: a `tf.data.Dataset`, a
+            `keras.utils.PyDataset`, a PyTorch `DataLoader`, or arrays as a tuple `(x, y)`.
+        batches: Number of batches of `data` to use.
+        batch_size: Size of the batches that arrays are cut into.
+        loss: A Keras loss; by default the one that `model` was compiled with.
+        verbose: 1 shows progress over the batches, 0 does not.
+
+    Returns:
+        The pruned model, wrapped and uncompiled.
+
+    Raises:
+        ValueError: As `tfprune.prune_low_magnitude`, and if the criterion needs data that is
+            missing or does not fit the model.
+        TypeError: If an argument is of the wrong kind.
+
+    Example:
+
+    >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
+    >>> pruned = tfprune.pruners.one_shot(model, 0.75, scope="global")
+    >>> int(np.count_nonzero(tfprune.strip_pruning(pruned).layers[0].kernel))
+    8
+    """
+    pruned = prune_low_magnitude(
+        model,
+        ConstantSparsity.one_shot(sparsity),
+        pattern=pattern,
+        scope=scope,
+        criterion=criterion,
+        rules=rules,
+    )
+    evidence = Evidence(
+        pruned, data, batches, batch_size, loss=loss, compiled=model, verbose=verbose
+    )
+    owners = mask_owners(pruned)
+    weights = [w for owner in owners for w in owner.pruned_weights if not w.follows]
+    evidence.check(weights)
+    aims = [(weight.method.schedule.target_sparsity, weight) for weight in weights]
+    update_masks(compete(aims), evidence)
+    for owner in owners:
+        # The one step at which the schedule is due is done: fine-tuning needs the data no more.
+        owner.mask_set.step = 1
+    return pruned

@@ -1,0 +1,78 @@
+"""Automated gradual pruning, with any recipe inside."""
+
+from tfprune._base import validation as check
+from tfprune.prune import prune_low_magnitude
+from tfprune.pruners import recipes
+from tfprune.schedules.ramps import PolynomialDecay
+
+
+def agp(
+    model,
+    sparsity,
+    end_step=None,
+    *,
+    recipe="level",
+    initial_sparsity=0.0,
+    begin_step=0,
+    frequency=100,
+    epochs=None,
+    steps_per_epoch=None,
+    rules=None,
+    data=None,
+):
+    """Wraps a model so that training prunes it along a cubic curve, by a recipe.
+
+    Train it with `UpdatePruningStep`; at each update the criterion is computed anew. Recipes on
+    data need `UpdatePruningStep(data=...)`.
+
+    Args:
+        model: A built model. It is copied and not changed.
+        sparsity: Fraction of pruned units at the end, in [0, 1).
+        end_step: Optimizer step at which it is reached. Instead of it, give `epochs` and
+            `steps_per_epoch`; `begin_step` and `frequency` count in steps all the same.
+        recipe: Name of a one-shot pruner of `tfprune.pruners`: "level", "slim", "fpgm",
+            "l1_filter", "l2_filter", "activation_apoz_rank", "activation_mean_rank" or
+            "taylor_fo_weight".
+        initial_sparsity: Fraction of pruned units at the beginning, in [0, 1).
+        begin_step: Optimizer step of the first update.
+        frequency: Optimizer steps between updates.
+        epochs: Number of epochs until the sparsity is reached.
+        steps_per_epoch: Optimizer steps in an epoch.
+        rules: List of `Rule`s for layers that are treated otherwise.
+        data: For "slim" on a subclassed model: data to run it on once.
+
+    Returns:
+        The wrapped model, uncompiled.
+
+    Raises:
+        ValueError, TypeError: As `tfprune.prune_low_magnitude`; for an unknown recipe; unless the
+            end is given in one way.
+
+    Example:
+
+    >>> model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(8, 3)])
+    >>> pruned = tfprune.pruners.agp(
+    ...     model, 0.5, recipe="l1_filter", epochs=2, steps_per_epoch=100)
+    >>> pruned.layers[0].pruned_weights[0].method.schedule.end_step
+    200
+
+    Reference:
+
+    - [Zhu & Gupta, 2017: To prune, or not to prune](https://arxiv.org/abs/1710.01878)
+    """
+    by_epochs = epochs is not None or steps_per_epoch is not None
+    if by_epochs == (end_step is not None) or (epochs is None) != (steps_per_epoch is None):
+        raise ValueError(
+            check.message(
+                "either `end_step`, or `epochs` and `steps_per_epoch`",
+                f"end_step={end_step!r}, epochs={epochs!r}, steps_per_epoch={steps_per_epoch!r}",
+                "Say in one way when the sparsity is to be reached.",
+            )
+        )
+    if by_epochs:
+        mend = "Give a whole number from 1."
+        steps = check.integer("steps_per_epoch", steps_per_epoch, 1, mend)
+        end_step = check.integer("epochs", epochs, 1, mend) * steps
+    schedule = PolynomialDecay(initial_sparsity, sparsity, begin_step, end_step, 3, frequency)
+    parts = recipes.get(recipe).parts(model, rules, data)
+    return prune_low_magnitude(model, schedule, **parts)

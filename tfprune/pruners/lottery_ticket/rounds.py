@@ -1,0 +1,334 @@
+"""Lottery tickets: prune, rewind the weights, train again, round by round."""
+
+import math
+
+import keras
+import numpy as np
+from keras import ops
+
+from tfprune import _keras
+from tfprune._base import validation as check
+from tfprune._channels.coupling import couple
+from tfprune._wrapping.methods import Rule
+from tfprune._wrapping.strip import strip_pruning
+from tfprune.patterns.single_weights import NOfM
+from tfprune.prune import prune_low_magnitude
+from tfprune.pruners.lottery_ticket.round_step import RoundStep, plain_values, pruned_weights
+from tfprune.pruners.lottery_ticket.store import TicketStore, record_name
+from tfprune.pruners.lottery_ticket.tickets import Tickets
+from tfprune.schedules.constant import ConstantSparsity
+
+CONTROLS = ("random_masks", "random_reinit")
+
+
+class LotteryTicket:
+    """Iterative magnitude pruning with rewinding: finds small networks that train well alone.
+
+    Round 0 trains the dense model. After each round the weights are pruned by what training made
+    of them, and those that are left are rewound: to where they were before training, or early in
+    round 0. After round `i` of `rounds`, the sparsity is `1 - (1 - sparsity) ** (i / rounds)`, so
+    each round removes the same fraction of what is left.
+
+    Args:
+        model: A built, plain `keras.Model`. It is copied and never changed.
+        sparsity: Fraction of zeros after the last round, in (0, 1).
+        rounds: Rounds of pruning, at least 1; round 0 comes before them.
+        rewind_to: The step or epoch of round 0 that weights are rewound to; 0 for initial weights.
+        rewind_unit: "step" (an optimizer update) or "epoch".
+        pattern: A pattern or the name of one, as in `prune_low_magnitude`; not `NOfM`, whose
+            sparsity is one number.
+        scope: A scope, a distribution, or the name of one.
+        criterion: A criterion or the name of one. What it takes as initial weights are those that
+            the round began with.
+        rules: List of `Rule`s that exempt layers or give them another pattern, scope or criterion.
+        seed: `keras.utils.set_random_seed(seed + round)` is called before each round, so that a
+            run that was interrupted goes on as if it had not been; `None` to leave random states
+            alone.
+
+    Raises:
+        ValueError: If an argument is out of range, or the model cannot be pruned so.
+        TypeError: If an argument is of the wrong kind.
+
+    Example:
+
+    >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(8), keras.layers.Dense(1)])
+    >>> x = np.ones((32, 8))
+    >>> def train(model, callback):
+    ...     model.compile("sgd", "mse")
+    ...     model.fit(x, x[:, :1], verbose=0, callbacks=[callback])
+    ...     return model.evaluate(x, x[:, :1], verbose=0, return_dict=True)
+    >>> tickets = tfprune.LotteryTicket(model, 0.75, rounds=2, scope="global").run(train)
+    >>> [(one.zeros, one.parameters) for one in tickets.rounds]
+    [(0, 72), (36, 72), (54, 72)]
+    >>> small = tickets.stripped()   # trained, as plain model
+
+    Reference:
+
+    - [Frankle & Carbin, 2019: The Lottery Ticket Hypothesis](https://arxiv.org/abs/1803.03635)
+    - [Frankle et al., 2020: Linear Mode Connectivity and the Lottery Ticket
+      Hypothesis](https://arxiv.org/abs/1912.05671)
+    """
+
+    def __init__(
+        self,
+        model,
+        sparsity,
+        rounds,
+        *,
+        rewind_to=0,
+        rewind_unit="step",
+        pattern=None,
+        scope=None,
+        criterion=None,
+        rules=None,
+        seed=0,
+    ):
+        self.sparsity = check.sparsity("sparsity", sparsity)
+        if self.sparsity == 0:
+            mend = "Give the fraction of zeros after the last round, for instance 0.95."
+            raise ValueError(check.message("`sparsity` above 0", f"{sparsity=}", mend))
+        self.rounds = check.integer("rounds", rounds, 1, "Give a whole number, for instance 10.")
+        mend = "Give the number of steps or epochs in round 0; 0 is before training."
+        self.rewind_to = check.integer("rewind_to", rewind_to, 0, mend)
+        self.rewind_unit = check.choice("rewind_unit", rewind_unit, ("step", "epoch"))
+        mend = "Give a whole number, or None to leave random states alone."
+        self.seed = None if seed is None else check.integer("seed", seed, 0, mend)
+        _check_rules(rules)
+        self._parts = {"pattern": pattern, "scope": scope, "criterion": criterion, "rules": rules}
+        if isinstance(model, keras.layers.Layer) and not isinstance(model, keras.Model):
+            raise TypeError(
+                check.message(
+                    "a whole model",
+                    f"model='{model.name}', a {type(model).__name__}",
+                    "Pass the keras.Model that the layer is part of.",
+                )
+            )
+        weights = pruned_weights(self._wrapped(model, self.sparsity))
+        for weight in weights:
+            if isinstance(weight.method.pattern, NOfM):
+                raise ValueError(
+                    check.message(
+                        "a pattern that can have any sparsity",
+                        f"{weight.method.pattern} for {weight.name}",
+                        "Prune to N:M with prune_low_magnitude, or choose another pattern.",
+                    )
+                )
+        # A copy: what happens to the model between rounds is no concern of theirs.
+        self._plain = strip_pruning(model)
+        self._initial = {"weights": plain_values(self._plain), "seeds": self._seeds()}
+        self._shapes = [tuple(weight.variable.shape) for weight in weights]
+        self._config = {
+            "sparsity": self.sparsity,
+            "rounds": self.rounds,
+            "rewind_to": self.rewind_to,
+            "rewind_unit": self.rewind_unit,
+            "seed": self.seed,
+            "weights": [[list(v.shape), str(v.dtype)] for v in self._plain.weights],
+            "pruned": [[list(w.variable.shape), _without_schedule(w.method)] for w in weights],
+        }
+        self._memory: TicketStore | None = None
+
+    def sparsity_of(self, round):
+        """Returns the sparsity that the masks of a round have.
+
+        Args:
+            round: From 0, the dense one, to `rounds`.
+        """
+        if round == self.rounds:
+            return self.sparsity
+        return 1 - (1 - self.sparsity) ** (round / self.rounds)
+
+    def run(self, train, folder=None, control=None, **update):
+        """Trains all rounds that are not done yet.
+
+        What the folder, or this object where there is none, holds already is not trained again.
+
+        Args:
+            train: Function of `(model, callback)` that trains the model, in whatever way, from its
+                beginning: it compiles it, or makes an optimizer, anew. `callback` has to be among
+                the callbacks of `fit`; in a loop of your own, call `callback.step()` after each
+                optimizer step (see `UpdatePruningStep`), and `callback.on_epoch_end(epoch)` where
+                `rewind_unit` is "epoch". It returns what the round is to be judged by: a
+                dictionary of numbers, as from `model.evaluate(..., return_dict=True)`, or the
+                `History` of `fit`, of which the last epoch counts. When it has returned, its model
+                is pruned for the next round: take what you want to keep from `Tickets`.
+            folder: Where to save each round when it is done. A run that was interrupted goes on
+                from there, with the initial weights that are in it. `None` for memory alone.
+            control: `None` for the lottery tickets. "random_masks": as many weights of each layer,
+                chosen at random, from the same initial weights. "random_reinit": the tickets'
+                masks on freshly initialized weights. A control comes after the tickets, so these
+                are trained first if they are not there yet.
+            **update: Arguments of `UpdatePruningStep` for the mask updates between rounds, which
+                criteria that need more than weights take.
+
+        Returns:
+            `Tickets`.
+
+        Raises:
+            ValueError: If the folder holds something else, `train` does not use the callback or
+                reuses an optimizer, training ends before the step to rewind to, or a weight turns
+                NaN or infinite.
+            TypeError: If `train` is no function or returns something else.
+        """
+        if not callable(train):
+            mend = "Give a function of (model, callback) that trains the model."
+            raise TypeError(check.message("`train` to be a function", f"{train=}", mend))
+        if control is not None:
+            check.choice("control", control, CONTROLS)
+        if folder is None:
+            self._memory = self._memory or TicketStore(None, self._config)
+            store = self._memory
+        else:
+            store = TicketStore(folder, self._config)
+        if "start" not in store:
+            store.save("start", self._initial)
+        for kind in (None, control) if control else (None,):
+            for round in range(self.rounds + 1):
+                if record_name(round, kind) not in store:
+                    self._run_round(round, kind, store, train, update)
+        return Tickets(self, store, control)
+
+    def _run_round(self, round, control, store, train, update):
+        if control and round == 0:
+            # The dense model has no masks, and no use for other weights.
+            name = record_name(0)
+            store.save(record_name(0, control), store.arrays(name), store.data(name))
+            return
+        masks = self._masks(round, control, store)
+        start = self.start_of(round, control, store)
+        model = self.model_of(round, store, start, masks)
+        rewinds = round == 0 and self.rewind_to
+        if self.seed is not None:
+            keras.utils.set_random_seed(self.seed + round)
+        callback = RoundStep(model, (self.rewind_unit, self.rewind_to) if rewinds else None, update)
+        metrics = _numbers(train(model, callback))
+        callback.check_used()
+        arrays = {"masks": [np.packbits(mask) for mask in masks], "trained": plain_values(model)}
+        if control == "random_reinit":
+            arrays["start"] = start
+        if control is None and round < self.rounds:
+            callback.prune(self.sparsity_of(round + 1))
+            arrays["next"] = [np.packbits(mask) for mask in _masks_of(model)]
+        if rewinds:
+            store.save("rewind", {"weights": callback.taken})
+        sizes = [mask.size for mask in masks]
+        data = {
+            "zeros": sum(sizes) - sum(map(np.count_nonzero, masks)),
+            "parameters": sum(sizes),
+            "metrics": metrics,
+        }
+        store.save(record_name(round, control), arrays, {**data, "zeros": int(data["zeros"])})
+
+    def unpack(self, masks):
+        """Returns masks that were kept as bits in their shapes."""
+        return [
+            np.unpackbits(bits, count=math.prod(shape)).astype(bool).reshape(shape)
+            for bits, shape in zip(masks, self._shapes, strict=True)
+        ]
+
+    def _masks(self, round, control, store):
+        """The masks that a round begins with."""
+        if round == 0:
+            return [np.ones(shape, dtype=bool) for shape in self._shapes]
+        masks = self.unpack(store.arrays(record_name(round - 1))["next"])
+        if control == "random_masks":
+            random = np.random.default_rng(None if self.seed is None else [self.seed, round])
+            model = self._wrapped(self._plain, self.sparsity_of(round))
+            groups = couple(model)
+            for weight, mask in zip(pruned_weights(model), masks, strict=True):
+                own = not weight.couplings
+                weight.set_mask(_shuffled(mask, weight, random) if own else mask)
+            for group in groups:
+                group.set_mask(group.shuffled(random))
+            masks = _masks_of(model)
+        return masks
+
+    def start_of(self, round, control, store):
+        """Returns the weights that a round begins with, before they are masked."""
+        start = store.arrays("start")["weights"]
+        if control == "random_reinit" and round:
+            name = record_name(round, control)
+            return store.arrays(name)["start"] if name in store else self._fresh(round, start)
+        if round and self.rewind_to:
+            return store.arrays("rewind")["weights"]
+        return start
+
+    def _fresh(self, round, start):
+        """Trainable weights as their initializers make them, and the others as at the start."""
+        if self.seed is not None:
+            # Other numbers than those that the user's own seed would give.
+            keras.utils.set_random_seed((self.seed + 7919 * (round + 1)) % 2**32)
+        pairs = zip(self._plain.weights, _initialized(self._plain), start, strict=True)
+        return [new if variable.trainable else old for variable, new, old in pairs]
+
+    def model_of(self, round, store, weights, masks):
+        """Returns the wrapped model of a round with these weights and masks."""
+        self._plain.set_weights(weights)
+        seeds = store.arrays("start")["seeds"]
+        for generator, state in zip(_keras.seed_generators(self._plain), seeds, strict=True):
+            generator.state.assign(state)
+        _keras.refresh_constants(self._plain)
+        model = self._wrapped(self._plain, self.sparsity_of(round))
+        for weight, mask in zip(pruned_weights(model), masks, strict=True):
+            weight.set_mask(mask)
+        return model
+
+    def _wrapped(self, model, sparsity):
+        return prune_low_magnitude(model, ConstantSparsity.one_shot(sparsity), **self._parts)
+
+    def _seeds(self):
+        generators = _keras.seed_generators(self._plain)
+        return [np.array(ops.convert_to_numpy(generator.state)) for generator in generators]
+
+
+def _masks_of(model):
+    return [np.array(_keras.host_array(weight.mask)) for weight in pruned_weights(model)]
+
+
+def _without_schedule(method):
+    return {name: part for name, part in method.get_config().items() if name != "schedule"}
+
+
+def _shuffled(mask, weight, random):
+    """A mask with as many units, chosen at random."""
+    axes = weight.axes.resolve(mask.ndim)
+    units = weight.method.pattern.collapse(mask, axes).reshape(-1)
+    return weight.method.pattern.expand(random.permutation(units), mask.shape, axes)
+
+
+def _initialized(model):
+    """Weights of a model as its initializers make them."""
+    make = keras.models.clone_model if _keras.is_graph(model) else _keras.bare_clone
+    fresh = make(model)
+    if not fresh.built:
+        _keras.build_from_config(fresh, model.get_build_config())
+    return [np.array(value) for value in fresh.get_weights()]
+
+
+def _numbers(result):
+    """What `train` returned, as a dictionary of plain numbers."""
+    if isinstance(result, keras.callbacks.History):
+        result = {name: values[-1] for name, values in result.history.items()}
+    try:
+        found = {name: ops.convert_to_numpy(value).item() for name, value in (result or {}).items()}
+        return {str(name): float(value) for name, value in found.items()}
+    except (AttributeError, TypeError, ValueError) as error:
+        raise TypeError(
+            check.message(
+                "`train` to return a dictionary of numbers, a History or None",
+                f"{result!r:.200}",
+                "Return for instance model.evaluate(x, y, return_dict=True).",
+            )
+        ) from error
+
+
+def _check_rules(rules):
+    for rule in rules if isinstance(rules, (list, tuple)) else [rules]:
+        if isinstance(rule, Rule) and rule.schedule is not None:
+            raise ValueError(
+                check.message(
+                    "rules without a schedule: the rounds decide on the sparsity",
+                    f"Rule(match={rule.match!r}, schedule={rule.schedule!r})",
+                    "Share the sparsity out with scope=tfprune.PerLayer(...) instead.",
+                )
+            )

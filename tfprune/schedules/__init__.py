@@ -1,0 +1,100 @@
+"""Schedules: step -> (should_prune, sparsity).
+
+A schedule is a pure function of the number of optimizer steps completed since pruning began. It
+is asked for step 0 before the first batch, and then for every step. All of them take one step or
+a vector of steps, so `schedule(np.arange(1000))` is the whole curve.
+"""
+
+from tfprune._base import validation as check
+from tfprune.schedules.adopted import AdoptedSchedule, is_tfmot_schedule
+from tfprune.schedules.base import (
+    SCHEDULES,
+    PruningSchedule,
+    deserialize,
+    flat_config,
+    serialize,
+    shortest,
+)
+from tfprune.schedules.constant import ConstantSparsity
+from tfprune.schedules.ramps import (
+    Cosine,
+    DenseSparseDense,
+    Exponential,
+    Iterative,
+    OneCycle,
+    PolynomialDecay,
+    Ramp,
+)
+
+__all__ = [
+    "SCHEDULES",
+    "AdoptedSchedule",
+    "ConstantSparsity",
+    "Cosine",
+    "DenseSparseDense",
+    "Exponential",
+    "Iterative",
+    "OneCycle",
+    "PolynomialDecay",
+    "PruningSchedule",
+    "Ramp",
+    "built_in",
+    "deserialize",
+    "get",
+    "serialize",
+    "shortest",
+]
+
+
+def built_in():
+    """Returns the schedule classes that come with tfprune, by name."""
+    return SCHEDULES.by_name()
+
+
+def get(schedule, **arguments):
+    """Returns a schedule that tfprune can use.
+
+    Args:
+        schedule: A `PruningSchedule`, a schedule of tensorflow_model_optimization (its two
+            built-in ones become their namesakes here, a user's own subclass is taken as it is),
+            the config that `serialize` gives, or the name of a built-in schedule.
+        **arguments: With a name: the arguments of its constructor.
+
+    Raises:
+        TypeError: If it is none of these.
+        ValueError: For an unknown name, or one without the arguments that its schedule needs.
+
+    Example:
+
+    >>> tfprune.schedules.get("cosine", initial_sparsity=0, final_sparsity=0.5, begin_step=0,
+    ...     end_step=10).target_sparsity
+    0.5
+    """
+    if isinstance(schedule, str):
+        check.choice("pruning_schedule", schedule, tuple(SCHEDULES.by_name()))
+        try:
+            return SCHEDULES.by_name()[schedule](**arguments)
+        except TypeError as error:
+            raise ValueError(
+                check.message(
+                    f"the arguments of the schedule {schedule!r}",
+                    str(error),
+                    f"Use tfprune.{SCHEDULES.by_name()[schedule].__name__}(...).",
+                )
+            ) from error
+    if isinstance(schedule, dict):
+        return deserialize(schedule)
+    if isinstance(schedule, PruningSchedule):
+        return schedule
+    if is_tfmot_schedule(schedule):
+        names = {cls.__name__: cls for cls in SCHEDULES.classes()}
+        if type(schedule).__module__.startswith("tensorflow_model_optimization"):
+            return names[type(schedule).__name__](**flat_config(schedule.get_config()))
+        return AdoptedSchedule(schedule)
+    raise TypeError(
+        check.message(
+            "`pruning_schedule` to be a tfprune.PruningSchedule",
+            f"pruning_schedule={schedule!r}",
+            "Use for instance tfprune.PolynomialDecay(0.0, 0.9, begin_step=0, end_step=1000).",
+        )
+    )

@@ -1,0 +1,304 @@
+"""The base class of all schedules, and how schedules are saved."""
+
+import math
+from dataclasses import fields
+from functools import cached_property
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from tfprune._base import validation as check
+from tfprune._base.frozen import Frozen
+from tfprune._base.registration import Parts
+
+_NESTED = {"class_name", "config"}
+
+
+SCHEDULES = Parts("schedule")
+
+
+class PruningSchedule:
+    """Base class of all schedules.
+
+    A subclass implements `__call__(step)`, which returns two tensors of the active backend: a
+    bool that says whether the masks are updated at this step, and the sparsity as float32. A
+    subclass written for `tensorflow_model_optimization` works with only its base class changed.
+
+    Example:
+
+    >>> class Halves(tfprune.PruningSchedule):
+    ...     def __call__(self, step):
+    ...         due = self._should_prune_in_step(step, 0, -1, 10)
+    ...         return due, keras.ops.cast(0.5, "float32")
+    ...     def get_config(self):
+    ...         return {}
+    >>> Halves().target_sparsity
+    0.5
+    """
+
+    def __call__(self, step):
+        """Says whether to prune at `step`, and how much.
+
+        Args:
+            step: Integer scalar or vector: optimizer steps completed since pruning began.
+
+        Returns:
+            `(should_prune, sparsity)`: a bool and a float32 tensor of the shape of `step`.
+        """
+        raise NotImplementedError(
+            f"A schedule has to implement `__call__(step)`, and {type(self).__name__} does not."
+        )
+
+    def get_config(self):
+        """Returns the constructor's own arguments as a dictionary."""
+        raise NotImplementedError(
+            f"A schedule has to implement `get_config()`, and {type(self).__name__} does not."
+        )
+
+    @classmethod
+    def from_config(cls, config):
+        """Makes a schedule from `get_config()`, flat or in the nested form of tfmot."""
+        return cls(**flat_config(config))
+
+    @cached_property
+    def target_sparsity(self):
+        """The highest sparsity that the schedule asks for, as a `float`."""
+        end = getattr(self, "end_step", -1)
+        begin = int(getattr(self, "begin_step", 0))
+        if isinstance(end, (int, np.integer)) and end >= begin:
+            steps = np.unique(np.linspace(begin, end, 512).astype("int64"))
+        else:
+            steps = begin + np.unique(np.geomspace(1, 2**30, 512).astype("int64")) - 1
+        return float(shortest(self.evaluate(steps)[1].max()))
+
+    def evaluate(self, steps):
+        """Evaluates the schedule for many steps at once, on the host.
+
+        Args:
+            steps: One-dimensional integer array.
+
+        Returns:
+            `(should_prune, sparsity)`: a bool and a float32 NumPy array, each of the length of
+            `steps`. A schedule that takes only single steps is called once for each.
+        """
+        steps = np.asarray(steps, dtype="int64")
+        if steps.size > 1:
+            whole = self._evaluate_whole(steps)
+            if whole is not None:
+                return whole
+        pairs = [_on_host(self(_as_step(step))) for step in steps]
+        return (
+            np.array([bool(due) for due, _ in pairs], dtype=bool),
+            np.array([float(value) for _, value in pairs], dtype="float32"),
+        )
+
+    def _evaluate_whole(self, steps):
+        """One call for all steps, or None where the schedule turns out not to take vectors."""
+        try:
+            due, value = _on_host(self(_as_step(steps)))
+        except Exception:
+            # A user's own schedule may branch on its argument; single steps are its contract.
+            return None
+        if due.shape != steps.shape or value.shape != steps.shape:
+            return None
+        for index in (0, steps.size // 2, steps.size - 1):
+            one_due, one_value = _on_host(self(_as_step(steps[index])))
+            if bool(one_due) != bool(due[index]) or float(one_value) != float(value[index]):
+                return None
+        return due.astype(bool), value.astype("float32")
+
+    def _should_prune_in_step(self, step, begin_step, end_step, frequency):
+        """Whether masks are updated at `step`.
+
+        True every `frequency` steps from `begin_step` on, and at `end_step`, so that the last
+        value of the schedule is always applied. `end_step=-1` means that there is no end.
+        """
+        step = ops.convert_to_tensor(step)
+        due = ops.logical_and(
+            ops.greater_equal(step, begin_step),
+            ops.equal(ops.mod(step - begin_step, frequency), 0),
+        )
+        if end_step < 0:
+            return due
+        due = ops.logical_and(due, ops.less_equal(step, end_step))
+        return ops.logical_or(due, ops.equal(step, end_step))
+
+    def _validate_step(self, begin_step, end_step, frequency, allow_negative_1):
+        """Raises unless the steps make sense; `end_step=-1` only where `allow_negative_1`."""
+        check.integer("begin_step", begin_step, 0, "Steps are counted from 0.")
+        check.integer("frequency", frequency, 1, "Give the steps between two mask updates.")
+        open_end = "Use -1 for a schedule without an end." if allow_negative_1 else ""
+        check.integer("end_step", end_step, -1 if allow_negative_1 else 0, open_end)
+        if end_step != -1 and begin_step > end_step:
+            raise ValueError(
+                check.message(
+                    "`begin_step` not to come after `end_step`",
+                    f"begin_step={begin_step}, end_step={end_step}",
+                    "Exchange the two, or raise `end_step`.",
+                )
+            )
+        if not _wide_integers() and max(begin_step, end_step, frequency) >= 2**31:
+            raise ValueError(
+                check.message(
+                    "steps below 2**31 on the JAX backend, whose integers have 32 bits",
+                    f"begin_step={begin_step}, end_step={end_step}, frequency={frequency}",
+                    "Lower them, or train on another backend.",
+                )
+            )
+
+    def _validate_sparsity(self, sparsity, variable_name):
+        """Raises unless `sparsity` is in [0, 1)."""
+        check.sparsity(variable_name, sparsity)
+
+    def plot(self, steps=None, ax=None):
+        """Draws the sparsity over the steps, with a dot at every mask update.
+
+        Needs matplotlib: `pip install "tfprune[plots]"`.
+
+        Args:
+            steps: Last step to draw; by default a tenth beyond the end of the schedule.
+            ax: matplotlib axes to draw on; a new figure if `None`.
+
+        Returns:
+            The matplotlib axes.
+        """
+        import matplotlib.pyplot as plt
+        from matplotlib.ticker import PercentFormatter
+
+        if ax is None:
+            ax = plt.figure(figsize=(7, 3.5), layout="constrained").add_subplot()
+        end = int(getattr(self, "end_step", -1))
+        begin = int(getattr(self, "begin_step", 0))
+        if steps is None:
+            last = end if end > begin else begin + 10 * int(getattr(self, "frequency", 100))
+            steps = last + max(1, (last - begin) // 10)
+        axis = np.arange(int(steps) + 1)
+        due, value = self.evaluate(axis)
+        # The masks hold the value of the latest update, so the curve is a staircase.
+        held = np.where(due, value, np.nan)
+        known = np.maximum.accumulate(np.where(due, axis, -1))
+        held = np.where(known >= 0, held[np.maximum(known, 0)], 0.0)
+        (line,) = ax.step(axis, held, where="post", label=type(self).__name__)
+        ax.plot(axis[due], value[due], "o", markersize=3, color=line.get_color())
+        ax.set_xlabel("optimizer step")
+        ax.set_ylabel("sparsity")
+        ax.set_ylim(-0.02, 1.02)
+        ax.yaxis.set_major_formatter(PercentFormatter(1.0))
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.grid(alpha=0.3)
+        ax.legend(loc="lower right", frameon=False)
+        return ax
+
+
+def flat_config(config):
+    """Returns the arguments in `config`, also where tfmot nested them under 'config'."""
+    return dict(config["config"]) if set(config) == _NESTED else dict(config)
+
+
+def shortest(value):
+    """The shortest decimal that reads back as the float32 `value`: 0.9, not 0.89999998."""
+    return float(str(np.float32(value)))
+
+
+def _as_step(step):
+    return ops.convert_to_tensor(step, dtype="int64" if _wide_integers() else "int32")
+
+
+def _epoch(name, value, steps_per_epoch):
+    """Returns the step at which an epoch, which may be a fraction, begins."""
+    number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+    if not (number and 0 <= value < math.inf):
+        raise ValueError(
+            check.message(
+                f"`{name}` to be a number of epochs, 0 or more",
+                f"{name}={value!r}",
+                "Epochs are counted from 0; 1.5 is the middle of the second one.",
+            )
+        )
+    return round(value * steps_per_epoch)
+
+
+def _wide_integers():
+    return keras.backend.backend() != "jax"
+
+
+def _on_host(pair):
+    due, value = pair
+    return ops.convert_to_numpy(due), ops.convert_to_numpy(value)
+
+
+class FrozenSchedule(Frozen, PruningSchedule):
+    """What the built-in schedules share: frozen fields that are also the config."""
+
+    begin_step: int
+    end_step: int
+    frequency: int
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**flat_config(config))
+
+    def _freeze(self, name, value):
+        object.__setattr__(self, name, value)
+
+    def _check_steps(self):
+        mend = "Give the number of an optimizer step; `from_epochs` counts in epochs."
+        self._freeze("begin_step", check.integer("begin_step", self.begin_step, 0, mend))
+        self._freeze("end_step", check.integer("end_step", self.end_step, -1, mend))
+        mend = "Give the steps between two mask updates."
+        self._freeze("frequency", check.integer("frequency", self.frequency, 1, mend))
+
+    @classmethod
+    def from_epochs(cls, *args, steps_per_epoch, begin_epoch=0, end_epoch=None, **kwargs):
+        """Makes the schedule from epochs instead of steps.
+
+        Args:
+            *args: The sparsities, in the order of the constructor.
+            steps_per_epoch: Optimizer steps in one epoch: batches, divided by the gradient
+                accumulation steps if there are any.
+            begin_epoch: Epoch in which pruning begins; may be a fraction.
+            end_epoch: Epoch at whose start the final sparsity is reached; may be a fraction.
+                `None` only for a schedule that needs no end.
+            **kwargs: Further arguments of the constructor. Without `frequency` the masks are
+                updated every 100 steps, or ten times where that would be less often.
+
+        Returns:
+            A schedule that counts in steps.
+
+        Example:
+
+        >>> schedule = tfprune.PolynomialDecay.from_epochs(
+        ...     0.0, 0.9, steps_per_epoch=469, begin_epoch=1, end_epoch=5)
+        >>> schedule.begin_step, schedule.end_step
+        (469, 2345)
+        """
+        mend = "Give len(dataset), or ceil(samples / batch_size)."
+        steps_per_epoch = check.integer("steps_per_epoch", steps_per_epoch, 1, mend)
+        own: Any = cls
+        open_end = any(f.name == "end_step" and f.default == -1 for f in fields(own))
+        if end_epoch is None and not open_end:
+            raise ValueError(
+                check.message(
+                    "`end_epoch` to be given",
+                    "end_epoch=None",
+                    f"{cls.__name__} ends at a step: say in which epoch.",
+                )
+            )
+        begin_step = _epoch("begin_epoch", begin_epoch, steps_per_epoch)
+        end_step = -1 if end_epoch is None else _epoch("end_epoch", end_epoch, steps_per_epoch)
+        span = end_step - begin_step if end_step >= 0 else 10 * steps_per_epoch
+        kwargs.setdefault("frequency", min(100, max(1, span // 10)))
+        return own(*args, begin_step=begin_step, end_step=end_step, **kwargs)
+
+
+def serialize(schedule):
+    """Returns a schedule as a dictionary that JSON can hold."""
+    config = keras.saving.serialize_keras_object(schedule)
+    return {**config, "config": flat_config(config["config"])}
+
+
+def deserialize(config):
+    """Makes a schedule from what `serialize` gives."""
+    return keras.saving.deserialize_keras_object(config)

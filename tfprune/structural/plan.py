@@ -1,0 +1,339 @@
+"""Plan and make the smaller model that computes the same."""
+
+from collections import Counter
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from tfprune import patterns
+from tfprune._base import validation as check
+from tfprune._base.text import as_text
+from tfprune._channels.graph import channel_groups, follow, plain
+from tfprune._keras.checks import check_followable
+from tfprune._reports.cost import model_cost
+from tfprune._reports.latency import compare_latency
+from tfprune._wrapping.strip import strip_pruning
+from tfprune._wrapping.wrapper import mask_owners
+from tfprune.structural.remove import rebuild
+from tfprune.structural.targets import Candidates, check_targets, search, share
+
+_SCATTERED = (patterns.Unstructured, patterns.NOfM, patterns.Block)
+_LAST = "a layer keeps its last channel"
+
+
+@dataclass(frozen=True)
+class GroupPlan:
+    """What becomes of one group of channels.
+
+    Attributes:
+        layers: Paths of the layers that make these channels.
+        channels: How many there are.
+        removed: The channels of the group that go, counted from 0.
+        why: `{reason: number}` of those that stay, by reason.
+        widths: `{path: (before, after)}`: how many channels each of the layers makes.
+    """
+
+    layers: tuple
+    channels: int
+    removed: tuple
+    why: dict
+    widths: dict
+
+
+class ShrinkPlan:
+    """What `shrink` would do with a model, group by group. Its text is a table.
+
+    Attributes:
+        groups: List of `GroupPlan`s.
+        before: `ModelCost` of the model.
+        after: `ModelCost` of the smaller model.
+        barriers: `{path: class name}` of layers whose channels stay for want of a rule.
+        sparsity: The overall sparsity that was found for targets, or `None`.
+    """
+
+    def __init__(self, groups, model, smaller, barriers):
+        self.groups = groups
+        self.before = model_cost(model)
+        self.after = model_cost(smaller)
+        self.barriers = barriers
+        self._original = model
+        self.sparsity = None
+        self._model = smaller
+
+    def apply(self):
+        """Returns the smaller model: plain, uncompiled, the same at every call."""
+        return self._model
+
+    def to_dict(self):
+        """Returns the plan as plain data, for JSON."""
+        return {
+            "groups": [asdict(group) for group in self.groups],
+            "before": asdict(self.before),
+            "after": asdict(self.after),
+            "barriers": dict(self.barriers),
+            "sparsity": self.sparsity,
+        }
+
+    def latency(self, batch_size=1, runs=30, input_shape=None):
+        """Measures how long both models take to predict one batch, in turn.
+
+        See `tfprune.compare_latency`, which has the same arguments and raises the same errors.
+
+        Returns:
+            `{"before": Latency, "after": Latency}`.
+        """
+        # A copy is uncompiled as the smaller one is: both run in the same way.
+        models = {"before": strip_pruning(self._original), "after": self._model}
+        return compare_latency(models, batch_size, runs, input_shape=input_shape)
+
+    def table(self, latency=None):
+        """Returns the plan as a `rich.table.Table`, with what `latency()` returned, if given."""
+        table = Table(title="Shrinking")
+        table.add_column("Channels of", overflow="fold")
+        for name in ("Before", "After"):
+            table.add_column(name, justify="right")
+        table.add_column("Why others stay", overflow="fold")
+        for group in self.groups:
+            more = f" +{len(group.layers) - 1}" if len(group.layers) > 1 else ""
+            why = "; ".join(f"{number:,}: {reason}" for reason, number in group.why.items())
+            stay = group.channels - len(group.removed)
+            table.add_row(group.layers[0] + more, f"{group.channels:,}", f"{stay:,}", why)
+        table.add_section()
+        for name, label in (("parameters", "Parameters"), ("macs", "MACs"), ("bytes", "Bytes")):
+            old, new = getattr(self.before, name), getattr(self.after, name)
+            cells = ["unknown" if value is None else f"{value:,}" for value in (old, new)]
+            table.add_row(label, *cells, f"{1 - new / old:.1%} fewer" if old and new else "")
+        if latency is not None:
+            old, new = latency["before"], latency["after"]
+            cells = [f"{1000 * value.median:.2f} ms" for value in (old, new)]
+            label = f"Latency, batch {old.batch_size}"
+            faster = f"{old.median / new.median:.2f} times as fast"
+            table.add_row(label, *cells, f"{faster} ({old.runs} runs)")
+        return table
+
+    def summary(self, latency=False):
+        """Prints the plan.
+
+        Args:
+            latency: Whether to measure how long both models take to predict one example, or what
+                `latency(...)` returned.
+        """
+        measured = self.latency() if latency is True else latency or None
+        Console().print(self.table(measured))
+
+    def __str__(self):
+        return as_text(self.table())
+
+
+def plan_shrink(
+    model,
+    targets=None,
+    *,
+    round_to=1,
+    criterion=None,
+    scope=None,
+    rules=None,
+    data=None,
+    batches=8,
+    batch_size=32,
+    loss=None,
+    latency_batch_size=1,
+    verbose=1,
+):
+    """Finds out which channels a model can lose without computing anything else.
+
+    See `shrink`, which has the same arguments and raises the same errors.
+
+    Returns:
+        A `ShrinkPlan`: `print` it, and `plan.apply()` is the smaller model.
+
+    Example:
+
+    >>> model = keras.Sequential(
+    ...     [keras.Input((8,)), keras.layers.Dense(4, name="hidden"), keras.layers.Dense(2)]
+    ... )
+    >>> kernel, bias, *others = model.get_weights()
+    >>> kernel[:, 1], bias[1] = 0, 0.5
+    >>> model.set_weights([kernel, bias, *others])
+    >>> plan = tfprune.plan_shrink(model)
+    >>> plan.groups[0].removed, plan.before.parameters, plan.after.parameters
+    ((1,), 46, 35)
+    """
+    check_followable(model)
+    step = check.integer("round_to", round_to, 1, "Use for instance 8; 1 rounds nothing.")
+    if targets is None:
+        _check_alone(criterion=criterion, scope=scope, rules=rules, data=data, loss=loss)
+        _check_masks(model)
+        return _plan(plain(model), step)
+    check_targets(targets)
+    number = check.integer("latency_batch_size", latency_batch_size, 1, "Use for instance 32.")
+    as_it_is = _plan(plain(model), step)
+    if share(as_it_is, targets, number) <= 1:
+        as_it_is.sparsity = 0.0
+        return as_it_is
+    evidence = {"data": data, "batches": batches, "batch_size": batch_size, "loss": loss}
+    candidates = Candidates(
+        model, plain(model), step, criterion, scope, rules, {**evidence, "verbose": verbose}
+    )
+    return search(candidates, targets, lambda pruned: _plan(plain(pruned), step), number)
+
+
+def _check_alone(**arguments):
+    for name, value in arguments.items():
+        if value is not None:
+            raise ValueError(
+                check.message(
+                    f"`targets` where `{name}` is given",
+                    "none: what is silent already goes, whatever its score",
+                    'Give for instance targets={"macs": 0.5}, or prune the model first.',
+                )
+            )
+
+
+def _plan(model, step):
+    ledger = follow(model)
+    roots, groups_and_units = ledger.roots(), zip(*channel_groups(ledger), strict=True)
+    stays = _reasons(ledger, roots)
+    gone, plans = np.zeros(len(roots), bool), []
+    for group, units in groups_and_units:
+        why = {unit: stays[root] for unit, root in enumerate(units.tolist()) if root in stays}
+        _keep_some(group, why, step)
+        removed = [unit for unit in range(group.size) if unit not in why]
+        gone[units[removed]] = True
+        plans.append(_group_plan(group, removed, why))
+    gone = gone[roots]
+    smaller = rebuild(model, ledger, gone, _folded(ledger, gone))
+    return ShrinkPlan(plans, model, smaller, dict(ledger.barriers))
+
+
+def _group_plan(group, removed, why):
+    widths = {
+        path: (len(units), int(np.count_nonzero(~np.isin(units, removed))))
+        for path, units in group.makers.items()
+    }
+    return GroupPlan(group.layers, group.size, tuple(removed), dict(Counter(why.values())), widths)
+
+
+def _check_masks(model):
+    weights = [(owner, weight) for owner in mask_owners(model) for weight in owner.pruned_weights]
+    if weights and all(isinstance(weight.method.pattern, _SCATTERED) for _, weight in weights):
+        owner, weight = weights[0]
+        raise ValueError(
+            check.message(
+                "masks of whole filters",
+                f"'{owner.name}' with the pattern {weight.method.pattern!r}",
+                'Prune with prune_low_magnitude(model, ..., pattern="filter").',
+            )
+        )
+
+
+def _reasons(ledger, roots):
+    """`{representative: why}` of the channels that have to stay."""
+    found = dict(ledger.fixed())
+    by_layer: dict = {}
+    for reading in ledger.readings:
+        path, values = ledger.path(reading.layer), reading.values
+        others = by_layer.setdefault((id(reading.layer), reading.part), values)
+        constant = ~np.isnan(values) & (values != 0)
+        cases = [
+            (np.isnan(values), "they are not silent"),
+            # One bias cannot make up for several constants.
+            (others != values, f"'{path}' reads other constants at each call"),
+        ]
+        if reading.fold is None:
+            cases.append(
+                (constant, f"they are constant, and '{path}' has to see it: {reading.why}")
+            )
+        for where, reason in cases:
+            for root in np.unique(roots[reading.labels[where]]).tolist():
+                found.setdefault(root, reason)
+    return found
+
+
+def _keep_some(group, why, step):
+    """Lets no layer lose its last channel, and rounds the number of those that stay."""
+    makers = list(group.makers.values())
+    for units in makers:
+        if not any(unit in why for unit in units.tolist()):
+            why[int(units[0])] = _LAST
+    made_by: dict = {}
+    for number, units in enumerate(makers):
+        for unit in set(units.tolist()):
+            made_by.setdefault(unit, []).append(number)
+    parts: dict = {}
+    for unit in range(group.size):
+        parts.setdefault(tuple(made_by[unit]), []).append(unit)
+    for part in parts.values():
+        silent = [unit for unit in part if unit not in why]
+        short = -(len(part) - len(silent)) % step
+        for unit in silent[:short]:
+            why[unit] = f"rounded to a multiple of {step}"
+
+
+def _folded(ledger, gone):
+    """`{id(layer): what its bias has to gain}` for the constants that go."""
+    extra: dict = {}
+    for reading in ledger.readings:
+        values = np.where(gone[reading.labels], reading.values, 0).astype("float32")
+        if values.any() and id(reading.layer) not in extra:
+            extra[id(reading.layer)] = reading.fold(values).astype("float32")
+    return extra
+
+
+def shrink(model, targets=None, **arguments):
+    """Makes a smaller model: without its silent channels, or small enough for targets.
+
+    Without `targets`, the smaller model computes the same.
+
+    A channel goes if it is zero for every input when the model predicts, or if no layer reads
+    it. It also goes if it is another constant (the bias of a filter without weights, what a
+    BatchNormalization or an activation makes of it), and if the layers that read it can take that
+    over in their biases exactly: dense layers, and convolutions without padding. All other
+    channels stay; `plan_shrink` says why.
+
+    With `targets`, filters are pruned first: the fewest with which all targets are met, those with
+    the lowest scores. The smaller model computes what the pruned one computes; fine-tune it.
+
+    Args:
+        model: A built Sequential or Functional model: wrapped with a pattern of whole filters,
+            or plain with filters of zeros. It is not changed.
+        targets: `{"macs": ..., "parameters": ..., "latency": ...}`, one or more of these: what
+            the smaller model is to have, at most, as a fraction of what the model has. MACs and
+            parameters may be whole numbers. Latency is measured on this machine, so it varies.
+        round_to: Keep a multiple of so many channels in each layer, where it has as many; many
+            processors compute faster then.
+        criterion: For `targets`: a criterion or the name of one; the magnitude by default.
+        scope: For `targets`: "local" (all groups get the same sparsity; the default), "global", a
+            scope or a distribution.
+        rules: For `targets`: list of `Rule`s that exempt layers or vary these by layer.
+        data: For criteria on gradients or activations, as in `tfprune.pruners.one_shot`; likewise
+            `batches`, `batch_size`, `loss` and `verbose`.
+        latency_batch_size: Examples in a batch whose latency is measured; 1 by default.
+
+    Returns:
+        A new, plain, uncompiled model. The state of an optimizer is not carried over.
+
+    Raises:
+        TypeError: If `model` is no Keras 3 model, `round_to` no whole number, or `targets` no
+            dictionary of numbers.
+        ValueError: If the model is not built, its `call` is code, which cannot be followed, or
+            it is wrapped with patterns that leave no whole filter of zeros; or if the targets
+            cannot be met.
+
+    Example:
+
+    >>> inputs = keras.Input((8, 8, 3))
+    >>> x = keras.layers.Conv2D(6, 3, name="conv")(inputs)
+    >>> x = keras.layers.GlobalAveragePooling2D()(x)
+    >>> model = keras.Model(inputs, keras.layers.Dense(2)(x))
+    >>> schedule = tfprune.ConstantSparsity(0.5, 0)
+    >>> pruned = tfprune.prune_low_magnitude(model, schedule, pattern="filter")
+    >>> _ = tfprune.UpdatePruningStep(pruned)
+    >>> tfprune.shrink(pruned).get_layer("conv").filters
+    3
+    >>> tfprune.shrink(model, {"macs": 0.35}).get_layer("conv").filters
+    2
+    """
+    return plan_shrink(model, targets, **arguments).apply()
