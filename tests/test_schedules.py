@@ -638,7 +638,16 @@ def test_bad_epochs(arguments, name):
         PolynomialDecay.from_epochs(0.0, 0.9, **arguments)
 
 
-@pytest.mark.parametrize("bad", ["PolynomialDecay", 0.5, None, PolynomialDecay, lambda step: 0.5])
+@pytest.mark.parametrize("bad", [0.5, None, PolynomialDecay, lambda step: 0.5])
 def test_get_rejects_what_is_no_schedule(bad):
     with pytest.raises(TypeError, match=r"Expected `pruning_schedule` to be .* Received: pruning_"):
         schedules.get(bad)
+
+
+def test_schedules_by_name():
+    made = schedules.get("cosine", initial_sparsity=0, final_sparsity=0.5, begin_step=0, end_step=9)
+    assert made == tfprune.Cosine(0, 0.5, 0, 9)
+    with pytest.raises(ValueError, match=r"Expected `pruning_schedule` to be one of .*'cosine'"):
+        schedules.get("PolynomialDecay")
+    with pytest.raises(ValueError, match=r"Expected the arguments of the schedule 'cosine'"):
+        schedules.get("cosine", initial_sparsity=0)

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from fractions import Fraction
 from math import prod
 
-import keras
 import numpy as np
 
 from tfprune import masks
@@ -14,7 +13,7 @@ from tfprune._base import validation as check
 from tfprune._base.frozen import Frozen
 from tfprune._base.registration import Parts
 
-DISTRIBUTIONS = Parts("distribution")
+DISTRIBUTIONS = Parts("distribution", default="uniform")
 
 
 class Distribution(Frozen):
@@ -273,13 +272,8 @@ _POWER = """
 """
 
 
-def _random(cls):
-    """Registers a random distribution and completes its docstring."""
-    cls.__doc__ = cls.__doc__.replace("\n    {power}\n", _POWER)
-    return keras.saving.register_keras_serializable(package="tfprune")(dataclass(frozen=True)(cls))
-
-
-@_random
+@DISTRIBUTIONS.part(arguments=_POWER)
+@dataclass(frozen=True)
 class ErdosRenyi(_Random):
     """Erdos-Renyi: density in proportion to `(n_in + n_out) / (n_in * n_out)`.
 
@@ -287,7 +281,7 @@ class ErdosRenyi(_Random):
     number of neurons. A layer whose density would exceed 1 stays dense, and the others are solved
     again.
 
-    {power}
+    {arguments}
 
     Example:
 
@@ -308,7 +302,8 @@ class ErdosRenyi(_Random):
         return _by_role(request)[0]
 
 
-@_random
+@DISTRIBUTIONS.part(arguments=_POWER)
+@dataclass(frozen=True)
 class ErdosRenyiKernel(_Random):
     """Erdos-Renyi-Kernel: the window of a convolution counts too.
 
@@ -316,7 +311,7 @@ class ErdosRenyiKernel(_Random):
     A layer whose density would exceed 1 stays dense, and the others are solved again. In layers
     without a window it is `ErdosRenyi`.
 
-    {power}
+    {arguments}
 
     Example:
 
@@ -505,4 +500,4 @@ def get(distribution):
         ValueError: For an unknown name.
         TypeError: For anything else.
     """
-    return DISTRIBUTIONS.get(distribution, Distribution, Uniform)
+    return DISTRIBUTIONS.get(distribution, Distribution)

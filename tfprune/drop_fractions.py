@@ -7,7 +7,7 @@ from tfprune._base import validation as check
 from tfprune._base.frozen import Frozen
 from tfprune._base.registration import Parts
 
-DROP_FRACTIONS = Parts("drop_fraction", "tfprune.drop_fractions")
+DROP_FRACTIONS = Parts("drop_fraction", "tfprune.drop_fractions", default="cosine")
 
 
 @dataclass(frozen=True)
@@ -117,4 +117,4 @@ def get(drop_fraction):
     """
     if isinstance(drop_fraction, (int, float)) and not isinstance(drop_fraction, bool):
         return CosineDrop(check.sparsity("drop_fraction", drop_fraction))
-    return DROP_FRACTIONS.get(drop_fraction, DropFraction, CosineDrop)
+    return DROP_FRACTIONS.get(drop_fraction, DropFraction)

@@ -10,7 +10,7 @@ from tfprune._base import validation as check
 from tfprune._base.frozen import Frozen
 from tfprune._base.registration import Parts
 
-SCOPES = Parts("scope")
+SCOPES = Parts("scope", default="local")
 
 
 class Scope(Frozen):
@@ -203,4 +203,4 @@ def get(scope):
         scope = keras.saving.deserialize_keras_object(scope)
     if isinstance(scope, distributions.Distribution):
         return Local(scope)
-    return SCOPES.get(scope, Scope, Local)
+    return SCOPES.get(scope, Scope)

@@ -18,10 +18,12 @@ class Parts:
     Args:
         kind: What an argument of this kind is called: "pattern", for instance.
         exported: Module that exports the parts: "tfprune", or "tfprune.criteria".
+        default: Name of the part that `None` stands for, if there is one.
     """
 
-    def __init__(self, kind, exported="tfprune"):
+    def __init__(self, kind, exported="tfprune", default=None):
         self.kind = kind
+        self.default = default
         self.exported = exported
         self._by_name: dict = {}
 
@@ -53,16 +55,16 @@ class Parts:
         return decorate
 
     def by_name(self):
-        """Returns `{name: class}`; a class with two names comes twice."""
-        return dict(self._by_name)
+        """Returns `{name: class}`, the default first; a class with two names comes twice."""
+        return dict(sorted(self._by_name.items(), key=lambda item: item[0] != self.default))
 
     def classes(self):
         """Returns the classes, each once, in the order in which they were defined."""
         return tuple(dict.fromkeys(self._by_name.values()))
 
-    def get(self, value, base, default):
-        """Returns a part; see `tfprune._base.frozen.get`."""
-        return frozen.get(value, self.kind, base, self._by_name, default)
+    def get(self, value, base):
+        """Returns a part of class `base`; see `tfprune._base.frozen.get`."""
+        return frozen.get(value, self.kind, base, self.by_name(), self._by_name[self.default])
 
 
 def in_lower_case(name):

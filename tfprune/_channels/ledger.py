@@ -1,7 +1,7 @@
 """What is known of the channels of a graph: who makes, passes on and reads each of them.
 
 Every channel that a layer makes gets a label, a number. A `Flow` says which labels stand along one
-axis of a tensor. Rules (`rules.py`) pass flows from layer to layer; on the way they write into a
+axis of a tensor. Rules (`rules/`) pass flows from layer to layer; on the way they write into a
 `Ledger` which labels must go together, which must stay, and where weights and configs count them.
 """
 

@@ -83,4 +83,4 @@ def get(criterion):
         ValueError: For an unknown name.
         TypeError: For anything else.
     """
-    return CRITERIA.get(criterion, Criterion, Magnitude)
+    return CRITERIA.get(criterion, Criterion)

@@ -23,7 +23,7 @@ FROM_ACTIVATIONS = ("activation_zeros", "activation_mean")
 FROM_DATA = (*FROM_GRADIENTS, *FROM_ACTIVATIONS)
 
 
-CRITERIA = Parts("criterion", "tfprune.criteria")
+CRITERIA = Parts("criterion", "tfprune.criteria", default="magnitude")
 
 
 class Criterion(Frozen):

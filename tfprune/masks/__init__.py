@@ -10,4 +10,6 @@ from tfprune.masks.requests import masks_with_zeros as masks_with_zeros
 from tfprune.masks.requests import rounded as rounded
 from tfprune.masks.selection import Scores as Scores
 from tfprune.masks.selection import Workers as Workers
+from tfprune.masks.selection import as_comparable as as_comparable
 from tfprune.masks.selection import keep_masks as keep_masks
+from tfprune.masks.selection import raise_not_finite as raise_not_finite

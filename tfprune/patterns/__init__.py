@@ -53,4 +53,4 @@ def get(pattern):
         ValueError: For an unknown name.
         TypeError: For anything else.
     """
-    return PATTERNS.get(pattern, Pattern, Unstructured)
+    return PATTERNS.get(pattern, Pattern)

@@ -9,7 +9,7 @@ from tfprune._base.registration import Parts
 POOLING = ("AVG", "MAX", "SUM")
 
 
-PATTERNS = Parts("pattern")
+PATTERNS = Parts("pattern", default="unstructured")
 
 
 class Pattern(Frozen):
