@@ -46,6 +46,7 @@ class TicketStore:
                 unfinished.write_text(json.dumps(config, indent=1))
 
     def _check_config(self, found, config):
+        found, config = _without_modules(found), _without_modules(config)
         different = [key for key in config if found.get(key) != config[key]]
         if different:
             name = different[0]
@@ -108,6 +109,23 @@ class TicketStore:
 def record_name(round, control=None):
     """Returns what the record of a round is called."""
     return f"{control or 'round'}_{round:02}"
+
+
+def _without_modules(config):
+    """Leaves out in which file a class is: Keras finds it by its registered name, wherever it is.
+
+    Files move from version to version, and a folder can be older.
+    """
+    if isinstance(config, list):
+        return [_without_modules(item) for item in config]
+    if not isinstance(config, dict):
+        return config
+    registered = config.get("registered_name") is not None
+    return {
+        key: _without_modules(value)
+        for key, value in config.items()
+        if not (registered and key == "module")
+    }
 
 
 def _others(folder):
