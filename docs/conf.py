@@ -17,6 +17,7 @@ extensions = [
     "myst_nb",
     "command_line",
     "public_api",
+    "repository_links",
     "tutorial_programs",
 ]
 html_theme = "furo"
