@@ -12,8 +12,7 @@ from harness import arguments, interleave, milliseconds, ratios, show, summary, 
 import tfprune
 from tfprune import criteria
 from tfprune._updates.evidence import Evidence
-from tfprune._updates.mask_update import compete, update_masks
-from tfprune._wrapping.wrapper import mask_owners
+from tfprune._updates.mask_update import MaskUpdate
 
 # "scale" is there for some layers of MobileNetV2 only.
 WITHOUT = (*criteria.FROM_DATA, "scale")
@@ -28,7 +27,8 @@ def updates(pattern, scope):
         if set(cls.needs) & set(WITHOUT):
             continue
         pruned = tfprune.prune_low_magnitude(model, criterion=name, pattern=pattern, scope=scope)
-        weights = [w for owner in mask_owners(pruned) for w in owner.pruned_weights]
+        masks = MaskUpdate(pruned)
+        weights = masks.weights
         for weight in weights:
             # As training would: some criteria go by how far weights have moved.
             weight.variable.assign(np.asarray(weight.variable) * 1.1 + 0.01)
@@ -38,8 +38,8 @@ def updates(pattern, scope):
             for weight in weights:
                 weight.set_mask(np.ones(weight.variable.shape, dtype=bool))
 
-        def update(weights=weights, evidence=evidence):
-            update_masks(compete([(0.8, weight) for weight in weights]), evidence)
+        def update(masks=masks, evidence=evidence):
+            masks.apply([(0.8, weight) for weight in masks.weights], evidence)
 
         sides[name] = (setup, update)
     return sides

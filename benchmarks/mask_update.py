@@ -19,7 +19,7 @@ import tensorflow as tf
 from harness import arguments, interleave, milliseconds, ratios, show, summary, write
 
 import tfprune
-from tfprune._updates.mask_update import compete, update_masks
+from tfprune._updates.mask_update import MaskUpdate
 from tfprune._wrapping.wrapper import mask_owners
 
 MILLION = 1_000_000
@@ -29,12 +29,16 @@ def wrapped(shapes, **method):
     """Weights of wrapped Dense layers of these shapes, and functions that reset and update them."""
     rng = np.random.default_rng(0)
     weights = []
+    holder = keras.layers.Layer()
+    holder.layers_inside = []
     for rows, columns in shapes:
         layer = keras.layers.Dense(columns, use_bias=False)
         layer = tfprune.PruneLowMagnitude(layer, tfprune.ConstantSparsity(0.5, 0), **method)
         layer.build((None, rows))
         (weight,) = mask_owners(layer)[0].pruned_weights
         weights.append((weight, rng.standard_normal((rows, columns), dtype="float32")))
+        holder.layers_inside.append(layer)
+    masks = MaskUpdate(holder)
 
     def reset():
         for weight, value in weights:
@@ -43,7 +47,7 @@ def wrapped(shapes, **method):
             weight.forget_count()
 
     def update(sparsity=0.5):
-        update_masks(compete([(sparsity, weight) for weight, _ in weights]))
+        masks.apply([(sparsity, weight) for weight, _ in weights])
 
     return reset, update
 

@@ -11,7 +11,7 @@ from structural_support import data, distance, layer_at, randomize
 
 import tfprune
 from tfprune import masks
-from tfprune._channels.coupling import couple
+from tfprune._channels.coupling import Couplings
 from tfprune._wrapping.wrapper import mask_owners
 
 HALF = tfprune.ConstantSparsity(0.5, 0)
@@ -101,7 +101,7 @@ some_stay = pytest.mark.filterwarnings("ignore:Expected filters that can be remo
 def test_pruned_channels_are_removed_and_nothing_else_changes(name):
     model = randomize(BUILDERS[name]())
     pruned = applied(model)
-    groups = couple(pruned)
+    groups = Couplings(pruned).groups
     assert groups
     for group in groups:
         size, count = group.coupling.size, int(group.pruned.sum())

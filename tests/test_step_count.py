@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tfprune
-from tfprune.callbacks.step_count import Lookahead
+from tfprune.callbacks.lookahead import Lookahead
 
 
 class Listed(tfprune.PruningSchedule):

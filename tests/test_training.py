@@ -7,7 +7,7 @@ from keras import layers, ops
 from keras_support import muon, outputs
 
 import tfprune
-from tfprune._updates.mask_update import compete, update_masks
+from tfprune._updates.mask_update import MaskUpdate
 from tfprune._wrapping.wrapper import mask_owners
 
 SAMPLES, BATCH = 48, 8
@@ -342,9 +342,9 @@ def test_non_finite_weights_are_an_error_and_the_masks_stay():
         value = ops.convert_to_numpy(weight.variable).copy()
         value.flat[0] = bad
         weight.variable.assign(value)
-        other = compete([(0.9, w) for w in weights_of(model)])
+        update = MaskUpdate(model)
         with pytest.raises(ValueError, match="finite weights"):
-            update_masks(other)
+            update.apply([(0.9, w) for w in update.weights])
     del pruning
     for mask, weight in zip(before, weights_of(model), strict=True):
         np.testing.assert_array_equal(mask, ops.convert_to_numpy(weight.mask))

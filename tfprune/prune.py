@@ -5,7 +5,6 @@ import keras
 from tfprune import _keras, schedules
 from tfprune._base import validation as check
 from tfprune._channels.coupling import (
-    couple,
     find_couplings,
     is_coupled,
     warn_of_layers_that_stay,
@@ -13,7 +12,7 @@ from tfprune._channels.coupling import (
 )
 from tfprune._keras.checks import check_built, nothing_left, nothing_to_prune
 from tfprune._layers import registry
-from tfprune._updates.mask_update import compete, requests_of
+from tfprune._updates.mask_update import MaskUpdate
 from tfprune._wrapping.mask_set import check_fits, find_prunable, method_at
 from tfprune._wrapping.methods import Method, Rule, resolve
 from tfprune._wrapping.tfmot_arguments import pattern_of
@@ -235,11 +234,9 @@ class _Plan:
 
 def _check_budgets(pruned):
     """Raises if the weights can never have the sparsity that their schedule aims at."""
-    warn_of_whole_groups(couple(pruned))
-    weights = [weight for owner in mask_owners(pruned) for weight in owner.pruned_weights]
-    aims = [(weight.method.schedule.target_sparsity, weight) for weight in weights]
-    for scope, sparsity, group in compete(aims):
-        scope.check(requests_of(group), sparsity)
+    update = MaskUpdate(pruned)
+    warn_of_whole_groups(update.groups)
+    update.check((weight.method.schedule.target_sparsity, weight) for weight in update.weights)
 
 
 def _overrides(layer, method_of, default):

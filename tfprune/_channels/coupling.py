@@ -11,7 +11,7 @@ from tfprune._base import validation as check
 from tfprune._channels.graph import OUTPUT, channel_groups, follow
 from tfprune._layers import registry
 from tfprune._wrapping.wrapper import MaskOwner, mask_owners
-from tfprune.masks.requests import MaskRequest
+from tfprune.masks.requests import Competitor, Request
 from tfprune.masks.selection import Scores
 from tfprune.patterns.slices import Filter
 
@@ -139,22 +139,27 @@ def _parts(ledger, representatives):
     return found
 
 
-class PrunedGroup:
+class PrunedGroup(Competitor):
     """The competitor that stands for a group: it takes the place of its `PrunedWeight`s.
 
     Args:
         coupling: The `Coupling`.
         weights: `{id(variable): PrunedWeight}`.
+        places: `{id(weight): [(group, part)]}` of all groups together: the axes of a weight whose
+            positions go with a group's channels. This group adds its own.
     """
 
-    def __init__(self, coupling, weights):
+    def __init__(self, coupling, weights, places):
         self.coupling = coupling
-        self.scored = [weights[id(part.variable)] for part in coupling.scored]
+        self._scored = [weights[id(part.variable)] for part in coupling.scored]
         self.parts = [
             (weights[id(part.variable)], part)
             for part in [*coupling.scored, *coupling.others]
             if id(part.variable) in weights
         ]
+        self._places = places
+        for weight, part in self.parts:
+            places.setdefault(id(weight), []).append((self, part))
         first = self.scored[0]
         self.name, self.method = first.name, first.method
         for weight in self.scored[1:]:
@@ -172,6 +177,10 @@ class PrunedGroup:
                 )
 
     @property
+    def scored(self):
+        return self._scored
+
+    @property
     def pruned(self):
         """Bool array: which channels are pruned."""
         alive = np.zeros(self.coupling.size + 1, bool)
@@ -180,19 +189,9 @@ class PrunedGroup:
             alive[part.units[_keras.host_array(weight.mask).any(axis=others)]] = True
         return ~alive[:-1]
 
-    def request(self, found, position):
-        """Returns the `GroupRequest` for evidence as `tfprune.evidence.Evidence` gives it."""
+    def request(self, found, position=0, criterion=None):
         requests = [
-            MaskRequest(
-                _keras.host_array(weight.variable),
-                weight.method.pattern,
-                weight.method.criterion,
-                weight.axes.resolve(len(weight.variable.shape)),
-                None,
-                weight.name,
-                found.get(id(weight)) or {},
-                position + number,
-            )
+            weight.request(found, position + number, criterion)
             for number, weight in enumerate(self.scored)
         ]
         return GroupRequest(self.coupling, requests, self.pruned, self.method.pattern)
@@ -214,7 +213,7 @@ class PrunedGroup:
         for weight, _ in self.parts:
             mask = np.ones(tuple(weight.variable.shape), bool)
             # A weight may lie between two groups: the heads of an attention and its outputs.
-            for group, other in weight.couplings:
+            for group, other in self._places[id(weight)]:
                 stays = kept if group is self else ~group.pruned
                 vector = np.append(stays, True)[other.units]
                 wide = [1] * mask.ndim
@@ -223,8 +222,8 @@ class PrunedGroup:
             weight.set_mask(mask)
 
 
-class GroupRequest:
-    """What a scope asks of competitors, as `MaskRequest` answers it, for a group of channels.
+class GroupRequest(Request):
+    """The request of a group of channels.
 
     Args:
         coupling: The `Coupling`.
@@ -232,6 +231,8 @@ class GroupRequest:
         pruned: Bool array: which channels are pruned now.
         pattern: The `Filter` pattern.
     """
+
+    pattern: Filter
 
     def __init__(self, coupling, requests, pruned, pattern):
         self.coupling, self.requests, self.pattern = coupling, requests, pattern
@@ -281,33 +282,51 @@ class GroupRequest:
         return held
 
 
-def couple(model):
-    """Lets the coupled filters of a wrapped model compete as groups, from now on."""
-    weights = {
-        id(weight.variable): weight
-        for owner in mask_owners(model)
-        if owner.coupled
-        for weight in owner.pruned_weights
-    }
-    candidates = {key for key, weight in weights.items() if weight.coupled}
-    if not candidates:
-        return []
-    for weight in weights.values():
-        weight.group, weight.couplings = None, []
-    graphs = _outermost_graphs(model)
-    followed = {id(layer) for part in graphs for layer in _keras.flatten(part)}
-    for key in candidates:
-        if id(weights[key].layer) not in followed:
-            # Code calls the layer now: nothing is known of what reads its channels.
-            weights[key].group = weights[key]
-    couplings = [found for part in graphs for found in find_couplings(part, candidates)[0]]
-    groups = [PrunedGroup(coupling, weights) for coupling in couplings]
-    for group in groups:
-        for weight in group.scored:
-            weight.group = group
-        for weight, part in group.parts:
-            weight.couplings.append((group, part))
-    return groups
+class Couplings:
+    """Which competitor stands for each weight of a wrapped model.
+
+    Args:
+        model: A built layer or model with wrappers.
+
+    Attributes:
+        groups: List of the `PrunedGroup`s.
+    """
+
+    def __init__(self, model):
+        weights = {
+            id(weight.variable): weight
+            for owner in mask_owners(model)
+            if owner.coupled
+            for weight in owner.pruned_weights
+        }
+        candidates = {key for key, weight in weights.items() if weight.coupled}
+        graphs = _outermost_graphs(model) if candidates else []
+        followed = {id(layer) for part in graphs for layer in _keras.flatten(part)}
+        couplings = [found for part in graphs for found in find_couplings(part, candidates)[0]]
+        self._places: dict = {}
+        self.groups = [PrunedGroup(coupling, weights, self._places) for coupling in couplings]
+        # Where code calls a layer, nothing is known of what reads its channels: its weights
+        # compete for themselves.
+        self._standing: dict = {
+            id(weights[key]): weights[key]
+            for key in candidates
+            if id(weights[key].layer) not in followed
+        }
+        for group in self.groups:
+            self._standing.update({id(weight): group for weight in group.scored})
+
+    def competitor(self, weight):
+        """Returns the competitor that stands for a `PrunedWeight`; `None` if it does not compete.
+
+        A weight does not compete if its mask follows from others', or if its channels all stay.
+        """
+        if weight.follows:
+            return None
+        return self._standing.get(id(weight)) if weight.coupled else weight
+
+    def is_alone(self, weight):
+        """Whether no group of channels changes the mask of a weight."""
+        return id(weight) not in self._places
 
 
 def _outermost_graphs(model):

@@ -4,6 +4,14 @@ import keras
 from keras import ops
 from keras.src.trainers.data_adapters import get_data_adapter
 
+from tfprune._keras.layers import backend
+
+
+def sync_state(model):
+    """Writes what JAX's `fit` carries along into the model's variables; nothing elsewhere."""
+    if backend() == "jax" and hasattr(model, "jax_state_sync"):
+        model.jax_state_sync()
+
 
 def single_optimizers(optimizer):
     """Returns the plain optimizers inside an optimizer: of loss scaling or of several."""

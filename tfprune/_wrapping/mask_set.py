@@ -11,6 +11,7 @@ from tfprune._base import validation as check
 from tfprune._keras.checks import nothing_to_prune
 from tfprune._layers import registry
 from tfprune._layers.registry import PrunableWeight
+from tfprune.masks import Competitor, MaskRequest
 
 
 class MaskConstraint(keras.constraints.Constraint):
@@ -46,7 +47,7 @@ def masked(value, mask):
     return ops.where(ops.convert_to_tensor(mask), value, ops.zeros((), dtype=value.dtype))
 
 
-class PrunedWeight:
+class PrunedWeight(Competitor):
     """One weight with its mask.
 
     Attributes:
@@ -63,9 +64,6 @@ class PrunedWeight:
         makes_output: Whether its output channels are those of the layer's output.
         follows: Whether its mask follows from those of other weights: a bias goes with its filter.
         coupled: Whether its filters are pruned together with those of other layers.
-        group: The competitor that stands for it then: a group, itself where code calls its layer,
-            or `None` if its channels all stay.
-        couplings: List of `(group, part)`: the axes whose positions go with a group's channels.
     """
 
     def __init__(self, owner, path, layer, entry, method, mask, initial=None, follows=False):
@@ -81,12 +79,26 @@ class PrunedWeight:
         self.makes_output = entry.makes_output
         self.follows = follows
         self.coupled = owner.coupled and getattr(method.pattern, "coupled", False) and not follows
-        self.group = None
-        self.couplings: list = []
         self._entry = entry
         self._zeros = None
         self.attach()
         self.remember_initial()
+
+    @property
+    def scored(self):
+        return [self]
+
+    def request(self, found, position=0, criterion=None):
+        return MaskRequest(
+            _keras.host_array(self.variable),
+            self.method.pattern,
+            self.method.criterion if criterion is None else criterion,
+            self.axes.resolve(len(self.variable.shape)),
+            _keras.host_array(self.mask) if self.zeros else None,
+            self.name,
+            found.get(id(self)) or {},
+            position,
+        )
 
     def attach(self):
         """Puts the mask's constraint on the weight, outside the constraint that it has."""
@@ -141,6 +153,10 @@ class PrunedWeight:
     def forget_count(self):
         """Tells that the mask variable was written by somebody else."""
         self._zeros = None
+
+    def project_average(self, average):
+        """Lets the constraint project the moving average of the weight too; `None` for none."""
+        self.constraint.average = average
 
     def project(self):
         """Puts the masked values of the weight, and of its moving average, to zero."""
@@ -217,6 +233,24 @@ class MaskSet:
     def current_step(self):
         """Optimizer steps completed since pruning began, up to this moment."""
         return self.step + (self.clock.elapsed() if self.clock is not None else 0)
+
+    def hand_over(self, clock):
+        """Lets another clock count from now on; one that still runs has to begin again."""
+        if self.clock is clock:
+            return
+        self.step = self.current_step()
+        if self.clock is not None:
+            self.clock.reset()
+        self.clock = clock
+
+    def advance(self, steps):
+        """Adds optimizer steps to the count."""
+        self.step += steps
+
+    def take_seeds(self):
+        """Returns the random states that a file brought along, once; `None` if there are none."""
+        seeds, self.seeds = self.seeds, None
+        return seeds
 
     def state(self):
         """Step and random states, as plain numbers."""

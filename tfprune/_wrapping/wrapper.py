@@ -1,6 +1,7 @@
 """Wrappers: a layer, or a subclassed model, together with the masks of the weights inside it."""
 
 import warnings
+from contextlib import contextmanager
 
 import keras
 from keras import tree
@@ -117,6 +118,27 @@ class MaskOwner:
                 )
             )
         self.warn_unattended()
+
+    def attend(self):
+        """Says that a callback counts the steps and updates the masks from now on."""
+        self.attended = True
+
+    def leave(self, attended=False):
+        """Says that the training is over; `attended` if a loop of one's own goes on."""
+        self.attended, self.warned = attended, False
+
+    @contextmanager
+    def projecting(self):
+        """While a training step runs that projects its result by itself, as on JAX."""
+        self.projected = True
+        try:
+            yield
+        finally:
+            self.projected = False
+
+    def warned_elsewhere(self):
+        """Says that the warning was given for another wrapper of the model."""
+        self.warned = True
 
     def warn_unattended(self):
         """Warns, once, that nothing updates the masks in training."""

@@ -1,5 +1,7 @@
 """Projection of weights onto their masks where variables cannot be written: JAX's `fit`."""
 
+from contextlib import ExitStack
+
 from tfprune import _keras
 from tfprune._wrapping.mask_set import masked
 from tfprune._wrapping.wrapper import mask_owners
@@ -49,13 +51,10 @@ class Projection:
         original = model.train_step if installed is None else model.train_step.original
 
         def train_step(state, data):
-            for owner in self._owners:
-                owner.projected = True
-            try:
-                logs, state = original(state, data)
-            finally:
+            with ExitStack() as stack:
                 for owner in self._owners:
-                    owner.projected = False
+                    stack.enter_context(owner.projecting())
+                logs, state = original(state, data)
             trainable, others, optimizer, metrics = state
             trainable = self(trainable, others)
             if averages:
@@ -80,6 +79,13 @@ class Projection:
             for weight in self._weights
             if id(weight.variable) in known
         ]
+
+
+def mask_averages(optimizer, weights):
+    """Lets the constraints of weights project the optimizer's moving averages of them too."""
+    known = {} if optimizer is None else _keras.averages(optimizer)
+    for weight in weights:
+        weight.project_average(known.get(id(weight.variable)))
 
 
 def _positions(variables):

@@ -1,12 +1,12 @@
 """A checkpoint that lets only models at their target sparsity compete."""
 
 import warnings
+from typing import Any
 
 import keras
 
 from tfprune._base import validation as check
-from tfprune._channels.coupling import couple
-from tfprune._updates.mask_update import compete, expected_zeros
+from tfprune._updates.mask_update import MaskUpdate
 from tfprune._wrapping.wrapper import mask_owners
 
 
@@ -36,7 +36,7 @@ class PruningCheckpoint(keras.callbacks.ModelCheckpoint):
 
     def __init__(self, filepath, monitor="val_loss", *, save_best_only=True, **kwargs):
         super().__init__(filepath, monitor=monitor, save_best_only=save_best_only, **kwargs)
-        self._weights: list = []
+        self._update: Any = None
         self._zeros: list = []
         self._reached = False
         self._ever_reached = False
@@ -52,8 +52,7 @@ class PruningCheckpoint(keras.callbacks.ModelCheckpoint):
                     "Use keras.callbacks.ModelCheckpoint for a plain model.",
                 )
             )
-        couple(model)
-        self._weights = [weight for owner in owners for weight in owner.pruned_weights]
+        self._update = MaskUpdate(model)
         self._ever_reached = False
 
     def on_train_batch_end(self, batch, logs=None):
@@ -77,14 +76,11 @@ class PruningCheckpoint(keras.callbacks.ModelCheckpoint):
             )
 
     def _at_target(self):
-        zeros = [weight.zeros for weight in self._weights]
+        zeros = [weight.zeros for weight in self._update.weights]
         if zeros != self._zeros:
             self._zeros = zeros
-            pairs = [(w.method.schedule.target_sparsity, w) for w in self._weights]
-            groups = compete(pairs)
-            self._reached = all(
-                pruned >= expected
-                for pruned, expected, _ in (expected_zeros([group]) for group in groups)
-            )
+            aims = [(w.method.schedule.target_sparsity, w) for w in self._update.weights]
+            counts = self._update.expected_zeros(aims)
+            self._reached = all(pruned >= expected for pruned, expected, _ in counts)
         self._ever_reached = self._ever_reached or self._reached
         return self._reached

@@ -2,8 +2,6 @@
 
 import numpy as np
 
-from tfprune._updates.mask_update import compete, expected_zeros
-
 RESTORED = (
     "EarlyStopping(restore_best_weights=True), for instance, restores the masks of its best epoch "
     "with the weights: leave it out, and keep the best model at target sparsity with "
@@ -11,20 +9,21 @@ RESTORED = (
 )
 
 
-def shortfalls(owners, lookahead, steps_taken):
+def shortfalls(update, lookahead, steps_taken):
     """Yields `(expected, received, mend)` for each schedule that was not followed to its end.
 
     Args:
-        owners: The wrappers.
+        update: The `MaskUpdate` of the model.
         lookahead: The `Lookahead` that evaluates the schedules.
         steps_taken: Whether the optimizer takes steps, which it does where something is trained.
     """
-    for step, weights in _by_schedule(owners):
+    for step, weights in _by_schedule(update.owners):
         schedule = weights[0].method.schedule
         held = lookahead.held(schedule, step)
-        pruned, expected, units = expected_zeros(compete([(held, w) for w in weights]))
-        if not units:
+        counts = update.expected_zeros([(held, weight) for weight in weights])
+        if not counts:
             continue
+        pruned, expected, units = (sum(count) for count in zip(*counts, strict=True))
         end = getattr(schedule, "end_step", -1)
         target = schedule.target_sparsity
         if pruned != expected:

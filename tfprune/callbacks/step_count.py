@@ -1,14 +1,23 @@
-"""Counting optimizer steps, and asking schedules for many steps at once."""
+"""Counting optimizer steps, in `fit` and in loops of one's own."""
 
 from typing import Any
 
+import keras
 import numpy as np
 from keras import ops
 
 from tfprune import _keras
 
-_AHEAD = 1024
-_MOST = 2**20
+
+def updates(before, batches, accumulation):
+    """Returns the optimizer updates that `batches` make after `before` others.
+
+    Args:
+        before: Batches that the optimizer had seen.
+        batches: Batches since then.
+        accumulation: Batches whose gradients are accumulated for one update.
+    """
+    return (before + batches) // accumulation - before // accumulation
 
 
 class Clock:
@@ -20,21 +29,27 @@ class Clock:
         self._optimizer: Any = None
         self.running = False
         self.was_reset = False
-        self._batches = 0
-        self._accumulation = 1
+        self._before, self._accumulation = 0, 1
 
-    def start(self, optimizer, batches, accumulation):
+    def start(self, optimizer):
+        """Starts to count the steps of an optimizer; `None` counts nothing."""
         self._optimizer = optimizer
         self.running, self.was_reset = True, False
-        self._batches, self._accumulation = batches, accumulation
+        known = (0, 1) if optimizer is None else _keras.batches_done(optimizer)
+        self._before, self._accumulation = known
 
     def stop(self):
+        """Stops counting."""
         self.running, self.was_reset = False, False
 
     def reset(self):
-        """Called when the step was loaded from a file."""
+        """Called when the step was loaded from a file, or another clock took over."""
         self.was_reset = self.was_reset or self.running
         self.running = False
+
+    def after(self, batches):
+        """Optimizer steps since `start` if this many batches were seen; reads nothing."""
+        return updates(self._before, batches, self._accumulation)
 
     def elapsed(self, seen=None):
         """Optimizer steps since `start`; reads one number from the device.
@@ -46,55 +61,91 @@ class Clock:
         """
         if not self.running or self._optimizer is None:
             return 0
-        batches, accumulation = _keras.batches_done(self._optimizer)
-        if seen is not None and batches == self._batches + seen + 1:
+        batches = _keras.batches_done(self._optimizer)[0] - self._before
+        if seen is not None and batches == seen + 1:
             batches -= 1
-        return batches // accumulation - self._batches // accumulation
+        return self.after(batches)
 
     def seeds(self):
+        """The states of the model's random generators, as plain numbers."""
         return [
             ops.convert_to_numpy(generator.state).astype("int64").tolist()
             for generator in _keras.seed_generators(self._model)
         ]
 
 
-class Lookahead:
-    """Evaluates schedules for many steps ahead at once."""
+class StepCounter:
+    """Counts the optimizer steps of a model's wrappers.
 
-    def __init__(self):
-        self._known: dict = {}
+    Within an epoch it counts Keras's batches and reads nothing from the device; at the end of each
+    epoch it takes the exact number from the optimizer.
 
-    def _window(self, schedule, step, length):
-        """`(schedule, first, after, due steps, sparsity)` of a range that `step` lies in.
+    Args:
+        model: The model that is trained.
+        owners: Its wrappers, built. They hold the counts, so that files keep them.
+    """
 
-        It is the one known from earlier; else one of `length` steps, which begins at a multiple.
+    def __init__(self, model, owners):
+        self._model = model
+        self._owners = owners
+        self._first = self._batches = 0
+        self.clock = Clock(model)
+
+    def take_over(self):
+        """Counts from now on, whoever did before; an outer fit begins again when it goes on."""
+        for owner in self._owners:
+            owner.mask_set.hand_over(self.clock)
+            owner.attend()
+
+    @property
+    def is_in_charge(self):
+        """Whether no other counter took over."""
+        return all(owner.mask_set.clock is self.clock for owner in self._owners)
+
+    @property
+    def step(self):
+        """Optimizer steps up to the start of the epoch, the most of all wrappers."""
+        return max(owner.mask_set.step for owner in self._owners)
+
+    def begin_epoch(self, first=0):
+        """Begins to count batches, from number `first` of the epoch."""
+        self._first, self._batches = first, 0
+        self.take_over()
+        self.clock.start(getattr(self._model, "optimizer", None))
+
+    def was_interrupted(self):
+        """Whether a file was loaded, or another fit was run, since the epoch began."""
+        return self.clock.was_reset
+
+    def saw(self, batch):
+        """Returns the optimizer steps of the epoch, by count, after a batch."""
+        self._batches = batch + 1 - self._first
+        return self.clock.after(self._batches)
+
+    def end_epoch(self, steps):
+        """Takes the exact count from the optimizer.
+
+        Args:
+            steps: Batches in an epoch, as Keras knew them beforehand; `None` if it did not.
         """
-        entry = self._known.get(id(schedule))
-        if entry is None or not entry[1] <= step < entry[2]:
-            first = step // length * length
-            due, sparsity = schedule.evaluate(np.arange(first, first + length))
-            # The schedule is kept too, so that its id stays its own.
-            entry = (schedule, first, first + length, np.flatnonzero(due) + first, sparsity)
-            if length == _AHEAD:
-                self._known[id(schedule)] = entry
-        return entry
+        if not self.clock.running:
+            return
+        _keras.sync_state(self._model)
+        ran_dry = _keras.backend() == "tensorflow" and (steps is None or self._batches < steps)
+        self.add(self.clock.elapsed(self._batches if ran_dry else None))
+        self.clock.stop()
 
-    def latest_due(self, schedule, first, last):
-        """Sparsity at the latest due step in [first, last], or `None`."""
-        step, length = last, _AHEAD
-        while step >= first:
-            _, start, _, due, sparsity = self._window(schedule, step, length)
-            position = np.searchsorted(due, step, side="right") - 1
-            if position >= 0:
-                if due[position] < first:
-                    return None
-                return float(sparsity[due[position] - start])
-            step = start - 1
-            # Ranges grow: a schedule that was last due long ago is soon found.
-            length = min(2 * length, _MOST)
-        return None
+    def add(self, steps):
+        """Adds optimizer steps to the count of each wrapper."""
+        for owner in self._owners:
+            owner.mask_set.advance(steps)
 
-    def held(self, schedule, step):
-        """Sparsity at the latest due step up to `step`: what the masks hold then; 0 if none."""
-        value = self.latest_due(schedule, 0, step)
-        return 0.0 if value is None else value
+    def restore_seeds(self):
+        """Random states that a file brought along go back into the model's generators."""
+        generators = _keras.seed_generators(self._model)
+        for owner in self._owners:
+            seeds = owner.mask_set.take_seeds()
+            if seeds and len(seeds) == len(generators):
+                for generator, state in zip(generators, seeds, strict=True):
+                    dtype = keras.backend.standardize_dtype(generator.state.dtype)
+                    generator.state.assign(np.array(state).astype(dtype))

@@ -119,7 +119,7 @@ class Leaf:
                     )
                 )
             weight.set_mask(mask.astype(bool))
-        wrapper.mask_set.step = max(0, self._pruning["step"])
+        wrapper.mask_set.advance(max(0, self._pruning["step"]))
         for weight in pruned.values():
             warnings.warn(
                 check.message(

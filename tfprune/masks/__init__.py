@@ -5,7 +5,9 @@
 
 from tfprune.masks.computing import compute_mask as compute_mask
 from tfprune.masks.computing import kept_count as kept_count
+from tfprune.masks.requests import Competitor as Competitor
 from tfprune.masks.requests import MaskRequest as MaskRequest
+from tfprune.masks.requests import Request as Request
 from tfprune.masks.requests import masks_with_zeros as masks_with_zeros
 from tfprune.masks.requests import rounded as rounded
 from tfprune.masks.selection import Scores as Scores

@@ -1,6 +1,7 @@
 """Requests for masks: weight, pattern and criterion, and how many zeros they share."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -12,8 +13,74 @@ from tfprune.masks.selection import as_comparable, raise_not_finite
 from tfprune.masks.selection import keep_masks as keep_masks
 
 
+class Competitor:
+    """A participant in the choice of zeros: one weight, or a group of filters that go together.
+
+    Attributes:
+        name: What messages call it.
+        method: The method by which it is pruned.
+    """
+
+    name: str
+    method: Any
+
+    @property
+    def scored(self):
+        """List of the single weights whose scores count."""
+        raise NotImplementedError(f"{type(self).__name__} has to say which weights are scored.")
+
+    def request(self, found, position=0, criterion=None):
+        """Returns its `Request`, with arrays that are read without a copy.
+
+        Args:
+            found: `{id(weight): {need: array}}`, the evidence that was collected.
+            position: Its place among all that are scored together.
+            criterion: Another criterion than the method's.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has to make a request.")
+
+    def set_mask(self, mask):
+        """Assigns a mask that its request's `spread` made, and applies it to the weights."""
+        raise NotImplementedError(f"{type(self).__name__} has to take a mask.")
+
+
+class Request:
+    """What scopes, distributions and the kernel ask of one competitor.
+
+    Attributes:
+        name: What messages call it.
+        pattern: The `Pattern`.
+        weight: Its weight, or the largest of several; `axes` are the `KernelAxes` of that one.
+        units: Number of units.
+        pruned: Bool array over units: which are pruned now.
+        zeros_now: How many that are.
+        most_zeros: The largest number that can be pruned.
+    """
+
+    name: str
+    pattern: patterns.Pattern
+    weight: np.ndarray
+    axes: patterns.KernelAxes
+    units: int
+    pruned: np.ndarray
+    zeros_now: int
+    most_zeros: int
+
+    def scores(self, rising):
+        """Returns the `Scores` of the units that may be chosen."""
+        raise NotImplementedError(f"{type(self).__name__} has to score its units.")
+
+    def squares(self):
+        """Returns pooled squares of the weights, one for each unit."""
+        raise NotImplementedError(f"{type(self).__name__} has to square its weights.")
+
+    def spread(self, kept):
+        """Returns the mask that a flat bool array over units stands for."""
+        raise NotImplementedError(f"{type(self).__name__} has to spread a mask.")
+
+
 @dataclass
-class MaskRequest:
+class MaskRequest(Request):
     """One weight that is to get a mask.
 
     Args:

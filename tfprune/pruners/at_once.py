@@ -1,8 +1,7 @@
 """Prune now, and keep the masks through fine-tuning."""
 
 from tfprune._updates.evidence import Evidence
-from tfprune._updates.mask_update import compete, update_masks
-from tfprune._wrapping.wrapper import mask_owners
+from tfprune._updates.mask_update import MaskUpdate
 from tfprune.prune import prune_low_magnitude
 from tfprune.schedules.constant import ConstantSparsity
 
@@ -66,12 +65,12 @@ def one_shot(
     evidence = Evidence(
         pruned, data, batches, batch_size, loss=loss, compiled=model, verbose=verbose
     )
-    owners = mask_owners(pruned)
-    weights = [w for owner in owners for w in owner.pruned_weights if not w.follows]
+    update = MaskUpdate(pruned)
+    weights = [weight for weight in update.weights if not weight.follows]
     evidence.check(weights)
     aims = [(weight.method.schedule.target_sparsity, weight) for weight in weights]
-    update_masks(compete(aims), evidence)
-    for owner in owners:
+    update.apply(aims, evidence)
+    for owner in update.owners:
         # The one step at which the schedule is due is done: fine-tuning needs the data no more.
-        owner.mask_set.step = 1
+        owner.mask_set.advance(1)
     return pruned

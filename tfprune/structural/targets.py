@@ -7,8 +7,7 @@ import numpy as np
 from tfprune import _keras
 from tfprune._base import validation as check
 from tfprune._updates.evidence import Evidence
-from tfprune._updates.mask_update import compete
-from tfprune._wrapping.wrapper import mask_owners
+from tfprune._updates.mask_update import MaskUpdate
 from tfprune.patterns.slices import Filter
 from tfprune.prune import prune_low_magnitude
 from tfprune.schedules.constant import ConstantSparsity
@@ -62,18 +61,18 @@ class Candidates:
             scope=scope,
             rules=rules,
         )
-        owners = mask_owners(self._pruned)
-        self._weights = [weight for owner in owners for weight in owner.pruned_weights]
+        update = MaskUpdate(self._pruned)
+        self._weights = update.weights
         self._dense = [np.array(_keras.host_array(weight.variable)) for weight in self._weights]
-        self._groups = compete((0.5, weight) for weight in self._weights)
+        self._competitions = update.competitions((0.5, weight) for weight in self._weights)
         self._check_rules()
-        scored = [w for _, _, groups in self._groups for group in groups for w in group.scored]
+        scored = [w for known in self._competitions for c in known.competitors for w in c.scored]
         collect = Evidence(self._pruned, compiled=compiled, **evidence)
         collect.check(scored)
         found = collect([weight for weight in scored if weight.method.criterion.needs])
         self._requests = [
-            [group.request(found, number) for number, group in enumerate(groups)]
-            for _, _, groups in self._groups
+            [item.request(found, number) for number, item in enumerate(known.competitors)]
+            for known in self._competitions
         ]
         # Scores are those of the dense model, whatever is silent in the meantime.
         for weight in (w for requests in self._requests for r in requests for w in r.requests):
@@ -110,8 +109,8 @@ class Candidates:
 
     def _can_have(self, sparsity):
         try:
-            for (scope, _, _), requests in zip(self._groups, self._requests, strict=True):
-                scope.check(requests, sparsity)
+            for known, requests in zip(self._competitions, self._requests, strict=True):
+                known.scope.check(requests, sparsity)
         except ValueError:
             return False
         return True
@@ -119,14 +118,14 @@ class Candidates:
     def at(self, sparsity):
         """Returns the wrapped model with its filters pruned to this sparsity; one for all."""
         results = [
-            scope.masks(requests, sparsity)
-            for (scope, _, _), requests in zip(self._groups, self._requests, strict=True)
+            known.scope.masks(requests, sparsity)
+            for known, requests in zip(self._competitions, self._requests, strict=True)
         ]
         for weight, values in zip(self._weights, self._dense, strict=True):
             weight.variable.assign(values)
-        for (_, _, groups), masks in zip(self._groups, results, strict=True):
-            for group, (kept, _) in zip(groups, masks, strict=True):
-                group.set_mask(kept)
+        for known, masks in zip(self._competitions, results, strict=True):
+            for competitor, (kept, _) in zip(known.competitors, masks, strict=True):
+                competitor.set_mask(kept)
         return self._pruned
 
 

@@ -1,33 +1,42 @@
 """The callback of one round of a lottery ticket."""
 
+from typing import Any
+
 import numpy as np
 
 from tfprune import _keras
 from tfprune._base import validation as check
 from tfprune._wrapping.strip import strip_pruning
 from tfprune._wrapping.wrapper import mask_owners
-from tfprune.callbacks import UpdatePruningStep
+from tfprune.callbacks.pruning_callback import OwnLoop, PruningCallback
+from tfprune.callbacks.pruning_training import PruningTraining, TrainingPart
 
 
-class RoundStep(UpdatePruningStep):
-    """Keeps the masks of a round, and takes the weights that later rounds begin with.
+class Rewinding(TrainingPart):
+    """Takes the weights that later rounds begin with, at one moment of a training.
 
     Args:
         model: The wrapped model of the round.
         rewind: `(unit, number)`: when to take the weights, or `None`.
-        update: Further arguments of `UpdatePruningStep`.
+
+    Attributes:
+        taken: The weights, or `None`.
     """
 
-    def __init__(self, model, rewind, update):
-        self.taken = None
+    def __init__(self, model, rewind):
+        self.taken: Any = None
+        self._model = model
         self._rewind = rewind
-        self._model_of_round = model
         self._epochs = 0
-        super().__init__(model, **update)
 
-    def set_model(self, model):
+    @property
+    def steps(self):
+        """Optimizer steps of the round so far."""
+        return max(owner.pruning_step for owner in mask_owners(self._model))
+
+    def check(self, model):
         optimizer = getattr(model, "optimizer", None)
-        if optimizer is not None and self._steps() == 0 and _keras.batches_done(optimizer)[0]:
+        if optimizer is not None and self.steps == 0 and _keras.batches_done(optimizer)[0]:
             raise ValueError(
                 check.message(
                     "an optimizer that has not trained yet, in each round",
@@ -36,30 +45,23 @@ class RoundStep(UpdatePruningStep):
                     "with it.",
                 )
             )
-        super().set_model(model)
 
-    def _steps(self):
-        return max(owner.pruning_step for owner in mask_owners(self._model_of_round))
-
-    def on_train_batch_end(self, batch, logs=None):
-        super().on_train_batch_end(batch, logs)
+    def end_batch(self, training):
         if self._awaits("step"):
-            self._sync()
-            self._take(self._steps())
+            _keras.sync_state(training.model)
+            self._take(self.steps)
 
-    def on_epoch_end(self, epoch, logs=None):
-        super().on_epoch_end(epoch, logs)
+    def end_epoch(self, training):
         self._epochs += 1
         if self._awaits("epoch"):
             self._take(self._epochs)
 
-    def step(self, sync=None):
-        updated = super().step(sync)
+    def step(self, training, sync):
         if self._awaits("step"):
-            if sync is not None and self._steps() == self._rewind[1]:
+            if sync is not None and self.steps == self._rewind[1]:
                 sync()
-            self._take(self._steps())
-        return updated
+            self._take(self.steps)
+        return False
 
     def _awaits(self, unit):
         return self.taken is None and self._rewind is not None and self._rewind[0] == unit
@@ -67,7 +69,7 @@ class RoundStep(UpdatePruningStep):
     def _take(self, done):
         unit, number = self._rewind
         if done == number:
-            self.taken = plain_values(self._model_of_round)
+            self.taken = plain_values(self._model)
         elif done > number:
             raise ValueError(
                 check.message(
@@ -79,7 +81,7 @@ class RoundStep(UpdatePruningStep):
 
     def check_used(self):
         """Raises if training did without the callback, or ended before the weights were taken."""
-        if self._steps() == 0:
+        if self.steps == 0:
             raise ValueError(
                 check.message(
                     "`train` to use the callback that it is given",
@@ -90,7 +92,7 @@ class RoundStep(UpdatePruningStep):
             )
         if self._rewind is not None and self.taken is None:
             unit, number = self._rewind
-            done = self._steps() if unit == "step" else self._epochs
+            done = self.steps if unit == "step" else self._epochs
             raise ValueError(
                 check.message(
                     f"training to reach {unit} {number}, to which weights are rewound",
@@ -99,9 +101,24 @@ class RoundStep(UpdatePruningStep):
                 )
             )
 
+
+class RoundStep(OwnLoop, PruningCallback):
+    """Keeps the masks of a round, and takes the weights that later rounds begin with.
+
+    Args:
+        model: The wrapped model of the round.
+        rewind: `(unit, number)`: when to take the weights, or `None`.
+        update: Further arguments of `UpdatePruningStep`.
+    """
+
+    def __init__(self, model, rewind, update):
+        self.rewinding = Rewinding(model, rewind)
+        super().__init__(PruningTraining(self.rewinding, **update), model)
+
     def prune(self, sparsity):
         """Gives the trained model the masks of the next round."""
-        self._update([(sparsity, weight) for weight in pruned_weights(self._model_of_round)])
+        updater = self._training.updater
+        updater.apply([(sparsity, weight) for weight in updater.weights])
 
 
 def pruned_weights(model):

@@ -8,7 +8,7 @@ from keras import ops
 
 from tfprune import _keras
 from tfprune._base import validation as check
-from tfprune._channels.coupling import couple
+from tfprune._updates.mask_update import MaskUpdate
 from tfprune._wrapping.methods import Rule
 from tfprune._wrapping.strip import strip_pruning
 from tfprune.patterns.single_weights import NOfM
@@ -202,7 +202,7 @@ class LotteryTicket:
             keras.utils.set_random_seed(self.seed + round)
         callback = RoundStep(model, (self.rewind_unit, self.rewind_to) if rewinds else None, update)
         metrics = _numbers(train(model, callback))
-        callback.check_used()
+        callback.rewinding.check_used()
         arrays = {"masks": [np.packbits(mask) for mask in masks], "trained": plain_values(model)}
         if control == "random_reinit":
             arrays["start"] = start
@@ -210,7 +210,7 @@ class LotteryTicket:
             callback.prune(self.sparsity_of(round + 1))
             arrays["next"] = [np.packbits(mask) for mask in _masks_of(model)]
         if rewinds:
-            store.save("rewind", {"weights": callback.taken})
+            store.save("rewind", {"weights": callback.rewinding.taken})
         sizes = [mask.size for mask in masks]
         data = {
             "zeros": sum(sizes) - sum(map(np.count_nonzero, masks)),
@@ -234,11 +234,11 @@ class LotteryTicket:
         if control == "random_masks":
             random = np.random.default_rng(None if self.seed is None else [self.seed, round])
             model = self._wrapped(self._plain, self.sparsity_of(round))
-            groups = couple(model)
-            for weight, mask in zip(pruned_weights(model), masks, strict=True):
-                own = not weight.couplings
-                weight.set_mask(_shuffled(mask, weight, random) if own else mask)
-            for group in groups:
+            update = MaskUpdate(model)
+            for weight, mask in zip(update.weights, masks, strict=True):
+                alone = update.is_alone(weight)
+                weight.set_mask(_shuffled(mask, weight, random) if alone else mask)
+            for group in update.groups:
                 group.set_mask(group.shuffled(random))
             masks = _masks_of(model)
         return masks

@@ -1,0 +1,266 @@
+"""One training of a pruned model: counts the steps, updates the masks, keeps all else exact."""
+
+import warnings
+from typing import Any
+
+import keras
+
+from tfprune import _keras
+from tfprune._base import validation as check
+from tfprune._keras.checks import not_keras
+from tfprune._updates.evidence import Evidence
+from tfprune._wrapping.wrapper import mask_owners
+from tfprune.callbacks.mask_updater import MaskUpdater
+from tfprune.callbacks.projection import Projection, mask_averages
+from tfprune.callbacks.shortfall import RESTORED, shortfalls
+from tfprune.callbacks.step_count import StepCounter
+
+
+class TrainingPart:
+    """What else happens in a training; all methods do nothing unless a subclass writes them."""
+
+    def check(self, model):
+        """Called before the model is touched; raises if it does not fit."""
+
+    def attach(self, training):
+        """Called when the training knows its model."""
+
+    def begin(self, training):
+        """Called when `fit` begins."""
+
+    def begin_epoch(self, training, epoch):
+        """Called before the schedules are asked at the start of an epoch."""
+
+    def asked(self, training, elapsed):
+        """Called whenever the schedules were asked: at each batch and around each epoch."""
+
+    def end_batch(self, training):
+        """Called after each batch."""
+
+    def end_epoch(self, training):
+        """Called after each epoch."""
+
+    def step(self, training, sync):
+        """Called after each step of a loop of one's own; returns whether masks changed."""
+        return False
+
+
+class PruningTraining:
+    """Counts optimizer steps and updates the masks when the schedule says so.
+
+    Callbacks hold one and tell it what happens in `fit`.
+
+    Args:
+        part: A `TrainingPart`, or `None`.
+        data: Data for criteria, likewise `batches`, `batch_size` and `loss`: see `Evidence`.
+
+    Attributes:
+        model: The model, or `None` before `attach`.
+        counter: Its `StepCounter`.
+        updater: Its `MaskUpdater`.
+        evidence: Its `Evidence`.
+        params: What Keras says of the training: "steps", "epochs".
+    """
+
+    def __init__(self, part=None, data=None, batches=1, batch_size=32, loss=None):
+        self._part = TrainingPart() if part is None else part
+        self._evidence_from = {
+            "data": data,
+            "batches": batches,
+            "batch_size": batch_size,
+            "loss": loss,
+        }
+        self.evidence = Evidence(None, **self._evidence_from)
+        # Not a callback's `model`: on JAX, Keras writes the state into the variables on access.
+        self.model: Any = None
+        self.counter: Any = None
+        self.updater: Any = None
+        self.params: dict = {}
+        self.is_own_loop = False
+        self._projection: Any = None
+
+    def attach(self, model, own_loop=False):
+        """Begins with a model; `own_loop` where `step` is called instead of `fit`."""
+        if own_loop and not isinstance(model, keras.layers.Layer):
+            raise TypeError(not_keras(model, "model"))
+        self.is_own_loop = self.is_own_loop or own_loop
+        self._part.check(model)
+        owners = mask_owners(model)
+        _check_ready(model, owners)
+        self.model = model
+        self.evidence = Evidence(model, **self._evidence_from)
+        for owner in owners:
+            for weight in owner.pruned_weights:
+                weight.forget_count()
+        self.counter = StepCounter(model, owners)
+        self.updater = MaskUpdater(model, self.counter, self.evidence)
+        self.counter.take_over()
+        self.counter.restore_seeds()
+        optimizer = getattr(model, "optimizer", None)
+        if optimizer is not None and not optimizer.built:
+            optimizer.build(model.trainable_variables)
+        mask_averages(optimizer, self.updater.weights)
+        if _keras.backend() == "jax":
+            self._projection = Projection(model)
+            if optimizer is not None:
+                self._projection.install(model)
+        self._part.attach(self)
+        if own_loop:
+            self.ask_now()
+
+    def begin(self, params):
+        """Begins a `fit`."""
+        self.params = params or {}
+        if not self.counter.is_in_charge:
+            raise ValueError(
+                check.message(
+                    "one UpdatePruningStep among the callbacks",
+                    "several, which would count each step several times",
+                    "Leave one of them out.",
+                )
+            )
+        self.counter.clock.stop()
+        self.updater.forget()
+        self._part.begin(self)
+
+    def begin_epoch(self, epoch):
+        """Begins an epoch. Another callback may have restored weights since `begin`."""
+        self.counter.begin_epoch()
+        self._part.begin_epoch(self, epoch)
+        self.ask_now()
+
+    def ask_now(self):
+        """Asks the schedules at the present step, also if they were asked before."""
+        self.counter.restore_seeds()
+        self.updater.forget()
+        self._ask(0)
+
+    def _ask(self, elapsed):
+        self.updater.ask(elapsed)
+        self._part.asked(self, elapsed)
+
+    def go_on(self, batch):
+        """Begins the count again where a file was loaded, or a fit was run, in mid-training."""
+        if self.counter.was_interrupted():
+            _keras.sync_state(self.model)
+            self.counter.restore_seeds()
+            self.counter.begin_epoch(batch)
+
+    def end_batch(self, batch):
+        """Counts the batches up to this one."""
+        # With several steps in one execution, Keras may count beyond the epoch's last batch.
+        steps = self.params.get("steps")
+        last = batch if steps is None else min(batch, steps - 1)
+        self.go_on(last + 1)
+        self._ask(self.counter.saw(last))
+        self._part.end_batch(self)
+
+    def end_epoch(self):
+        """Ends an epoch."""
+        self.counter.end_epoch(self.params.get("steps"))
+        self.ask_now()
+        self._part.end_epoch(self)
+
+    def end(self):
+        """Ends a `fit`: projects once more, and warns of training that ended short."""
+        self.counter.end_epoch(self.params.get("steps"))
+        self.counter.clock.stop()
+        updater = self.updater
+        updater.refresh(masks_changed=True)
+        owners = updater.update.owners
+        takes_steps = bool(self.model.trainable_variables)
+        for said in shortfalls(updater.update, updater.schedules, takes_steps):
+            _warn(*said)
+        for owner in owners:
+            owner.leave(self.is_own_loop)
+        if isinstance(self.model, keras.Model):
+            _keras.before_training(self.model, warn_if_unattended)
+        _keras.after_training(self.model, _restored_check(self.counter, updater))
+
+    def step(self, sync=None):
+        """Counts one step of a loop of one's own; returns whether masks changed."""
+        if self.model is None:
+            raise ValueError(
+                check.message(
+                    "UpdatePruningStep to know its model",
+                    "UpdatePruningStep().step()",
+                    "Make it with the model: UpdatePruningStep(model).",
+                )
+            )
+        self.counter.add(1)
+        due = self.updater.due(0)
+        if due:
+            if sync is not None:
+                sync()
+            self.updater.apply(due)
+            self.updater.forget()
+        elif _keras.backend() == "torch":
+            # torch.optim knows no constraints.
+            self.updater.project()
+        return self._part.step(self, sync) or bool(due)
+
+    def project(self, trainable_variables, non_trainable_variables):
+        """Returns the trainable values with every pruned weight at zero; see `Projection`."""
+        if self._projection is None:
+            self._projection = Projection(self.model)
+        return self._projection(trainable_variables, non_trainable_variables)
+
+
+def _check_ready(model, owners):
+    """Raises unless a model has wrappers, and masks in all of them."""
+    if not owners:
+        raise ValueError(
+            check.message(
+                "a model with wrapped layers",
+                f"model '{model.name}' without any",
+                "Call model = tfprune.prune_low_magnitude(model, schedule) before fit.",
+            )
+        )
+    unbuilt = [owner.name for owner in owners if owner.mask_set is None]
+    if unbuilt:
+        raise ValueError(
+            check.message(
+                "a built model",
+                f"'{unbuilt[0]}' without weights yet",
+                "Give the model a keras.Input, or call it on data once.",
+            )
+        )
+
+
+def _restored_check(counter, updater):
+    """Returns a function that looks once more, after the other callbacks, which may bring back
+    earlier masks."""
+    zeros = [weight.zeros for weight in updater.weights]
+
+    def check_restored():
+        if not counter.is_in_charge:
+            return
+        before = updater.sparsity
+        updater.refresh(masks_changed=True)
+        if [weight.zeros for weight in updater.weights] != zeros:
+            _warn(
+                f"the sparsity that training ended with, {before:.4f}",
+                f"{updater.sparsity:.4f}, from a callback that restored an earlier epoch",
+                RESTORED,
+            )
+
+    return check_restored
+
+
+def _warn(expected, received, mend):
+    warnings.warn(check.message(expected, received, mend), stacklevel=5)
+
+
+def warn_if_unattended(model):
+    """Warns of a training without UpdatePruningStep, after one with it.
+
+    The train function is compiled then, so that no wrapper is called that could say so.
+    """
+    owners = [owner for owner in mask_owners(model) if not owner.attended]
+    if owners and _keras.backend() == "jax":
+        # Compiling again may have moved the variables to other positions.
+        Projection(model).install(model)
+    for owner in owners[:1]:
+        owner.warn_unattended()
+    for owner in owners:
+        owner.warned_elsewhere()
