@@ -19,8 +19,8 @@ PACKAGES = {
 }
 # What every TensorFlow or Keras brings along.
 BROUGHT = {"h5py", "ml_dtypes"}
-# The user's choice of backend.
-CHOSEN = {"jax", "torch"}
+# The user's choice of backend; each is an extra of its own.
+CHOSEN = {"tensorflow", "jax", "torch"}
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def imports(folder, at_import_only=False):
     ("folder", "extras", "at_import_only"),
     [
         ("tfprune", [], True),
-        ("tfprune", ["litert", "onnx", "plots", "tfmot"], False),
+        ("tfprune", [*CHOSEN, "litert", "onnx", "plots", "tfmot"], False),
         ("tutorials", ["demo"], False),
         ("tests", ["test"], False),
         ("benchmarks", ["test"], False),
@@ -69,8 +69,8 @@ def test_what_is_imported_is_declared(setup, folder, extras, at_import_only):
     found = imports(folder, at_import_only)
     assert found
     undeclared = {name: files for name, files in found.items() if name not in declared}
-    allowed = {"tfprune": set() if at_import_only else CHOSEN, "tutorials": set()}
-    assert set(undeclared) <= allowed.get(folder, BROUGHT | CHOSEN)
+    allowed = set() if folder in ("tfprune", "tutorials") else BROUGHT | {"jax", "torch"}
+    assert set(undeclared) <= allowed
 
 
 def test_nothing_is_declared_in_vain(setup):
@@ -83,10 +83,20 @@ def test_extras(setup):
         name: requirements(setup["options.extras_require"][name])
         for name in setup["options.extras_require"]
     }
-    assert set(extras) == {"demo", "docs", "litert", "onnx", "plots", "test", "tfmot"}
-    # The API reference is built by itself.
-    del extras["docs"]
+    assert set(extras) == CHOSEN | {"demo", "docs", "litert", "onnx", "plots", "test", "tfmot"}
+    # The API reference is built by itself; the tests run on TensorFlow and on what else is there.
+    for name in ("docs", "jax", "torch"):
+        del extras[name]
     assert set().union(*extras.values()) <= extras["test"]
+
+
+def test_a_plain_installation_brings_no_backend(setup):
+    core = requirements(setup["options"]["install_requires"])
+    assert core == {"keras", "numpy", "rich"}
+    extras = setup["options.extras_require"]
+    for name in CHOSEN:
+        assert requirements(extras[name]) == {name}
+    assert "tensorflow" in requirements(extras["demo"]) & requirements(extras["test"])
 
 
 def test_types_and_version_are_packaged(setup):

@@ -8,6 +8,10 @@ the wrappers off with `strip_pruning`.
 from tfprune._base import quiet as _quiet  # noqa: F401
 
 # isort: split
+# Second: a missing backend is explained before a file imports Keras.
+from tfprune._base import backend as _backend  # noqa: F401
+
+# isort: split
 from tfprune import (
     criteria,
     distributions,

@@ -1,6 +1,5 @@
 """Models on their way out: written, opened in the runtime that they are for, and compared."""
 
-import importlib.util
 import logging
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ import numpy as np
 from tfprune import _keras
 from tfprune._base import validation as check
 from tfprune._base.files import check_target, finished_at_once, size_on_disk
+from tfprune._base.packages import check_installed
 from tfprune._deployment.formats import RUNNERS, RUNTIMES, WRITERS, outputs
 from tfprune._keras.checks import check_built, not_keras
 from tfprune._reports.latency import example_inputs
@@ -55,9 +55,11 @@ _WITHOUT_SPARSE = (
     "Leave out `sparse`: LiteRT's encoding is wrong for some Dense layers whose inputs are no "
     "multiple of 4. Or give `data`"
 )
+# By format: packages that write and open it, and the extra that brings them.
 _PACKAGES = {
-    "onnx": ("onnx", ("onnx", "tf2onnx", "onnxruntime")),
-    "litert": ("litert", ("ai_edge_litert",)),
+    "saved_model": (("tensorflow",), "tensorflow"),
+    "onnx": (("onnx", "tf2onnx", "onnxruntime"), "onnx"),
+    "litert": (("tensorflow", "ai_edge_litert"), "litert"),
 }
 
 
@@ -121,7 +123,8 @@ def export(
     samples = check.integer("samples", samples, 1, "Use for instance 32.")
     limit = _TOLERANCES[quantize] if tolerance is None else tolerance
     check.positive("tolerance", limit, "Use for instance 0.01.")
-    _check_installed(format)
+    if format in _PACKAGES:
+        check_installed(*_PACKAGES[format], f"for {format}")
     check_target(path, format)
     plain = without_silent_channels(model) if shrink else strip_pruning(model)
     examples = _examples(plain, data, samples)
@@ -204,19 +207,6 @@ def _opset(format, opset):
         received = f"opset={opset!r} with format={format!r}"
         raise ValueError(check.message("`opset` for ONNX alone", received, "Leave it out."))
     return check.integer("opset", opset, 1, "Use for instance 15.")
-
-
-def _check_installed(format):
-    extra, packages = _PACKAGES.get(format, ("", ()))
-    missing = [name for name in packages if importlib.util.find_spec(name) is None]
-    if missing:
-        raise ImportError(
-            check.message(
-                f"{', '.join(missing)} to be installed, for {format}",
-                "an environment without",
-                f'Run pip install "tfprune[{extra}]".',
-            )
-        )
 
 
 @contextmanager

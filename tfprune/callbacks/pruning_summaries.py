@@ -5,6 +5,7 @@ from typing import Any
 import keras
 
 from tfprune._base import validation as check
+from tfprune._base.packages import check_installed
 from tfprune._wrapping.wrapper import mask_owners
 
 
@@ -19,6 +20,7 @@ class PruningSummaries(keras.callbacks.Callback):
         update_freq: "epoch", or a number of batches.
 
     Raises:
+        ImportError: If TensorFlow, which writes the files, is not installed.
         ValueError: If `log_dir` is empty, `update_freq` is neither, or the model has no wrapped
             layer.
 
@@ -29,6 +31,7 @@ class PruningSummaries(keras.callbacks.Callback):
 
     def __init__(self, log_dir, update_freq="epoch"):
         super().__init__()
+        check_installed(["tensorflow"], "tensorflow", "to write summaries for TensorBoard")
         if not log_dir:
             raise ValueError(
                 check.message("`log_dir` to be a folder", f"{log_dir=}", 'Give a path, "logs".')

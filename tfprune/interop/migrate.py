@@ -1,6 +1,5 @@
 """Moving from tf_keras and tensorflow_model_optimization: `from_tf_keras`, `from_tfmot`."""
 
-import importlib.util
 import json
 import os
 import subprocess
@@ -13,6 +12,7 @@ import numpy as np
 
 from tfprune import _keras
 from tfprune._base import validation as check
+from tfprune._base.packages import check_installed
 from tfprune._wrapping.strip import strip_pruning
 from tfprune._wrapping.tfmot_arguments import pattern_of
 from tfprune._wrapping.wrapper import PruneLowMagnitude
@@ -260,19 +260,8 @@ def _read_file(path, legacy_code, with_tfmot):
                 "Give the file that defines the classes of the model.",
             )
         )
-    missing = [
-        name
-        for name in ("tensorflow_model_optimization", "tf_keras")[not with_tfmot :]
-        if importlib.util.find_spec(name) is None
-    ]
-    if missing:
-        raise ImportError(
-            check.message(
-                f"{' and '.join(missing)} to be installed, to read {path.name!r}",
-                "an environment without",
-                'Run pip install "tfprune[tfmot]".',
-            )
-        )
+    packages = ("tensorflow_model_optimization", "tf_keras")[not with_tfmot :]
+    check_installed(packages, "tfmot", f"to read {path.name!r}")
     with tempfile.TemporaryDirectory() as folder:
         done = _run_reader(path, folder, legacy_code)
         if done.returncode or not (Path(folder) / "description.json").is_file():
