@@ -102,7 +102,7 @@ def test_a_plain_installation_brings_no_backend(setup):
 def test_types_and_version_are_packaged(setup):
     assert (Path(tfprune.__file__).parent / "py.typed").exists()
     assert "py.typed" in setup["options.package_data"]["tfprune"].split()
-    assert setup["metadata"]["version"] == "attr: tfprune.__version__"
+    assert setup["metadata"]["version"] == "attr: tfprune._base.version.__version__"
     assert re.fullmatch(r"\d+\.\d+\.\d+", tfprune.__version__)
     assert setup["metadata"]["license"] == "Apache-2.0"
     assert "Version 2.0, January 2004" in (ROOT / "LICENSE").read_text()

@@ -26,6 +26,7 @@ from tfprune import (
 )
 from tfprune._analysis.comparison import Comparison, compare
 from tfprune._analysis.sensitivity.analysis import Sensitivity, sensitivity
+from tfprune._base.version import __version__ as __version__
 from tfprune._deployment.exporting import Exported, export
 from tfprune._deployment.policies import PruneForLatencyOnXNNPack, PruningPolicy
 from tfprune._layers.registry import PrunableLayer, PrunableWeight, register_prunable
@@ -45,20 +46,9 @@ from tfprune.callbacks import (
     UpdatePruningStep,
 )
 from tfprune.criteria import Criterion, Magnitude
-from tfprune.distributions import (
-    LAMP,
-    Distribution,
-    ErdosRenyi,
-    ErdosRenyiKernel,
-    FirstLayerDense,
-    PerLayer,
-    Uniform,
-)
+from tfprune.distributions import Distribution
 from tfprune.masks.computing import compute_mask
 from tfprune.patterns.base import Pattern
-from tfprune.patterns.blocks import Block
-from tfprune.patterns.single_weights import NOfM, Unstructured
-from tfprune.patterns.slices import Channel, Column, Filter, Kernel, Row, Slice
 from tfprune.plots import (
     plot_groups,
     plot_mask,
@@ -71,16 +61,6 @@ from tfprune.prune import prune_low_magnitude, prune_scope
 from tfprune.pruners import LotteryTicket, Tickets
 from tfprune.regularizers import GroupLasso
 from tfprune.schedules.base import PruningSchedule
-from tfprune.schedules.constant import ConstantSparsity
-from tfprune.schedules.ramps import (
-    Cosine,
-    DenseSparseDense,
-    Exponential,
-    Iterative,
-    OneCycle,
-    PolynomialDecay,
-)
-from tfprune.scopes import Global, Local
 from tfprune.structural import (
     ChannelGroup,
     ShrinkPlan,
@@ -93,7 +73,29 @@ from tfprune.structural import (
     shrink,
 )
 
-__version__ = "0.1.0"
+# isort: split
+# Written by .ci/generate, from here
+from tfprune.distributions import (
+    LAMP,
+    ErdosRenyi,
+    ErdosRenyiKernel,
+    FirstLayerDense,
+    PerLayer,
+    Uniform,
+)
+from tfprune.patterns.blocks import Block
+from tfprune.patterns.single_weights import NOfM, Unstructured
+from tfprune.patterns.slices import Channel, Column, Filter, Kernel, Row, Slice
+from tfprune.schedules.constant import ConstantSparsity
+from tfprune.schedules.ramps import (
+    Cosine,
+    DenseSparseDense,
+    Exponential,
+    Iterative,
+    OneCycle,
+    PolynomialDecay,
+)
+from tfprune.scopes import Global, Local
 
 __all__ = [
     "LAMP",
@@ -189,3 +191,4 @@ __all__ = [
     "strip_pruning",
     "structural",
 ]
+# to here.

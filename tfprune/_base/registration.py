@@ -1,11 +1,10 @@
 """The built-in parts of each kind: one decorator gives name, saving and export."""
 
-import re
-
 import keras
 
 from tfprune._base import frozen
 from tfprune._base import validation as check
+from tfprune._base.names import in_lower_case
 
 
 class Parts:
@@ -65,8 +64,3 @@ class Parts:
     def get(self, value, base):
         """Returns a part of class `base`; see `tfprune._base.frozen.get`."""
         return frozen.get(value, self.kind, base, self.by_name(), self._by_name[self.default])
-
-
-def in_lower_case(name):
-    """Returns a class name in lower case with underscores: "n_of_m" for "NOfM"."""
-    return re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()

@@ -47,7 +47,7 @@ class Exported:
 
 
 _SUFFIXES = {".keras": "keras", ".onnx": "onnx", ".tflite": "litert", "": "saved_model"}
-_QUANTIZED = ("dynamic", "float16", "int8")
+QUANTIZED = ("dynamic", "float16", "int8")
 # Differences in parts of the largest output that are taken for rounding.
 _TOLERANCES = {None: 1e-3, "float16": 1e-2, "dynamic": 0.1, "int8": 0.2}
 # It stores some Dense kernels in blocks of four inputs, and loses a last, shorter block.
@@ -179,7 +179,7 @@ def _format(path, format):
 def _check_options(format, options, data):
     quantize = options["quantize"]
     if quantize is not None:
-        check.choice("quantize", quantize, _QUANTIZED)
+        check.choice("quantize", quantize, QUANTIZED)
     if options["opset"] is not None:
         options["opset"] = _opset(format, options["opset"])
     for name in ("quantize", "sparse"):

@@ -9,6 +9,9 @@ from tfprune.criteria.base import (
     Criterion,
     no_evidence,
 )
+
+# isort: split
+# Written by .ci/generate, from here
 from tfprune.criteria.filters import FPGM, APoZ, BatchNormScale, L1Filter, L2Filter, MeanActivation
 from tfprune.criteria.gradients import (
     GradientMagnitude,
@@ -66,6 +69,7 @@ __all__ = [
     "get",
     "no_evidence",
 ]
+# to here.
 
 
 def built_in():

@@ -7,17 +7,13 @@ all patterns.
 
 from tfprune.patterns.axes import KernelAxes
 from tfprune.patterns.base import PATTERNS, Pattern
+from tfprune.patterns.slices import SlicePattern
+
+# isort: split
+# Written by .ci/generate, from here
 from tfprune.patterns.blocks import Block
 from tfprune.patterns.single_weights import NOfM, Unstructured
-from tfprune.patterns.slices import (
-    Channel,
-    Column,
-    Filter,
-    Kernel,
-    Row,
-    Slice,
-    SlicePattern,
-)
+from tfprune.patterns.slices import Channel, Column, Filter, Kernel, Row, Slice
 
 __all__ = [
     "PATTERNS",
@@ -36,6 +32,7 @@ __all__ = [
     "built_in",
     "get",
 ]
+# to here.
 
 
 def built_in():

@@ -6,15 +6,20 @@ a vector of steps, so `schedule(np.arange(1000))` is the whole curve.
 """
 
 from tfprune._base import validation as check
-from tfprune.schedules.adopted import AdoptedSchedule, is_tfmot_schedule
+from tfprune.schedules.adopted import AdoptedSchedule
+from tfprune.schedules.adopted import is_tfmot_schedule as _is_tfmot_schedule
 from tfprune.schedules.base import (
     SCHEDULES,
     PruningSchedule,
     deserialize,
-    flat_config,
     serialize,
     shortest,
 )
+from tfprune.schedules.base import flat_config as _flat_config
+from tfprune.schedules.ramps import Ramp
+
+# isort: split
+# Written by .ci/generate, from here
 from tfprune.schedules.constant import ConstantSparsity
 from tfprune.schedules.ramps import (
     Cosine,
@@ -23,7 +28,6 @@ from tfprune.schedules.ramps import (
     Iterative,
     OneCycle,
     PolynomialDecay,
-    Ramp,
 )
 
 __all__ = [
@@ -44,6 +48,7 @@ __all__ = [
     "serialize",
     "shortest",
 ]
+# to here.
 
 
 def built_in():
@@ -86,10 +91,10 @@ def get(schedule, **arguments):
         return deserialize(schedule)
     if isinstance(schedule, PruningSchedule):
         return schedule
-    if is_tfmot_schedule(schedule):
+    if _is_tfmot_schedule(schedule):
         names = {cls.__name__: cls for cls in SCHEDULES.classes()}
         if type(schedule).__module__.startswith("tensorflow_model_optimization"):
-            return names[type(schedule).__name__](**flat_config(schedule.get_config()))
+            return names[type(schedule).__name__](**_flat_config(schedule.get_config()))
         return AdoptedSchedule(schedule)
     raise TypeError(
         check.message(
