@@ -39,6 +39,7 @@ VALUES = {
     "pooling": "MAX",
     "axes": (0,),
     "max_sparsity": 0.75,
+    "normalize": "mean",
     "seed": 3,
     "distribution": distributions.ErdosRenyi(),
     "sparsities": {"*": 0.75},

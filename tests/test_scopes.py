@@ -169,3 +169,78 @@ def test_bad_cap(cap):
 )
 def test_names(name, scope):
     assert scopes.get(name) == scope
+
+
+# -- Layers of different scale ---------------------------------------------------------------------
+
+
+def mean_of_filters(kernel):
+    return np.abs(kernel.astype("float64")).mean(axis=0)
+
+
+def by_lamp(scores):
+    return np.array([score / scores[scores >= score].sum() for score in scores])
+
+
+RELATIVE = {
+    "mean": lambda scores: scores / scores.mean(),
+    "max": lambda scores: scores / scores.max(),
+    "lamp": by_lamp,
+    None: lambda scores: scores,
+}
+
+
+@pytest.mark.parametrize("how", RELATIVE)
+def test_scores_are_compared_on_one_scale(how):
+    random = np.random.default_rng(5)
+    weights = [random.normal(size=(6, n)) * scale for n, scale in ((8, 1), (12, 0.01), (5, 30))]
+    scores = [RELATIVE[how](mean_of_filters(weight)) for weight in weights]
+    threshold = np.sort(np.concatenate(scores))[9]
+    pattern = tfprune.Filter(coupled=False)
+    found = masks_of(scopes.Global(0.95, normalize=how), weights, 0.4, pattern)
+    for mask, own, weight in zip(found, scores, weights, strict=True):
+        np.testing.assert_array_equal(mask, np.broadcast_to(own > threshold, weight.shape))
+    if how is None:
+        # All go from the layer of small weights.
+        assert [int((~mask[0]).sum()) for mask in found] == [0, 10, 0]
+
+
+def test_filters_are_made_comparable_by_default_and_single_weights_are_not():
+    random = np.random.default_rng(6)
+    weights = [random.normal(size=(6, 20)), random.normal(size=(6, 20)) * 0.01]
+    pruned = {
+        pattern: [1 - mask.mean() for mask in masks_of(scopes.Global(), weights, 0.5, pattern)]
+        for pattern in (tfprune.Filter(coupled=False), tfprune.Unstructured())
+    }
+    filters, single = pruned.values()
+    assert abs(filters[0] - filters[1]) <= 0.3
+    assert single[1] > 0.95
+
+
+@pytest.mark.parametrize("sparsity", [0.3, 0.5, 0.8, 0.95])
+def test_every_group_of_filters_keeps_a_share(sparsity):
+    # One threshold would take all but one of the first layer: nearly all its filters are small.
+    first = np.concatenate([np.full((4, 63), 0.001), np.full((4, 1), 100.0)], axis=1)
+    weights = [first, np.random.default_rng(7).uniform(1, 2, size=(4, 64))]
+    found = masks_of(scopes.Global(), weights, sparsity, tfprune.Filter(coupled=False))
+    kept = [int(mask[0].sum()) for mask in found]
+    uniform = masks.kept_count(64, sparsity)
+    assert kept[0] >= max(1, round(uniform / 4))
+    assert sum(kept) == masks.kept_count(128, sparsity)
+
+
+def test_masks_stay_nested_where_scores_are_made_comparable():
+    random = np.random.default_rng(8)
+    weights = [random.normal(size=(6, 30)), random.normal(size=(6, 30)) * 0.1]
+    pattern, before = tfprune.Filter(coupled=False), None
+    for sparsity in (0.2, 0.5, 0.8):
+        found = masks_of(scopes.Global(), weights, sparsity, pattern, before=before)
+        if before is not None:
+            assert not any((new & ~old).any() for new, old in zip(found, before, strict=True))
+        weights = [np.where(mask, weight, 0) for mask, weight in zip(found, weights, strict=True)]
+        before = found
+
+
+def test_an_unknown_normalization():
+    with pytest.raises(ValueError, match=r"Expected `normalize` to be one of 'auto', 'mean'"):
+        scopes.Global(normalize="sum")

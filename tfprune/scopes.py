@@ -5,12 +5,15 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
-from tfprune import distributions, masks
+from tfprune import distributions, masks, patterns
 from tfprune._base import validation as check
 from tfprune._base.frozen import Frozen
 from tfprune._base.registration import Parts
 
 SCOPES = Parts("scope", default="local")
+
+# Groups of filters keep at least the share that the same sparsity everywhere leaves, by this.
+_LEAST = 4
 
 
 class Scope(Frozen):
@@ -107,35 +110,59 @@ class Global(Scope):
     No weight loses its last unit. What a weight at its cap does not give, the others give, so
     the overall count stays exact.
 
+    Scores of single weights are compared as they are. Scores of whole filters are sums over
+    layers of different size and scale, and compared as they are, one layer can lose nearly all
+    of its filters: so they are divided by the mean of their group first, and each group keeps at
+    least a quarter of the filters that the same sparsity everywhere would leave it.
+
     Args:
-        max_sparsity: Cap on the sparsity of each single weight, in (0, 1), or `None`.
+        max_sparsity: Cap on the sparsity of each single weight or group, in (0, 1), or `None`.
+        normalize: How scores are made comparable: "mean" or "max" divides those of a weight or
+            group by their mean or largest; "lamp" divides each by the sum of those that are no
+            smaller; "auto" is "mean" for whole filters and nothing for other patterns; `None`
+            is nothing, and leaves filters without a cap of their own too.
 
     Raises:
-        ValueError, TypeError: For a cap out of range.
+        ValueError, TypeError: For a cap out of range, or an unknown normalization.
 
     Example:
 
     >>> tfprune.scopes.Global(max_sparsity=0.99)
-    Global(max_sparsity=0.99)
+    Global(max_sparsity=0.99, normalize='auto')
+
+    Reference:
+
+    - [Fang et al., 2023: DepGraph](https://arxiv.org/abs/2301.12900), which divides by the mean
+    - [Lee et al., 2021: LAMP](https://arxiv.org/abs/2010.07611)
     """
 
     max_sparsity: float | None = None
+    normalize: str | None = "auto"
 
     def __post_init__(self):
         if self.max_sparsity is not None:
             cap = check.sparsity("max_sparsity", self.max_sparsity)
             object.__setattr__(self, "max_sparsity", cap)
+        check.choice("normalize", self.normalize, ("auto", *masks.NORMALIZATIONS, None))
 
-    def _most_zeros(self, request):
-        if self.max_sparsity is None:
-            return request.most_zeros
-        capped = request.units - masks.kept_count(request.units, self.max_sparsity)
-        return max(request.zeros_now, min(request.most_zeros, capped))
+    def _normalization(self, request):
+        if self.normalize != "auto":
+            return self.normalize
+        return "mean" if isinstance(request.pattern, patterns.Filter) else None
+
+    def _most_zeros(self, request, sparsity):
+        most = request.most_zeros
+        if self.max_sparsity is not None:
+            most = min(most, request.units - masks.kept_count(request.units, self.max_sparsity))
+        elif self.normalize is not None and isinstance(request.pattern, patterns.Filter):
+            least = masks.kept_count(request.units, sparsity) / _LEAST
+            most = min(most, request.units - max(1, round(least)))
+        return max(request.zeros_now, most)
 
     def _asked(self, requests, sparsity):
         units = sum(request.units for request in requests)
         asked = units - masks.kept_count(units, sparsity)
-        return min(asked, sum(self._most_zeros(request) for request in requests))
+        return min(asked, sum(self._most_zeros(request, sparsity) for request in requests))
 
     def zeros(self, requests, sparsity):
         asked = self._asked(requests, sparsity)
@@ -151,19 +178,20 @@ class Global(Scope):
         zeros = self._asked(requests, sparsity)
         while competing:
             group = [requests[i] for i in competing]
-            kept, threshold = masks.masks_with_zeros(group, zeros)
+            how = [self._normalization(request) for request in group]
+            kept, threshold = masks.masks_with_zeros(group, zeros, how)
             counts = [item.size - np.count_nonzero(item) for item in kept]
-            over = [n for n, count in enumerate(counts) if count > self._most_zeros(group[n])]
+            caps = [self._most_zeros(request, sparsity) for request in group]
+            over = [n for n, count in enumerate(counts) if count > caps[n]]
             if not over:
                 results.update(
                     {i: (item, threshold) for i, item in zip(competing, kept, strict=True)}
                 )
                 break
             for n in over:
-                most = self._most_zeros(group[n])
-                (only,), own = masks.masks_with_zeros([group[n]], most)
+                (only,), own = masks.masks_with_zeros([group[n]], caps[n])
                 results[competing[n]] = (only, own)
-                zeros -= most
+                zeros -= caps[n]
             competing = [i for n, i in enumerate(competing) if n not in over]
         return self._rounded(requests, [results[i] for i in range(len(requests))])
 

@@ -5,6 +5,8 @@
 
 from tfprune.masks.computing import compute_mask as compute_mask
 from tfprune.masks.computing import kept_count as kept_count
+from tfprune.masks.normalization import NORMALIZATIONS as NORMALIZATIONS
+from tfprune.masks.normalization import normalized as normalized
 from tfprune.masks.requests import Competitor as Competitor
 from tfprune.masks.requests import MaskRequest as MaskRequest
 from tfprune.masks.requests import Request as Request

@@ -7,6 +7,7 @@ import numpy as np
 
 from tfprune import criteria, patterns
 from tfprune._base import validation as check
+from tfprune.masks.normalization import normalized
 from tfprune.masks.selection import Scores as Scores
 from tfprune.masks.selection import Workers as Workers
 from tfprune.masks.selection import as_comparable, raise_not_finite
@@ -223,7 +224,7 @@ def _multiples(request, kept):
     return sorted(found) or [most if rising else request.units]
 
 
-def masks_with_zeros(requests, zeros):
+def masks_with_zeros(requests, zeros, normalizations=None):
     """Computes masks with `zeros` pruned units in all of `requests` together.
 
     Units that are pruned stay pruned while the number rises; where it falls, none is pruned that
@@ -232,6 +233,8 @@ def masks_with_zeros(requests, zeros):
     Args:
         requests: List of `MaskRequest`.
         zeros: Pruned units in all of them together.
+        normalizations: One for each request: how its scores are made comparable with those of the
+            others, see `tfprune.masks.normalized`.
 
     Returns:
         `(kept, threshold)`: a flat bool array over the units of each request, and the highest
@@ -244,9 +247,11 @@ def masks_with_zeros(requests, zeros):
                 raise_not_finite(request.name)
         return [~request.pruned for request in requests], None
     rising = zeros > now
-    chosen, threshold = keep_masks(
-        [request.scores(rising) for request in requests], zeros - now if rising else zeros
-    )
+    scores = [request.scores(rising) for request in requests]
+    if normalizations is not None and rising:
+        # Where the sparsity falls, pruned units are chosen from: all of them are zero.
+        scores = [normalized(*pair) for pair in zip(scores, normalizations, strict=True)]
+    chosen, threshold = keep_masks(scores, zeros - now if rising else zeros)
     if rising:
         for kept, request in zip(chosen, requests, strict=True):
             if request.zeros_now:

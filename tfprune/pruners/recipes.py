@@ -14,7 +14,10 @@ from tfprune._updates.evidence import Evidence
 from tfprune._wrapping.methods import Rule
 from tfprune.patterns.slices import Filter
 from tfprune.pruners.at_once import one_shot
+from tfprune.scopes import Global
 
+# These criteria mean scores that one threshold over all layers compares.
+_AS_THEY_ARE = Global(normalize=None)
 _CONVOLUTIONS = [keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D]
 
 
@@ -25,13 +28,13 @@ class Recipe:
     Args:
         criterion: Name of the criterion.
         pattern: A pattern, or `None` for single weights.
-        scope: "local" or "global".
+        scope: A scope or the name of one.
         layers: "all", "convolutions", or "normalized" for those before a BatchNormalization.
     """
 
     criterion: str
     pattern: object = None
-    scope: str = "local"
+    scope: object = "local"
     layers: str = "convolutions"
 
     def parts(self, model, rules=None, data=None):
@@ -72,13 +75,13 @@ def _normalized(model, data):
 # Sums over a filter keep the order that the criterion's own formula gives.
 RECIPES = {
     "level": Recipe("magnitude", layers="all"),
-    "slim": Recipe("batch_norm_scale", Filter(coupled=False), "global", "normalized"),
+    "slim": Recipe("batch_norm_scale", Filter(coupled=False), _AS_THEY_ARE, "normalized"),
     "fpgm": Recipe("fpgm", Filter(coupled=False)),
     "l1_filter": Recipe("l1_filter", Filter(coupled=False)),
     "l2_filter": Recipe("l2_filter", Filter(coupled=False)),
     "activation_apoz_rank": Recipe("apoz", Filter(coupled=False)),
     "activation_mean_rank": Recipe("mean_activation", Filter(coupled=False)),
-    "taylor_fo_weight": Recipe("taylor", Filter("SUM", coupled=False), "global"),
+    "taylor_fo_weight": Recipe("taylor", Filter("SUM", coupled=False), _AS_THEY_ARE),
 }
 
 

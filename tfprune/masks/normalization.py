@@ -1,0 +1,53 @@
+"""Scores of layers of different scale, made comparable."""
+
+from dataclasses import replace
+
+import numpy as np
+
+NORMALIZATIONS = ("mean", "max", "lamp")
+
+_PIECE = 1 << 18
+
+
+def normalized(scores, how):
+    """Returns `Scores` in the same order, on a scale that those of other layers share.
+
+    Pruned units count too, with the score that zeros have: as a layer gets sparser, its mean falls,
+    and what is left of it is protected.
+
+    Args:
+        scores: `Scores`.
+        how: "mean" or "max" divides by that of the absolute scores; "lamp" divides each score by
+            the sum of those that are no smaller, itself included; `None` changes nothing.
+    """
+    if how is None:
+        return scores
+    everything = replace(scores, excluded=None)
+    if how == "lamp":
+        values = everything.read(slice(None), checked=True).astype("float64")
+        return replace(scores, values=_lamp(values), score=None)
+    pieces = (
+        np.abs(everything.read(slice(start, start + _PIECE), checked=True))
+        for start in range(0, scores.size, _PIECE)
+    )
+    if how == "max":
+        divisor = max((float(piece.max()) for piece in pieces), default=0.0)
+    else:
+        divisor = sum(float(piece.sum(dtype="float64")) for piece in pieces) / max(1, scores.size)
+    if divisor == 0:
+        return scores
+    score = scores.score
+    return replace(
+        scores, score=lambda first, *more: (score(first, *more) if score else first) / divisor
+    )
+
+
+def _lamp(values):
+    """LAMP scores: those below zero are moved up, which leaves their order as it is."""
+    values = values - min(0.0, values.min(initial=0.0))
+    order = np.argsort(values, kind="stable")[::-1]
+    no_smaller = np.cumsum(values[order])
+    found = np.zeros_like(values)
+    np.divide(values[order], no_smaller, out=no_smaller, where=no_smaller > 0)
+    found[order] = no_smaller
+    return found
