@@ -71,7 +71,7 @@ class PrunedWeight(Competitor):
         self.name = f"{owner.name}/{path}"
         self.layer = layer
         self.axes = entry.axes_of(layer)
-        self.method = method
+        self.method = self._method = method
         self.variable = entry.get(layer)
         self.mask = mask
         self.threshold = None
@@ -99,6 +99,15 @@ class PrunedWeight(Competitor):
             found.get(id(self)) or {},
             position,
         )
+
+    def resolve(self, steps_per_epoch):
+        """Turns a schedule that counts in epochs into one in steps."""
+        self.method = self._method.resolved(steps_per_epoch)
+
+    @property
+    def awaits_epochs(self):
+        """Whether its schedule does not know yet how long an epoch is."""
+        return self.method.counts_in_epochs
 
     def attach(self):
         """Puts the mask's constraint on the weight, outside the constraint that it has."""
@@ -227,6 +236,8 @@ class MaskSet:
         if not self.weights:
             raise ValueError(nothing_to_prune(inner))
         self.step = 0
+        # Optimizer steps in an epoch, where a schedule counts in epochs and a `fit` has begun.
+        self.steps_per_epoch = None
         self.clock = None
         self.seeds = None
 
@@ -247,22 +258,37 @@ class MaskSet:
         """Adds optimizer steps to the count."""
         self.step += steps
 
+    def set_epoch(self, steps_per_epoch):
+        """Says how many optimizer steps an epoch has; the first answer holds."""
+        if self.steps_per_epoch is None and any(w.awaits_epochs for w in self.weights):
+            self._resolve(steps_per_epoch)
+
+    def _resolve(self, steps_per_epoch):
+        self.steps_per_epoch = steps_per_epoch
+        for weight in self.weights:
+            weight.resolve(steps_per_epoch)
+
     def take_seeds(self):
         """Returns the random states that a file brought along, once; `None` if there are none."""
         seeds, self.seeds = self.seeds, None
         return seeds
 
     def state(self):
-        """Step and random states, as plain numbers."""
+        """Step, length of an epoch and random states, as plain numbers."""
         seeds = self.seeds
         if seeds is None and self.clock is not None:
             seeds = self.clock.seeds()
-        return {"step": self.current_step(), "seeds": seeds}
+        state = {"step": self.current_step(), "seeds": seeds}
+        if self.steps_per_epoch is not None:
+            state["steps_per_epoch"] = self.steps_per_epoch
+        return state
 
     def set_state(self, state):
         """Takes over what `state()` gave."""
         self.step = int(state["step"])
         self.seeds = state["seeds"]
+        if state.get("steps_per_epoch") is not None:
+            self._resolve(state["steps_per_epoch"])
         if self.clock is not None:
             self.clock.reset()
 
@@ -270,6 +296,8 @@ class MaskSet:
         """Writes masks (one bit a weight), step and random states into a Keras store."""
         state = self.state()
         store["pruning_step"] = np.array(state["step"], dtype="int64")
+        if "steps_per_epoch" in state:
+            store["steps_per_epoch"] = np.array(state["steps_per_epoch"], dtype="float64")
         if state["seeds"]:
             store["seed_states"] = np.array(state["seeds"], dtype="int64")
         for position, weight in enumerate(self.weights):
@@ -309,7 +337,8 @@ class MaskSet:
             weight.forget_count()
         for variable, values in initials:
             variable.assign(values)
-        self.set_state({"step": step, "seeds": seeds})
+        epoch = float(np.asarray(store["steps_per_epoch"])) if "steps_per_epoch" in store else None
+        self.set_state({"step": step, "seeds": seeds, "steps_per_epoch": epoch})
 
 
 def _stored_initial(store, position, weight, name):

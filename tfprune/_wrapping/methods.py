@@ -45,6 +45,18 @@ class Method:
             "scope": serialize(self.scope),
         }
 
+    def resolved(self, steps_per_epoch):
+        """Returns the method with its schedule in steps, where that counts in epochs."""
+        schedule = self.schedule
+        if isinstance(schedule, schedules.EpochSchedule):
+            return replace(self, schedule=schedule.resolve(steps_per_epoch))
+        return self
+
+    @property
+    def counts_in_epochs(self):
+        """Whether the schedule needs to know how long an epoch is."""
+        return isinstance(self.schedule, schedules.EpochSchedule)
+
     def same_competition(self, other):
         """Whether weights with these two methods may compete under one threshold."""
         same_schedule = self.schedule is other.schedule or (

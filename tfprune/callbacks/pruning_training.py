@@ -120,6 +120,7 @@ class PruningTraining:
                 )
             )
         self.counter.clock.stop()
+        self.counter.measure_epoch(self.params.get("steps"))
         self.updater.forget()
         self._part.begin(self)
 

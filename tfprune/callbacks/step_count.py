@@ -7,6 +7,7 @@ import numpy as np
 from keras import ops
 
 from tfprune import _keras
+from tfprune._base import validation as check
 
 
 def updates(before, batches, accumulation):
@@ -112,6 +113,28 @@ class StepCounter:
         self._first, self._batches = first, 0
         self.take_over()
         self.clock.start(getattr(self._model, "optimizer", None))
+
+    def measure_epoch(self, steps):
+        """Tells schedules that count in epochs how many optimizer steps an epoch has.
+
+        Args:
+            steps: Batches in an epoch; `None` if Keras does not know.
+        """
+        waiting = [w for owner in self._owners for w in owner.pruned_weights if w.awaits_epochs]
+        if not waiting:
+            return
+        if steps is None:
+            raise ValueError(
+                check.message(
+                    "data of known length, for a schedule that counts in epochs",
+                    f"data of unknown length, and {waiting[0].method.schedule!r}",
+                    "Give steps_per_epoch=... to from_epochs(), or to fit().",
+                )
+            )
+        optimizer = getattr(self._model, "optimizer", None)
+        accumulation = 1 if optimizer is None else _keras.batches_done(optimizer)[1]
+        for owner in self._owners:
+            owner.mask_set.set_epoch(steps / accumulation)
 
     def was_interrupted(self):
         """Whether a file was loaded, or another fit was run, since the epoch began."""

@@ -21,6 +21,8 @@ from tfprune.schedules.ramps import Ramp
 # isort: split
 # Written by .ci/generate, from here
 from tfprune.schedules.constant import ConstantSparsity
+from tfprune.schedules.epochs import EpochSchedule
+from tfprune.schedules.frozen import FrozenSchedule
 from tfprune.schedules.ramps import (
     Cosine,
     DenseSparseDense,
@@ -36,7 +38,9 @@ __all__ = [
     "ConstantSparsity",
     "Cosine",
     "DenseSparseDense",
+    "EpochSchedule",
     "Exponential",
+    "FrozenSchedule",
     "Iterative",
     "OneCycle",
     "PolynomialDecay",

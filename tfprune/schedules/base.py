@@ -1,16 +1,12 @@
 """The base class of all schedules, and how schedules are saved."""
 
-import math
-from dataclasses import fields
 from functools import cached_property
-from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
 from tfprune._base import validation as check
-from tfprune._base.frozen import Frozen
 from tfprune._base.registration import Parts
 
 _NESTED = {"class_name", "config"}
@@ -206,20 +202,6 @@ def _as_step(step):
     return ops.convert_to_tensor(step, dtype="int64" if _wide_integers() else "int32")
 
 
-def _epoch(name, value, steps_per_epoch):
-    """Returns the step at which an epoch, which may be a fraction, begins."""
-    number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
-    if not (number and 0 <= value < math.inf):
-        raise ValueError(
-            check.message(
-                f"`{name}` to be a number of epochs, 0 or more",
-                f"{name}={value!r}",
-                "Epochs are counted from 0; 1.5 is the middle of the second one.",
-            )
-        )
-    return round(value * steps_per_epoch)
-
-
 def _wide_integers():
     return keras.backend.backend() != "jax"
 
@@ -227,70 +209,6 @@ def _wide_integers():
 def _on_host(pair):
     due, value = pair
     return ops.convert_to_numpy(due), ops.convert_to_numpy(value)
-
-
-class FrozenSchedule(Frozen, PruningSchedule):
-    """What the built-in schedules share: frozen fields that are also the config."""
-
-    begin_step: int
-    end_step: int
-    frequency: int
-
-    @classmethod
-    def from_config(cls, config):
-        return cls(**flat_config(config))
-
-    def _freeze(self, name, value):
-        object.__setattr__(self, name, value)
-
-    def _check_steps(self):
-        mend = "Give the number of an optimizer step; `from_epochs` counts in epochs."
-        self._freeze("begin_step", check.integer("begin_step", self.begin_step, 0, mend))
-        self._freeze("end_step", check.integer("end_step", self.end_step, -1, mend))
-        mend = "Give the steps between two mask updates."
-        self._freeze("frequency", check.integer("frequency", self.frequency, 1, mend))
-
-    @classmethod
-    def from_epochs(cls, *args, steps_per_epoch, begin_epoch=0, end_epoch=None, **kwargs):
-        """Makes the schedule from epochs instead of steps.
-
-        Args:
-            *args: The sparsities, in the order of the constructor.
-            steps_per_epoch: Optimizer steps in one epoch: batches, divided by the gradient
-                accumulation steps if there are any.
-            begin_epoch: Epoch in which pruning begins; may be a fraction.
-            end_epoch: Epoch at whose start the final sparsity is reached; may be a fraction.
-                `None` only for a schedule that needs no end.
-            **kwargs: Further arguments of the constructor. Without `frequency` the masks are
-                updated every 100 steps, or ten times where that would be less often.
-
-        Returns:
-            A schedule that counts in steps.
-
-        Example:
-
-        >>> schedule = tfprune.PolynomialDecay.from_epochs(
-        ...     0.0, 0.9, steps_per_epoch=469, begin_epoch=1, end_epoch=5)
-        >>> schedule.begin_step, schedule.end_step
-        (469, 2345)
-        """
-        mend = "Give len(dataset), or ceil(samples / batch_size)."
-        steps_per_epoch = check.integer("steps_per_epoch", steps_per_epoch, 1, mend)
-        own: Any = cls
-        open_end = any(f.name == "end_step" and f.default == -1 for f in fields(own))
-        if end_epoch is None and not open_end:
-            raise ValueError(
-                check.message(
-                    "`end_epoch` to be given",
-                    "end_epoch=None",
-                    f"{cls.__name__} ends at a step: say in which epoch.",
-                )
-            )
-        begin_step = _epoch("begin_epoch", begin_epoch, steps_per_epoch)
-        end_step = -1 if end_epoch is None else _epoch("end_epoch", end_epoch, steps_per_epoch)
-        span = end_step - begin_step if end_step >= 0 else 10 * steps_per_epoch
-        kwargs.setdefault("frequency", min(100, max(1, span // 10)))
-        return own(*args, begin_step=begin_step, end_step=end_step, **kwargs)
 
 
 def serialize(schedule):

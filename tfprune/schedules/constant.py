@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from keras import ops
 
 from tfprune._base import validation as check
-from tfprune.schedules.base import SCHEDULES, FrozenSchedule
+from tfprune.schedules.base import SCHEDULES
+from tfprune.schedules.frozen import FrozenSchedule
 
 
 @SCHEDULES.part()

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from keras import ops
 
 from tfprune._base import validation as check
-from tfprune.schedules.base import SCHEDULES, FrozenSchedule
+from tfprune.schedules.base import SCHEDULES
+from tfprune.schedules.frozen import FrozenSchedule
 
 
 @dataclass(frozen=True)
