@@ -12,6 +12,7 @@ from tfprune import masks
 from tfprune._base import validation as check
 from tfprune._base.frozen import Frozen
 from tfprune._base.registration import Parts
+from tfprune.criteria.weights import lamp_scores
 
 DISTRIBUTIONS = Parts("distribution", default="uniform")
 
@@ -367,13 +368,11 @@ class LAMP(Distribution):
 
 
 def _lamp(request):
-    """LAMP scores of a request's unpruned units, in ascending order."""
+    """The scores of a request's unpruned units, in ascending order."""
     squares = request.squares()
     if not np.isfinite(squares).all():
         masks.raise_not_finite(request.name)
-    squares = np.sort(squares[~request.pruned])
-    no_smaller = np.cumsum(squares[::-1])[::-1]
-    return np.divide(squares, no_smaller, out=np.zeros_like(squares), where=no_smaller > 0)
+    return lamp_scores(np.sort(squares[~request.pruned]))
 
 
 @DISTRIBUTIONS.part()

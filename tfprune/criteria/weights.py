@@ -259,8 +259,12 @@ class LayerAdaptiveMagnitude(Criterion):
         squares = np.square(weight.reshape(-1)[::-1].astype("float64"))
         # From the back, so that of equal weights the later ones get the lower scores.
         order = np.argsort(squares, kind="stable")
-        ordered = squares[order]
-        tails = ordered[::-1].cumsum()[::-1]
         scores = np.empty_like(squares)
-        scores[order] = np.divide(ordered, tails, out=np.zeros_like(tails), where=tails > 0)
+        scores[order] = lamp_scores(squares[order])
         return scores[::-1].reshape(weight.shape)
+
+
+def lamp_scores(squares):
+    """Returns the LAMP scores of squares in ascending order."""
+    no_smaller = squares[::-1].cumsum()[::-1]
+    return np.divide(squares, no_smaller, out=np.zeros_like(squares), where=no_smaller > 0)
