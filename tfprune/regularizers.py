@@ -81,15 +81,8 @@ class GroupLasso(keras.regularizers.Regularizer):
 
     def _of_blocks(self, squares, shape):
         """Sum of each block, and the number of weights of each."""
-        order = self.axes.as_matrices(len(shape))
-        matrices = [math.prod(shape[axis] for axis in part) for part in order]
-        squares = ops.reshape(ops.transpose(squares, sum(order, ())), matrices)
-        positions, inputs, outputs = matrices
-        height, width = self.pattern.block_size
-        rows, columns = -(-inputs // height), -(-outputs // width)
-        margin = ((0, 0), (0, rows * height - inputs), (0, columns * width - outputs))
-        tiles = ops.reshape(ops.pad(squares, margin), (positions, rows, height, columns, width))
-        return ops.sum(tiles, axis=(2, 4)), self.pattern._weights_in_block(shape, self.axes)
+        tiles = self.pattern.tiles(squares, self.axes, namespace=ops)
+        return ops.sum(tiles, axis=(2, 4)), self.pattern.weights_in_block(shape, self.axes)
 
     def get_config(self):
         return {

@@ -6,7 +6,7 @@ from math import prod
 import numpy as np
 
 from tfprune._base import validation as check
-from tfprune.patterns.axes import from_matrices, matrix_shape, to_matrices
+from tfprune.patterns.axes import from_matrices, matrix_shape
 from tfprune.patterns.base import PATTERNS, Pooled
 
 
@@ -69,25 +69,42 @@ class Block(Pooled):
     def unit_count(self, shape, axes):
         return prod(self._grid(shape, axes))
 
-    def _tiles(self, matrices, fill):
-        spatial, inputs, outputs = matrices.shape
+    def tiles(self, array, axes, fill=0, namespace=np):
+        """Cuts an array of the kernel's shape into its blocks.
+
+        Args:
+            array: Array or tensor.
+            axes: `KernelAxes`.
+            fill: The number that fills up the last blocks where the size does not divide.
+            namespace: What computes on it: `numpy`, or `keras.ops` for tensors.
+
+        Returns:
+            One of shape (positions of the window, rows of blocks, height, columns of blocks,
+            width).
+        """
+        shape = tuple(array.shape)
+        spatial, inputs, outputs = matrix_shape(shape, axes)
+        _, rows, columns = self._grid(shape, axes)
         height, width = self.block_size
-        rows, columns = -(-inputs // height), -(-outputs // width)
+        matrices = namespace.reshape(
+            namespace.transpose(array, sum(axes.as_matrices(len(shape)), ())),
+            (spatial, inputs, outputs),
+        )
         margin = ((0, 0), (0, rows * height - inputs), (0, columns * width - outputs))
         if any(after for _, after in margin):
-            matrices = np.pad(matrices, margin, constant_values=fill)
-        return matrices.reshape(spatial, rows, height, columns, width)
+            matrices = namespace.pad(matrices, margin, constant_values=fill)
+        return namespace.reshape(matrices, (spatial, rows, height, columns, width))
 
     def pool(self, scores, axes):
-        matrices = to_matrices(scores, axes)
         if self.pooling == "MAX":
-            return self._tiles(matrices, -np.inf).max(axis=(2, 4))
-        total = self._tiles(matrices, 0).sum(axis=(2, 4))
+            return self.tiles(scores, axes, -np.inf).max(axis=(2, 4))
+        total = self.tiles(scores, axes).sum(axis=(2, 4))
         if self.pooling == "SUM":
             return total
-        return total / self._weights_in_block(scores.shape, axes)
+        return total / self.weights_in_block(scores.shape, axes)
 
-    def _weights_in_block(self, shape, axes):
+    def weights_in_block(self, shape, axes):
+        """Returns how many weights each block of a kernel of this shape has."""
         _, inputs, outputs = matrix_shape(shape, axes)
         height, width = self.block_size
         rows = np.minimum(height, inputs - np.arange(0, inputs, height))
@@ -101,4 +118,4 @@ class Block(Pooled):
         return from_matrices(spread[:, :inputs, :outputs], shape, axes)
 
     def collapse(self, mask, axes):
-        return self._tiles(to_matrices(mask, axes), False).any(axis=(2, 4))
+        return self.tiles(mask, axes, False).any(axis=(2, 4))
