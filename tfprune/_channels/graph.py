@@ -12,7 +12,7 @@ from tfprune._channels.ledger import UNKNOWN, Call, Ledger
 from tfprune._channels.rules.table import rule_of, takes_several
 from tfprune._keras.checks import check_followable
 from tfprune._wrapping.strip import strip_pruning
-from tfprune._wrapping.wrapper import MaskOwner, mask_owners
+from tfprune._wrapping.wrapper import MaskOwner, mask_owners, plain_path
 
 OUTPUT = "they are the model's output"
 
@@ -85,8 +85,7 @@ def follow(model):
 def _paths(model):
     """Yields `(id, path)` of all layers; wrappers are no part of a path."""
     for chain in _keras.walk(model):
-        names = [layer.name for _, layer in chain if not isinstance(layer, MaskOwner)]
-        yield id(chain[-1][1]), "/".join(names)
+        yield id(chain[-1][1]), plain_path(chain)
 
 
 def _calls(model):

@@ -9,7 +9,7 @@ from tfprune import _keras
 from tfprune._base import validation as check
 from tfprune._keras.checks import check_built, not_keras, nothing_to_prune
 from tfprune._layers import registry
-from tfprune._wrapping.wrapper import MaskOwner, mask_owners
+from tfprune._wrapping.wrapper import MaskOwner, plain_path, pruned_weights
 from tfprune.patterns.axes import KernelAxes
 
 
@@ -55,7 +55,7 @@ def find(model):
     if not isinstance(model, keras.layers.Layer):
         raise TypeError(not_keras(model, "model"))
     check_built(model)
-    masks = {id(w.variable): w.mask for owner in mask_owners(model) for w in owner.pruned_weights}
+    masks = {id(weight.variable): weight.mask for weight in pruned_weights(model)}
     found, seen = [], set()
     paths: set = set()
     for path, layer in _layers(plain(model)):
@@ -96,9 +96,8 @@ def _layers(model):
     if not isinstance(model, keras.Model):
         yield model.name, model
     for chain in _keras.walk(model):
-        names = [layer.name for _, layer in chain if not isinstance(layer, MaskOwner)]
         if not isinstance(chain[-1][1], MaskOwner):
-            yield "/".join(names), chain[-1][1]
+            yield plain_path(chain), chain[-1][1]
 
 
 def chosen(found, names, argument="layers"):

@@ -11,7 +11,7 @@ from tfprune._base import validation as check
 from tfprune._base.text import as_text
 from tfprune._keras.checks import not_keras
 from tfprune._layers import registry
-from tfprune._wrapping.wrapper import MaskOwner
+from tfprune._wrapping.wrapper import MaskOwner, plain_path
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ def sparsity_report(model):
         chains.insert(0, ((model.name, model),))
     rows, seen = [], set()
     for chain in chains:
-        path, layer = _without_wrappers(chain)
+        path, layer = plain_path(chain), chain[-1][1]
         if isinstance(layer, (MaskOwner, keras.layers.InputLayer)) or id(layer) in seen:
             continue
         seen.add(id(layer))
@@ -156,12 +156,6 @@ def sparsity_report(model):
         if row is not None:
             rows.append(row)
     return SparsityReport(rows)
-
-
-def _without_wrappers(chain):
-    """The path of a layer without the wrappers, which have the names of what they hold."""
-    names = [layer.name for _, layer in chain if not isinstance(layer, MaskOwner)]
-    return "/".join(names), chain[-1][1]
 
 
 def _masked_ids(chain, model):

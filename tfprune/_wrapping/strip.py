@@ -7,7 +7,7 @@ import keras
 from tfprune import _keras
 from tfprune._base import validation as check
 from tfprune._keras.checks import check_built, not_keras
-from tfprune._wrapping.wrapper import MaskOwner, mask_owners
+from tfprune._wrapping.wrapper import MaskOwner, mask_owners, pruned_weights
 
 
 def strip_pruning(model):
@@ -35,10 +35,9 @@ def strip_pruning(model):
         raise TypeError(not_keras(model, "model"))
     if isinstance(model, (keras.Model, MaskOwner)):
         check_built(model)
-    for owner in mask_owners(model):
-        for weight in owner.pruned_weights:
-            weight.check_in_place()
-            weight.project()
+    for weight in pruned_weights(model):
+        weight.check_in_place()
+        weight.project()
     if isinstance(model, MaskOwner):
         model = model.inner
     if _keras.is_graph(model):
@@ -49,8 +48,7 @@ def strip_pruning(model):
 
 
 def _mask_ids(model):
-    owners = mask_owners(model)
-    return {id(v) for owner in owners for w in owner.pruned_weights for v in w.own_variables}
+    return {id(v) for weight in pruned_weights(model) for v in weight.own_variables}
 
 
 def _without_wrapper(layer):

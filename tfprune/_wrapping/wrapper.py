@@ -423,6 +423,21 @@ def mask_owners(model):
     return [layer for layer in _keras.flatten(model) if isinstance(layer, MaskOwner)]
 
 
+def pruned_weights(model):
+    """Returns the `PrunedWeight`s of all wrappers in a model, in the same order."""
+    return [weight for owner in mask_owners(model) for weight in owner.pruned_weights]
+
+
+def plain_path(chain):
+    """Returns the path that the layer at the end of a chain has in the plain model.
+
+    Args:
+        chain: As `_keras.walk` yields it. Wrappers have the names of the layers in them, and are
+            no part of the path.
+    """
+    return "/".join(layer.name for _, layer in chain if not isinstance(layer, MaskOwner))
+
+
 def check_wrappable(layer):
     """Raises unless a layer can be wrapped in `PruneLowMagnitude`."""
     if not isinstance(layer, keras.layers.Layer):

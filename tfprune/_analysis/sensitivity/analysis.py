@@ -17,7 +17,7 @@ from tfprune._reports import prunable_weights
 from tfprune._updates.evidence import Evidence
 from tfprune._wrapping.mask_set import masked
 from tfprune._wrapping.strip import strip_pruning
-from tfprune._wrapping.wrapper import mask_owners
+from tfprune._wrapping.wrapper import pruned_weights
 from tfprune.masks.computing import compute_mask
 from tfprune.plots import sensitivity_map
 from tfprune.prune import prune_low_magnitude
@@ -276,7 +276,7 @@ def _evidence(model, data, criterion, pattern, batch_size):
         return {}
     # Evidence is collected for masks: on a wrapped copy.
     copy = prune_low_magnitude(strip_pruning(model), criterion=criterion, pattern=pattern)
-    weights = [w for owner in mask_owners(copy) for w in owner.pruned_weights if not w.follows]
+    weights = [weight for weight in pruned_weights(copy) if not weight.follows]
     collected = Evidence(copy, data, _BATCHES, batch_size, compiled=model)(weights)
     by_variable = {id(weight.variable): collected[id(weight)] for weight in weights}
     return {

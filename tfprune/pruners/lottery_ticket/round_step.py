@@ -121,11 +121,6 @@ class RoundStep(OwnLoop, PruningCallback):
         updater.apply([(sparsity, weight) for weight in updater.weights])
 
 
-def pruned_weights(model):
-    """Returns all `PrunedWeight`s of a wrapped model."""
-    return [weight for owner in mask_owners(model) for weight in owner.pruned_weights]
-
-
 def plain_values(model):
     """Returns copies of the weights that a wrapped model has without its masks."""
     return [np.array(value) for value in strip_pruning(model).get_weights()]

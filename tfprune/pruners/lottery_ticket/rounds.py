@@ -11,9 +11,10 @@ from tfprune._base import validation as check
 from tfprune._updates.mask_update import MaskUpdate
 from tfprune._wrapping.methods import Rule
 from tfprune._wrapping.strip import strip_pruning
+from tfprune._wrapping.wrapper import pruned_weights
 from tfprune.patterns.single_weights import NOfM
 from tfprune.prune import prune_low_magnitude
-from tfprune.pruners.lottery_ticket.round_step import RoundStep, plain_values, pruned_weights
+from tfprune.pruners.lottery_ticket.round_step import RoundStep, plain_values
 from tfprune.pruners.lottery_ticket.store import TicketStore, record_name
 from tfprune.pruners.lottery_ticket.tickets import Tickets
 from tfprune.schedules.constant import ConstantSparsity
