@@ -71,7 +71,7 @@ class EpochSchedule(Frozen, PruningSchedule):
                     "Import the module that registers it.",
                 )
             )
-        return cls._in_steps(self.arguments, steps_per_epoch, self.begin_epoch, self.end_epoch)
+        return cls.in_steps(self.arguments, steps_per_epoch, self.begin_epoch, self.end_epoch)
 
     @cached_property
     def target_sparsity(self):

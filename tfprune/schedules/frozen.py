@@ -71,7 +71,7 @@ class FrozenSchedule(Frozen, PruningSchedule):
             return EpochSchedule(registered, arguments, begin_epoch, end_epoch)
         mend = "Give len(dataset), or ceil(samples / batch_size)."
         steps_per_epoch = check.integer("steps_per_epoch", steps_per_epoch, 1, mend)
-        return cls._in_steps(arguments, steps_per_epoch, begin_epoch, end_epoch)
+        return cls.in_steps(arguments, steps_per_epoch, begin_epoch, end_epoch)
 
     @classmethod
     def _named(cls, values, others):
@@ -90,7 +90,14 @@ class FrozenSchedule(Frozen, PruningSchedule):
         return dict(zip(names, values, strict=False))
 
     @classmethod
-    def _in_steps(cls, arguments, steps_per_epoch, begin_epoch, end_epoch):
+    def in_steps(cls, arguments, steps_per_epoch, begin_epoch, end_epoch):
+        """Makes the schedule from epochs of known length; see `from_epochs`.
+
+        Args:
+            arguments: Dictionary of the constructor's arguments, without the steps.
+            steps_per_epoch: Optimizer steps in one epoch; may be a fraction.
+            begin_epoch: As in `from_epochs`; likewise `end_epoch`.
+        """
         own: Any = cls
         open_end = any(f.name == "end_step" and f.default == -1 for f in fields(own))
         if end_epoch is None and not open_end:
