@@ -37,8 +37,8 @@ class SquareRoot(Ramp):
 
     frequency: int = 100
 
-    def _curve(self, progress):
-        return self._between(progress**0.5)
+    def curve(self, progress):
+        return self.between(progress**0.5)
 '''
 
 

@@ -75,7 +75,7 @@ class GroupLasso(keras.regularizers.Regularizer):
 
     def _of_slices(self, squares, shape):
         """Sum of each unit, and the number of weights that all of them have."""
-        pooled = self.pattern._pooled_axes(len(shape), self.axes)
+        pooled = self.pattern.pooled_axes(len(shape), self.axes)
         totals = ops.sum(squares, axis=pooled) if pooled else squares
         return totals, math.prod(shape[axis] for axis in pooled)
 

@@ -10,13 +10,36 @@ from tfprune.patterns.base import PATTERNS, POOLING, Pooled
 
 
 class SlicePattern(Pooled):
-    """Patterns that reduce some axes of the kernel: what remains is one score a unit."""
+    """Patterns that reduce some axes of the kernel: the others count the units.
 
-    def _pooled_axes(self, ndim, axes):
-        raise NotImplementedError
+    A subclass is a frozen dataclass and implements `pooled_axes`.
+
+    Args:
+        pooling: "AVG", "MAX" or "SUM" of the scores in a unit.
+
+    Example:
+
+    >>> @dataclasses.dataclass(frozen=True)
+    ... class Position(tfprune.patterns.SlicePattern):
+    ...     def pooled_axes(self, ndim, axes):
+    ...         return tuple(a for a in range(ndim) if a not in axes.spatial(ndim))
+    >>> Position().unit_count((3, 3, 8, 16), tfprune.patterns.KernelAxes())
+    9
+    """
+
+    def pooled_axes(self, ndim, axes):
+        """Returns the axes that are pooled into one score.
+
+        Args:
+            ndim: Number of axes of the weight.
+            axes: Its `KernelAxes`.
+        """
+        raise NotImplementedError(
+            f"A slice pattern has to implement `pooled_axes`, and {type(self).__name__} does not."
+        )
 
     def pool(self, scores, axes):
-        reduced = self._pooled_axes(scores.ndim, axes)
+        reduced = self.pooled_axes(scores.ndim, axes)
         if self.pooling == "MAX":
             return scores.max(axis=reduced, keepdims=True)
         if self.pooling == "SUM":
@@ -28,10 +51,10 @@ class SlicePattern(Pooled):
         return np.ascontiguousarray(np.broadcast_to(units.reshape(kept), shape))
 
     def collapse(self, mask, axes):
-        return mask.any(axis=self._pooled_axes(mask.ndim, axes), keepdims=True)
+        return mask.any(axis=self.pooled_axes(mask.ndim, axes), keepdims=True)
 
     def _unit_shape(self, shape, axes):
-        reduced = self._pooled_axes(len(shape), axes)
+        reduced = self.pooled_axes(len(shape), axes)
         return tuple(1 if axis in reduced else size for axis, size in enumerate(shape))
 
     def unit_count(self, shape, axes):
@@ -98,7 +121,7 @@ class Filter(SlicePattern):
                 )
             )
 
-    def _pooled_axes(self, ndim, axes):
+    def pooled_axes(self, ndim, axes):
         kept = axes.resolve(ndim).outputs
         return tuple(a for a in range(ndim) if a not in kept)
 
@@ -117,7 +140,7 @@ class Channel(SlicePattern):
            [ True,  True]])
     """
 
-    def _pooled_axes(self, ndim, axes):
+    def pooled_axes(self, ndim, axes):
         kept = axes.resolve(ndim).inputs
         return tuple(a for a in range(ndim) if a not in kept)
 
@@ -135,7 +158,7 @@ class Kernel(SlicePattern):
     512
     """
 
-    def _pooled_axes(self, ndim, axes):
+    def pooled_axes(self, ndim, axes):
         return axes.spatial(ndim)
 
 
@@ -155,7 +178,7 @@ class Row(SlicePattern):
     1536
     """
 
-    def _pooled_axes(self, ndim, axes):
+    def pooled_axes(self, ndim, axes):
         spatial = axes.spatial(ndim)
         return spatial[-1:] if spatial else axes.resolve(ndim).outputs
 
@@ -176,7 +199,7 @@ class Column(SlicePattern):
     2560
     """
 
-    def _pooled_axes(self, ndim, axes):
+    def pooled_axes(self, ndim, axes):
         spatial = axes.spatial(ndim)
         return spatial[-2:-1] if spatial else axes.resolve(ndim).inputs
 
@@ -228,5 +251,5 @@ class Slice(SlicePattern):
                 )
             )
 
-    def _pooled_axes(self, ndim, axes):
+    def pooled_axes(self, ndim, axes):
         return tuple(axis % ndim for axis in self.axes)

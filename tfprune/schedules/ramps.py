@@ -12,7 +12,26 @@ from tfprune.schedules.frozen import FrozenSchedule
 
 @dataclass(frozen=True)
 class Ramp(FrozenSchedule):
-    """From `initial_sparsity` at `begin_step` to `final_sparsity` at `end_step`."""
+    """From `initial_sparsity` at `begin_step` to `final_sparsity` at `end_step`.
+
+    A subclass is a frozen dataclass with a default for `frequency`, and implements `curve`.
+
+    Args:
+        initial_sparsity: Fraction of zeros at `begin_step`, in [0, 1).
+        final_sparsity: Fraction of zeros at `end_step`, in [0, 1).
+        begin_step: Step of the first mask update.
+        end_step: Step of the last mask update; it is always made.
+
+    Example:
+
+    >>> @dataclasses.dataclass(frozen=True)
+    ... class Root(tfprune.schedules.Ramp):
+    ...     frequency: int = 100
+    ...     def curve(self, progress):
+    ...         return self.between(progress ** 0.5)
+    >>> float(Root(0.0, 0.8, 0, 100)(25)[1])
+    0.4000000059604645
+    """
 
     initial_sparsity: float
     final_sparsity: float
@@ -44,18 +63,26 @@ class Ramp(FrozenSchedule):
         passed = ops.cast(step - self.begin_step, "float32")
         span = ops.convert_to_tensor(float(self.end_step - self.begin_step), dtype="float32")
         progress = ops.clip(ops.divide(passed, span), 0.0, 1.0)
-        value = ops.cast(self._curve(progress), "float32")
+        value = ops.cast(self.curve(progress), "float32")
         # The ends are the user's own numbers, not what rounding makes of them.
         return due, self._with_exact_ends(step, value)
 
-    def _curve(self, progress):
-        raise NotImplementedError
+    def curve(self, progress):
+        """Returns the sparsity at a progress; the ends are exact whatever it returns there.
+
+        Args:
+            progress: Float32 tensor in [0, 1]: 0 at `begin_step`, 1 at `end_step`.
+        """
+        raise NotImplementedError(
+            f"A ramp has to implement `curve(progress)`, and {type(self).__name__} does not."
+        )
 
     def _with_exact_ends(self, step, value):
         value = ops.where(step <= self.begin_step, _float32(self.initial_sparsity), value)
         return ops.where(step >= self.end_step, _float32(self.final_sparsity), value)
 
-    def _between(self, fraction):
+    def between(self, fraction):
+        """Returns the sparsity that lies this fraction of the way from initial to final."""
         rise = _float32(self.final_sparsity - self.initial_sparsity)
         return _float32(self.initial_sparsity) + rise * fraction
 
@@ -117,7 +144,7 @@ class PolynomialDecay(Ramp):
         """A straight line: `power=1`."""
         return cls(initial_sparsity, final_sparsity, begin_step, end_step, 1, frequency)
 
-    def _curve(self, progress):
+    def curve(self, progress):
         rest = ops.power(1.0 - progress, _float32(float(self.power)))
         fall = _float32(self.initial_sparsity - self.final_sparsity)
         return fall * rest + _float32(self.final_sparsity)
@@ -146,7 +173,7 @@ class Exponential(Ramp):
 
     frequency: int = 100
 
-    def _curve(self, progress):
+    def curve(self, progress):
         dense = ops.power(_float32(1.0 - self.initial_sparsity), 1.0 - progress)
         return 1.0 - dense * ops.power(_float32(1.0 - self.final_sparsity), progress)
 
@@ -182,7 +209,7 @@ class Iterative(Ramp):
         span = self.end_step - self.begin_step
         passed = ops.clip(step - self.begin_step, 0, span)
         stair = ops.floor_divide(passed * self.n_steps + (span - 1), span)
-        value = self._between(ops.cast(stair, "float32") / float(self.n_steps))
+        value = self.between(ops.cast(stair, "float32") / float(self.n_steps))
         value = ops.where(stair >= self.n_steps, _float32(self.final_sparsity), value)
         return due, self._with_exact_ends(step, value)
 
@@ -205,8 +232,8 @@ class Cosine(Ramp):
 
     frequency: int = 100
 
-    def _curve(self, progress):
-        return self._between((1.0 - ops.cos(math.pi * progress)) / 2.0)
+    def curve(self, progress):
+        return self.between((1.0 - ops.cos(math.pi * progress)) / 2.0)
 
 
 @SCHEDULES.part(arguments=_arguments())
@@ -232,10 +259,10 @@ class OneCycle(Ramp):
 
     frequency: int = 100
 
-    def _curve(self, progress):
+    def curve(self, progress):
         first, last = 1 / (1 + math.exp(6)), 1 / (1 + math.exp(-8))
         logistic = 1.0 / (1.0 + ops.exp(6.0 - 14.0 * progress))
-        return self._between((logistic - first) / (last - first))
+        return self.between((logistic - first) / (last - first))
 
 
 @SCHEDULES.part(arguments=_arguments())
@@ -273,8 +300,8 @@ class DenseSparseDense(Ramp):
             at_peak, _float32(self.final_sparsity), value
         )
 
-    def _curve(self, progress):
-        return self._between((1.0 - ops.cos(2.0 * math.pi * progress)) / 2.0)
+    def curve(self, progress):
+        return self.between((1.0 - ops.cos(2.0 * math.pi * progress)) / 2.0)
 
     def _with_exact_ends(self, step, value):
         outside = ops.logical_or(step <= self.begin_step, step >= self.end_step)
