@@ -62,6 +62,19 @@ def test_shared_layers_multiply_at_each_call_and_models_inside_count():
     assert (cost.macs, cost.parameters) == (9 + 9 + 6, 12 + 8)
 
 
+def test_wrapped_models_multiply_as_the_plain_ones():
+    inner = keras.Sequential([keras.Input((6, 6, 4)), layers.Conv2D(5, 3, name="conv")])
+    inputs = keras.Input((8, 8, 3))
+    x = inner(layers.Conv2D(4, 3, name="first")(inputs))
+    model = keras.Model(inputs, layers.Dense(2, name="last")(layers.Flatten()(x)))
+    wrapped = tfprune.prune_low_magnitude(model)
+    plain, found = tfprune.layer_costs(model), tfprune.layer_costs(wrapped)
+    assert found == plain
+    assert [row.macs for row in found] == [36 * 27 * 4, 16 * 36 * 5, 80 * 2]
+    assert tfprune.model_cost(wrapped).macs == tfprune.model_cost(model).macs
+    assert tfprune.model_cost(wrapped).uncounted == ()
+
+
 def test_what_is_not_counted_is_named():
     inputs = keras.Input((5, 6, 6, 2))
     x = layers.ConvLSTM2D(3, 3, name="recurrent")(inputs)

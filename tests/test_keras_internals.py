@@ -594,6 +594,42 @@ def test_graph_calls_are_in_running_order_with_their_tensors():
     assert kinds == ["Dense", "ReLU"]
 
 
+class Around(keras.layers.Wrapper):
+    """A wrapper that walks go through."""
+
+    is_transparent = True
+
+    @property
+    def inner(self):
+        return self.layer
+
+    def call(self, inputs):
+        return self.layer(inputs)
+
+
+def test_following_calls_goes_through_wrappers_and_into_models():
+    inputs = keras.Input((4,))
+    shared = keras.Sequential([keras.Input((4,)), keras.layers.Dense(4, name="a")], name="twice")
+    opaque = keras.layers.TimeDistributed(keras.layers.Dense(4, name="hidden"), name="steps")
+    x = Around(shared, name="again")(shared(inputs) * 2.0)
+    x = keras.layers.Flatten()(opaque(keras.layers.Reshape((1, 4))(x)))
+    model = keras.Model(inputs, Around(Around(keras.layers.Dense(2, name="b")), name="b")(x))
+    seen = []
+
+    def visit(call, given):
+        seen.append((call.path, type(call.layer).__name__, call.output_shapes))
+        return [value + 1 for value in given[:1]]
+
+    assert _keras.follow_calls(model, [10], visit) == [17]
+    wide = [(None, 4)]
+    kinds = [("twice/a", "Dense"), (seen[1][0], "Multiply"), ("again/a", "Dense")]
+    assert seen[:3] == [(path, kind, wide) for path, kind in kinds]
+    assert seen[-1] == ("b", "Dense", [(None, 2)])
+    assert ("steps", "TimeDistributed", [(None, 1, 4)]) in seen
+    # Values can be changed on their way into a model.
+    assert _keras.follow_calls(model, [10], visit, enter=lambda call, given: [0]) == [5]
+
+
 def test_runs_as_graph():
     class Own(keras.Model):
         def call(self, inputs):

@@ -1,6 +1,5 @@
 """Which channels of which layers stand or fall together."""
 
-import functools
 from collections import Counter
 from dataclasses import dataclass
 
@@ -12,7 +11,7 @@ from tfprune._channels.ledger import UNKNOWN, Call, Ledger
 from tfprune._channels.rules.table import rule_of, takes_several
 from tfprune._keras.checks import check_followable
 from tfprune._wrapping.strip import strip_pruning
-from tfprune._wrapping.wrapper import MaskOwner, mask_owners, plain_path
+from tfprune._wrapping.wrapper import mask_owners, plain_path
 
 OUTPUT = "they are the model's output"
 
@@ -88,13 +87,9 @@ def _paths(model):
         yield id(chain[-1][1]), plain_path(chain)
 
 
-def _calls(model):
-    for layer, args, kwargs, outputs in _keras.graph_calls(model):
-        yield layer.inner if isinstance(layer, MaskOwner) else layer, args, kwargs, outputs
-
-
 def _called(model):
-    for layer, _, _, _ in _calls(model):
+    for call in _keras.calls_in(model):
+        layer = call.layer
         wrapped = [layer.layer] if isinstance(layer, keras.layers.TimeDistributed) else []
         for called in [layer, *wrapped]:
             yield id(called)
@@ -103,31 +98,31 @@ def _called(model):
 
 
 def _run(model, inputs, ledger, calls):
-    flows = {id(tensor): flow for tensor, flow in zip(model.inputs, inputs, strict=True)}
-    for layer, args, kwargs, outputs in _calls(model):
-        tensors = [
-            item
-            for item in keras.tree.flatten((args, kwargs))
-            if isinstance(item, keras.KerasTensor)
-        ]
-        given = [flows[id(tensor)] for tensor in tensors]
-        shapes = [tuple(tensor.shape) for tensor in tensors]
-        shapes_out = [tuple(tensor.shape) for tensor in outputs]
-        shared = calls[id(layer)] > 1
-        follow = functools.partial(_follow_call, calls=calls)
-        call = Call(ledger, layer, given, shapes, shapes_out, (args, kwargs), shared, follow)
-        for tensor, flow in zip(outputs, follow(call), strict=True):
-            flows[id(tensor)] = flow
-    return [flows[id(tensor)] for tensor in model.outputs]
+    """Follows flows through a model; `calls` says how often each layer is called."""
+
+    def visit(call, flows):
+        return _apply(_call(call, flows, ledger, calls))
+
+    def enter(call, flows):
+        return _entered(_call(call, flows, ledger, calls), calls)
+
+    return _keras.follow_calls(model, inputs, visit, enter)
 
 
-def _follow_call(call, calls):
-    if isinstance(call.layer, keras.layers.Layer) and _keras.runs_as_graph(call.layer):
-        return _run_inside(call, calls)
-    return _apply(call)
+def _call(call, flows, ledger, calls):
+    """What the rule of a layer gets to see of a call."""
+
+    def follow(inside):
+        if not (isinstance(inside.layer, keras.Model) and _keras.runs_as_graph(inside.layer)):
+            return _apply(inside)
+        return _run(inside.layer, _entered(inside, calls), ledger, calls)
+
+    layer, arguments, shared = call.layer, (call.args, call.kwargs), calls[id(call.layer)] > 1
+    return Call(ledger, layer, flows, call.shapes, call.output_shapes, arguments, shared, follow)
 
 
-def _run_inside(call, calls):
+def _entered(call, calls):
+    """The flows that come to the inputs of a model inside."""
     model, given, shapes, ledger = call.layer, call.inputs, call.shapes, call.ledger
     inner = [tuple(tensor.shape) for tensor in model.inputs]
     path = ledger.path(model)
@@ -141,7 +136,7 @@ def _run_inside(call, calls):
             ledger.fix(flow.labels, reason)
         elif flow.axis is not None:
             ledger.narrow(model, number, flow)
-    return _run(model, [UNKNOWN] * len(inner) if reason else given, ledger, calls)
+    return [UNKNOWN] * len(inner) if reason else given
 
 
 def _apply(call):

@@ -6,7 +6,6 @@ import keras
 from keras import layers
 
 from tfprune import _keras
-from tfprune._wrapping.wrapper import PruneLowMagnitude
 
 # Layers that compute nothing when a model predicts.
 _TRANSPARENT = (
@@ -62,8 +61,15 @@ def is_pointwise(layer):
 def steps(model):
     """All steps of a Sequential or Functional model in running order, those of nested ones too."""
     found: list = []
-    inputs = [None] * len(keras.tree.flatten(_keras.symbolic_inputs(model)))
-    for step in _follow(model, inputs, found):
+
+    def visit(call, given):
+        if isinstance(call.layer, _TRANSPARENT):
+            return given[:1]
+        step = Step(call.layer, given, call.shapes)
+        found.append(step)
+        return [step] * len(call.outputs)
+
+    for step in _keras.follow_calls(model, [None] * len(model.inputs), visit):
         if step is not None:
             step.is_output = True
     for step in found:
@@ -71,26 +77,6 @@ def steps(model):
             if producer is not None:
                 producer.readers.append(step)
     return found
-
-
-def _follow(model, inputs, found):
-    """Adds a model's steps to `found`, and returns those that make its outputs."""
-    tensors = keras.tree.flatten(_keras.symbolic_inputs(model))
-    made = {id(tensor): step for tensor, step in zip(tensors, inputs, strict=True)}
-    for layer, args, kwargs, outputs in _keras.graph_calls(model):
-        read = [x for x in keras.tree.flatten((args, kwargs)) if isinstance(x, keras.KerasTensor)]
-        given = [made[id(tensor)] for tensor in read]
-        layer = layer.layer if isinstance(layer, PruneLowMagnitude) else layer
-        if _keras.runs_as_graph(layer):
-            results = _follow(layer, given, found)
-        elif isinstance(layer, _TRANSPARENT):
-            results = given[:1]
-        else:
-            step = Step(layer, given, [tuple(tensor.shape) for tensor in read])
-            found.append(step)
-            results = [step] * len(outputs)
-        made |= {id(tensor): step for tensor, step in zip(outputs, results, strict=True)}
-    return [made[id(tensor)] for tensor in model.outputs]
 
 
 def problems(model):

@@ -44,3 +44,7 @@ from tfprune._keras.training import numpy_batches as numpy_batches
 from tfprune._keras.training import single_optimizers as single_optimizers
 from tfprune._keras.training import slots as slots
 from tfprune._keras.training import sync_state as sync_state
+from tfprune._keras.walking import GraphCall as GraphCall
+from tfprune._keras.walking import calls_in as calls_in
+from tfprune._keras.walking import follow_calls as follow_calls
+from tfprune._keras.walking import through_wrappers as through_wrappers

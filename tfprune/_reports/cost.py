@@ -52,7 +52,7 @@ def model_cost(model):
     (112, 3888)
     """
     check_followable(model)
-    calls = list(_calls(model, "", _size))
+    calls = _calls(model, _size)
     return ModelCost(
         _parameters(model),
         sum(_keras.host_array(weight).nbytes for weight in _weights(model)),
@@ -115,11 +115,11 @@ def layer_costs(model):
     """
     check_followable(model)
     dense: dict = {}
-    for call in _calls(model, "", _size):
+    for call in _calls(model, _size):
         dense.setdefault(call.path, []).append(call)
     nonzeros = _nonzeros_once()
     sparse: dict = {}
-    for call in _calls(model, "", nonzeros):
+    for call in _calls(model, nonzeros):
         sparse.setdefault(call.path, []).append(call.macs)
     rows = []
     for path, calls in dense.items():
@@ -191,22 +191,23 @@ class _Call:
     uncounted: list
 
 
-def _calls(model, around, count):
-    """Yields a `_Call` for each call of a layer; `count(weight)` says how many multiply."""
-    for layer, args, kwargs, outputs in _keras.graph_calls(model):
-        if not isinstance(layer, keras.layers.Layer):
-            continue
-        path = f"{around}{layer.name}"
-        if _keras.runs_as_graph(layer):
-            yield from _calls(layer, f"{path}/", count)
-        else:
-            shapes, shape = _shapes(layer, args, kwargs), tuple(outputs[0].shape)
-            macs, uncounted = _of_call(layer, path, shapes, shape, count)
-            yield _Call(path, layer, shape, macs, uncounted)
+def _calls(model, count, around=""):
+    """Lists a `_Call` for each call of a layer; `count(weight)` says how many multiply."""
+    found = []
+
+    def visit(call, given):
+        if isinstance(call.layer, keras.layers.Layer):
+            shapes, shape = _shapes(call), call.output_shapes[0]
+            macs, uncounted = _of_call(call.layer, call.path, shapes, shape, count)
+            found.append(_Call(call.path, call.layer, shape, macs, uncounted))
+        return call.outputs
+
+    _keras.follow_calls(model, model.inputs, visit, path=around)
+    return found
 
 
 def _macs(model, around, count):
-    calls = list(_calls(model, around, count))
+    calls = _calls(model, count, around)
     return known_sum(call.macs for call in calls), [
         path for call in calls for path in call.uncounted
     ]
@@ -223,9 +224,9 @@ _OF_INPUT = ["Conv1DTranspose", "Conv2DTranspose", "Conv3DTranspose"]
 _SEPARABLE = ["SeparableConv1D", "SeparableConv2D"]
 
 
-def _shapes(layer, args, kwargs):
+def _shapes(call):
     """`{argument: shape}` of the tensors that a layer is called on, the batch included."""
-    bound = inspect.signature(layer.call).bind(*args, **kwargs).arguments
+    bound = inspect.signature(call.layer.call).bind(*call.args, **call.kwargs).arguments
     tensors = {name: keras.tree.flatten(value) for name, value in bound.items()}
     return {
         name: tuple(items[0].shape)
@@ -262,7 +263,7 @@ def _of_layer(layer, path, shape, out_shape, count):
     """The same for a layer, or a model, that another one holds."""
     path = f"{path}/{layer.name}"
     if _keras.is_graph(layer):
-        return _macs(layer, f"{path}/", count) if _keras.runs_as_graph(layer) else (0, [path])
+        return _macs(layer, path, count) if _keras.runs_as_graph(layer) else (0, [path])
     return _of_call(layer, path, {"inputs": shape}, out_shape, count)
 
 

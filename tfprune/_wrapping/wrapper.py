@@ -24,6 +24,8 @@ class MaskOwner:
     """
 
     supports_masking = True
+    # Walks through a model's graph go on with `inner`.
+    is_transparent = True
     name: str
     built: bool
 

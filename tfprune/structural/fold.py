@@ -99,39 +99,41 @@ def _chains(model):
     models = [m for m in _keras.flatten(model) if _keras.is_graph(m) and _keras.runs_as_graph(m)]
     times: dict = {}
     for one in models:
-        for layer, *_ in _keras.graph_calls(one):
-            times[id(layer)] = times.get(id(layer), 0) + 1
+        for call in _keras.calls_in(one):
+            times[id(call.layer)] = times.get(id(call.layer), 0) + 1
     for one in models:
         readers: dict = {}
-        calls = list(_keras.graph_calls(one))
+        calls = list(_keras.calls_in(one))
         for call in calls:
-            for tensor in _tensors(call[1:3]):
+            for tensor in call.tensors:
                 readers.setdefault(id(tensor), []).append(call)
         for tensor in one.outputs:
             readers.setdefault(id(tensor), []).append(None)
-        for layer, args, kwargs, outputs in calls:
-            if times[id(layer)] > 1 or not _can_take_over(layer) or not _is_plain(args, kwargs):
+        for call in calls:
+            maker, outputs = call.layer, call.outputs
+            if times[id(maker)] > 1 or not _can_take_over(maker) or not _is_plain(call):
                 continue
             norms: list = []
             while len(readers.get(id(outputs[0]), [])) == 1:
                 reader = readers[id(outputs[0])][0]
-                if reader is None or times[id(reader[0])] > 1 or not _fits(layer, reader):
+                if reader is None or times[id(reader.layer)] > 1 or not _fits(maker, reader):
                     break
-                norms.append(reader[0])
-                outputs = reader[3]
+                norms.append(reader.layer)
+                outputs = reader.outputs
             if norms:
-                yield layer, norms
+                yield maker, norms
 
 
-def _tensors(arguments):
-    found = keras.tree.flatten(arguments)
-    return [item for item in found if isinstance(item, keras.KerasTensor)]
-
-
-def _is_plain(args, kwargs):
+def _is_plain(call, left_out=()):
     """Whether a call has one tensor, and nothing that asks for another way of computing."""
-    asked = [value for value in (*args[1:], *kwargs.values()) if value is not None]
-    return len(_tensors((args, kwargs))) == 1 and all(value is False for value in asked)
+    named = [value for name, value in call.kwargs.items() if name not in left_out]
+    asked = [value for value in (*call.args[1:], *named) if value is not None]
+    tensors = [x for x in keras.tree.flatten((call.args, named)) if _is_tensor(x)]
+    return len(tensors) == 1 and all(value is False for value in asked)
+
+
+def _is_tensor(item):
+    return isinstance(item, keras.KerasTensor)
 
 
 def _can_take_over(layer):
@@ -142,12 +144,11 @@ def _can_take_over(layer):
 
 
 def _fits(maker, call):
-    norm, args, kwargs, outputs = call
+    norm, shape = call.layer, call.output_shapes[0]
     # A mask decides on statistics alone, and these are estimated in training only.
-    kwargs = {name: value for name, value in kwargs.items() if name != "mask"}
-    if type(norm) is not keras.layers.BatchNormalization or not _is_plain(args, kwargs):
+    plain_call = _is_plain(call, left_out=("mask",))
+    if type(norm) is not keras.layers.BatchNormalization or not plain_call:
         return False
-    shape = outputs[0].shape
     return (
         norm.axis % len(shape) == channel_axis(maker, shape)
         and norm.compute_dtype == maker.compute_dtype
