@@ -16,13 +16,13 @@ from tfprune.schedules.base import (
     shortest,
 )
 from tfprune.schedules.base import flat_config as _flat_config
+from tfprune.schedules.epochs import EpochSchedule
+from tfprune.schedules.frozen import FrozenSchedule
 from tfprune.schedules.ramps import Ramp
 
 # isort: split
 # Written by .ci/generate, from here
 from tfprune.schedules.constant import ConstantSparsity
-from tfprune.schedules.epochs import EpochSchedule
-from tfprune.schedules.frozen import FrozenSchedule
 from tfprune.schedules.ramps import (
     Cosine,
     DenseSparseDense,
