@@ -222,7 +222,7 @@ class NoConfig(layers.Layer):
 
 
 def test_a_layer_without_config_says_so():
-    with pytest.raises(ValueError, match=r"Implement NoConfig.get_config\(\)"):
+    with pytest.raises(ValueError, match=r"implement NoConfig.get_config\(\)"):
         _keras.bare_clone(NoConfig(3))
 
 

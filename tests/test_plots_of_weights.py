@@ -104,7 +104,7 @@ def test_weights_of_a_subclassed_model_and_of_a_layer():
     model = Own()
     model.build((None, 4))
     wrapped = tfprune.prune_low_magnitude(model, HALF)
-    assert isinstance(wrapped, tfprune.PrunedModel)
+    assert isinstance(wrapped, Own)
     for one in (model, wrapped):
         assert [weight.name for weight in prunable_weights.find(one)] == ["first"]
     assert list(bars(tfprune.plot_sparsity({"a": model, "b": wrapped}))) == ["first"]

@@ -12,8 +12,10 @@ from tfprune._channels.coupling import (
 )
 from tfprune._keras.checks import check_built, nothing_left, nothing_to_prune
 from tfprune._layers import registry
+from tfprune._layers.exemptions import exempt_by_default
 from tfprune._updates.mask_update import MaskUpdate
-from tfprune._wrapping.mask_set import check_fits, find_prunable, method_at
+from tfprune._wrapping.in_place import MaskedModel, prune_in_place
+from tfprune._wrapping.mask_set import check_fits, find_prunable, method_at, refusal
 from tfprune._wrapping.methods import Method, Rule, resolve
 from tfprune._wrapping.tfmot_arguments import pattern_of
 from tfprune._wrapping.wrapper import PrunedModel, PruneLowMagnitude, check_wrappable, mask_owners
@@ -31,12 +33,14 @@ def prune_low_magnitude(
     scope=None,
     criterion=None,
     rules=None,
+    copy=True,
 ):
     """Wraps a layer, a list of layers or a model so that training prunes it.
 
     The result is a copy with the same weights; what was passed in is not changed. A model comes
-    back uncompiled. Layers without anything to prune are left as they are;
-    `tfprune.sparsity_report(model)` lists them with the reason.
+    back uncompiled. One that is more than its layers, a subclassed or a KerasHub model for
+    instance, keeps its class and holds the masks itself. Layers without anything to prune are left
+    as they are; `tfprune.sparsity_report(model)` lists them with the reason.
 
     Args:
         to_prune: A `keras.layers.Layer`, a list of them, or a built `keras.Model`: Sequential,
@@ -51,14 +55,17 @@ def prune_low_magnitude(
             over all weights), a `Scope`, or a `Distribution` that shares the sparsity out.
         criterion: A criterion or the name of one; the magnitude by default.
         rules: List of `Rule`s that give layers a method of their own or exempt them.
+        copy: `False` prunes the model or layer that is passed in: no second one in memory, and no
+            `get_config` is needed. A model is returned as it is, with masks; a layer is put into
+            its wrapper.
 
     Returns:
         The wrapped layer, list or model.
 
     Raises:
-        ValueError: If nothing can be pruned, the model is not built or wrapped already, a pattern
-            does not fit a weight, a rule matches nothing, or the weights cannot have the
-            schedule's sparsity under the distribution.
+        ValueError: If nothing can be pruned, the model is not built, is wrapped or quantized
+            already or cannot be copied, a pattern does not fit a weight, a rule matches nothing,
+            or the weights cannot have the schedule's sparsity under the distribution.
         TypeError: If an argument is of the wrong kind, a tf_keras model for instance.
 
     Example:
@@ -79,9 +86,11 @@ def prune_low_magnitude(
             check_wrappable(layer)
             plan.check_known(layer)
         plan.check_used(to_prune)
-        return [plan.wrapped_alone(layer) if plan.prunes(layer) else layer for layer in to_prune]
+        return [
+            plan.wrapped_alone(layer, copy) if plan.prunes(layer) else layer for layer in to_prune
+        ]
     if isinstance(to_prune, keras.Model):
-        pruned = _prune_model(to_prune, plan)
+        pruned = _prune_model(to_prune, plan, copy)
         _check_budgets(pruned)
         return pruned
     check_wrappable(to_prune)
@@ -89,7 +98,7 @@ def prune_low_magnitude(
     if not plan.prunes(to_prune):
         raise ValueError(plan.why_nothing(to_prune))
     plan.check_used([to_prune])
-    return plan.wrapped_alone(to_prune)
+    return plan.wrapped_alone(to_prune, copy)
 
 
 def prune_scope():
@@ -108,7 +117,7 @@ def prune_scope():
     """
     names = {
         cls.__name__: cls
-        for cls in (*schedules.built_in().values(), PruneLowMagnitude, PrunedModel)
+        for cls in (*schedules.built_in().values(), PruneLowMagnitude, PrunedModel, MaskedModel)
     }
     return keras.saving.custom_object_scope(names)
 
@@ -124,10 +133,10 @@ class _Plan:
 
     def prunes(self, layer, around=()):
         """Whether anything inside a layer is to be pruned."""
-        if not self._allows(layer):
+        if not _keras.keeps_class(layer) and not self._allows(layer):
             return False
         default, overrides = self.methods(layer, around)
-        if any(method is not None for *_, method in find_prunable(layer, default, overrides)):
+        if self.weights(layer, around):
             return True
         places = _keras.places(layer)
         return any(
@@ -136,10 +145,31 @@ class _Plan:
             for inner in _keras.flatten(layer)
         )
 
+    def weights(self, layer, around=()):
+        """Lists the `Prunable`s inside a layer that are to be masked."""
+        default, overrides = self.methods(layer, around)
+        overrides = {**overrides, **dict.fromkeys(self.coupled.get(id(layer), ((), None))[0])}
+        chains = _chains(layer, around)
+        return [
+            item
+            for item in find_prunable(layer, default, overrides)
+            if item.method is not None
+            and (item.layer.built or not layer.built)
+            and not self._exempt(layer, chains[id(item.layer)], item.entry)
+        ]
+
+    def _exempt(self, unit, chain, entry):
+        """Why a weight inside a unit is left out although no rule says so; `None` if it is not."""
+        if chain and any(rule.names(*chain[-1]) for rule in self.rules):
+            return None
+        layers = [layer for _, layer in chain]
+        return exempt_by_default(layers if unit in layers else [unit, *layers], entry)
+
     def wrapped(self, layer, clone, around=()):
         """Returns the wrapper of a layer's clone."""
         default, overrides = self.methods(layer, around)
         left_out, followers = self.coupled.get(id(layer), ((), None))
+        weights = [item.key for item in self.weights(layer, around)] if layer.built else None
         return PruneLowMagnitude(
             clone,
             default.schedule,
@@ -148,13 +178,26 @@ class _Plan:
             scope=default.scope,
             overrides={**overrides, **dict.fromkeys(left_out)},
             followers=followers,
+            weights=weights,
         )
 
-    def wrapped_alone(self, layer):
-        """Returns the wrapper of a copy of a layer that is in no model, built if the layer is."""
+    def pruned_as_it_is(self, model, clone, around):
+        """Gives the clone of a model that keeps its class masks of its own; returns it."""
+        default, overrides = self.methods(model, around)
+        left_out, followers = self.coupled.get(id(model), ((), None))
+        return prune_in_place(
+            clone,
+            default,
+            {**overrides, **dict.fromkeys(left_out)},
+            followers,
+            [item.key for item in self.weights(model, around)],
+        )
+
+    def wrapped_alone(self, layer, copy=True):
+        """Returns the wrapper of a layer, or its copy, that is in no model; built if that is."""
         self.check_methods(layer, ())
         self._check_countable(layer)
-        wrapper = self.wrapped(layer, _keras.clone_layer(layer))
+        wrapper = self.wrapped(layer, _keras.clone_layer(layer) if copy else layer)
         if layer.built:
             wrapper.build()
         return wrapper
@@ -208,28 +251,51 @@ class _Plan:
 
     def methods(self, layer, around):
         """The method of a layer itself, and those of layers inside it that differ."""
-        own = (*around, (_path(around, layer), layer))
-        chains = {id(layer): own, **{id(c[-1][1]): c for c in _keras.walk(layer, own)}}
-        default = resolve(self.rules, own, self.method) or self.method
+        chains = _chains(layer, around)
+        default = resolve(self.rules, chains[id(layer)], self.method) or self.method
 
         def method_of(inner):
+            # Of a layer that holds layers, the policy decides as a whole; not so of a model.
+            whole = around is None or _keras.keeps_class(layer)
+            if whole and inner is not layer and not self._allows(inner):
+                return None
             return resolve(self.rules, chains[id(inner)], self.method)
 
         return default, _overrides(layer, method_of, default)
 
     def check_methods(self, layer, around):
         """Raises unless the methods fit in themselves, and the weights where they exist."""
-        default, overrides = self.methods(layer, around)
         path = _path(around, layer)
-        for below, owner, entry, method in find_prunable(layer, default, overrides):
-            if method is not None:
-                check_fits(method, owner, entry, f"{path}/{below}")
+        for item in self.weights(layer, around):
+            self.check(item, f"{path}/{item.path}")
+
+    @staticmethod
+    def check(item, path):
+        """Raises unless a weight can be pruned by its method."""
+        if _keras.is_quantized(item.layer):
+            raise ValueError(
+                check.message(
+                    f"weights of {path} that are not quantized",
+                    f"'{item.layer.name}', quantized to {item.layer.quantization_mode}",
+                    "Prune the model before you quantize it.",
+                )
+            )
+        check_fits(item.method, item.layer, item.entry, path)
 
     def check_used(self, layers):
         """Raises if a rule matches none of these layers and none inside them."""
         chains = [((layer.name, layer),) for layer in layers]
         chains += [c for layer in layers for c in _keras.walk(layer, ((layer.name, layer),))]
         _check_rules_used(self.rules, chains)
+
+
+def _chains(layer, around=()):
+    """`{id: chain}` of a layer and all layers inside it; see `_keras.walk`.
+
+    `around` is `None` for a whole model, whose name is in no path.
+    """
+    own = () if around is None else (*around, (_path(around, layer), layer))
+    return {id(layer): own, **{id(chain[-1][1]): chain for chain in _keras.walk(layer, own)}}
 
 
 def _check_budgets(pruned):
@@ -267,6 +333,21 @@ def _check_rules_used(rules, chains):
             )
 
 
+def _check_rules_can_act(rules, chains):
+    """Raises if a rule names layers that could be pruned, and none of them is built."""
+    for rule in rules:
+        named = [layer for chain in chains for _, layer in chain[-1:] if rule.names(*chain[-1])]
+        known = [layer for layer in named if registry.own_prunable_weights(layer)]
+        if known and not any(layer.built for layer in known):
+            raise ValueError(
+                check.message(
+                    f"a layer that ran, for Rule(match={rule.match!r})",
+                    f"'{known[0].name}', which never did and has no weights",
+                    "Call the model on data that reaches the layer first.",
+                )
+            )
+
+
 def _check_rules(rules):
     if rules is None:
         return []
@@ -294,15 +375,16 @@ def _check_policy(policy):
     )
 
 
-def _prune_model(model, plan):
+def _prune_model(model, plan, copy):
     check_built(model)
     check_wrappable(model)
     if plan.policy is not None:
         plan.policy.ensure_model_supports_pruning(model)
     chains = list(_keras.walk(model))
     _check_rules_used(plan.rules, chains or [((model.name, model),)])
-    if not _keras.is_graph(model):
-        return _prune_subclassed(model, plan)
+    _check_rules_can_act(plan.rules, chains)
+    if not copy or _keras.keeps_class(model):
+        return _prune_as_it_is(model, plan, copy)
     units = {id(layer): (layer, around) for layer, around in _units(model)}
     chosen = {}
     for layer, around in _units(model):
@@ -314,12 +396,18 @@ def _prune_model(model, plan):
     _couple_filters(model, plan, chosen, units)
 
     def make(layer):
+        if _keras.is_graph(layer):
+            clone = _keras.clone_as_it_is(layer)
+            if id(layer) in chosen:
+                plan.pruned_as_it_is(layer, clone, units[id(layer)][1])
+            return None, None, clone
         clone = _keras.bare_clone(layer)
         if id(layer) in chosen:
             return layer, clone, plan.wrapped(layer, clone, units[id(layer)][1])
         return layer, clone, clone
 
     pruned = _keras.clone_graph(model, make)
+    _keras.refuse(pruned, "quantize", refusal("quantize()", model.name))
     for owner in mask_owners(pruned):
         for weight in owner.pruned_weights:
             weight.remember_initial()
@@ -338,12 +426,11 @@ def _couple_filters(model, plan, chosen, units):
     methods: dict = {}
     candidates = set()
     for unit in chosen.values():
-        default, overrides = plan.methods(unit, units[id(unit)][1])
-        for _, layer, entry, method in find_prunable(unit, default, overrides):
-            if method is not None:
-                methods.setdefault(id(layer), []).append((entry.get(layer), is_coupled(method)))
-                if is_coupled(method):
-                    candidates.add(id(entry.get(layer)))
+        for item in plan.weights(unit, units[id(unit)][1]):
+            pair = (item.variable, is_coupled(item.method))
+            methods.setdefault(id(item.layer), []).append(pair)
+            if is_coupled(item.method):
+                candidates.add(id(item.variable))
     if not candidates:
         return
     couplings, stay = find_couplings(model, candidates)
@@ -384,34 +471,18 @@ def _couple_filters(model, plan, chosen, units):
 def _units(model, around=()):
     """Yields `(layer, chain around it)` for the layers that are wrapped, or left, as a whole."""
     for layer in _keras.children(model):
-        if _keras.is_graph(layer):
+        if _keras.is_graph(layer) and not _keras.keeps_class(layer):
             yield from _units(layer, (*around, (_path(around, layer), layer)))
         else:
             yield layer, around
 
 
-def _prune_subclassed(model, plan):
-    chains = {id(chain[-1][1]): chain for chain in _keras.walk(model)}
-
-    def method_of(layer):
-        if plan.policy is not None and not plan.policy.allow_pruning(layer):
-            return None
-        return resolve(plan.rules, chains.get(id(layer), ()), plan.method)
-
-    overrides = _overrides(model, method_of, plan.method)
-    if all(method is None for *_, method in find_prunable(model, plan.method, overrides)):
+def _prune_as_it_is(model, plan, copy):
+    """Prunes a model that keeps its class: a copy of it, or itself."""
+    weights = plan.weights(model, None)
+    if not weights:
         raise ValueError(plan.why_nothing(model))
-    for path, layer, entry, method in find_prunable(model, plan.method, overrides):
-        if method is not None:
-            check_fits(method, layer, entry, path)
-    method = plan.method
-    pruned = PrunedModel(
-        _keras.clone_layer(model),
-        method.schedule,
-        pattern=method.pattern,
-        criterion=method.criterion,
-        scope=method.scope,
-        overrides=overrides,
-    )
-    pruned.build()
-    return pruned
+    for item in weights:
+        plan.check(item, item.path)
+    _couple_filters(model, plan, {id(model): model}, {id(model): (model, None)})
+    return plan.pruned_as_it_is(model, _keras.clone_as_it_is(model) if copy else model, None)

@@ -76,12 +76,13 @@ class Local(Scope):
 
     def check(self, requests, sparsity):
         if self.distribution is not None:
-            self.distribution.check(requests, sparsity)
+            self.distribution.check(_experts_apart(requests), sparsity)
 
     def zeros(self, requests, sparsity):
-        return sum(self._zeros_of_each(requests, sparsity))
+        return sum(self._zeros_of_each(_experts_apart(requests), sparsity))
 
     def _zeros_of_each(self, requests, sparsity):
+        """Pruned units of each request; experts are requests of their own."""
         if self.distribution is not None:
             counts = self.distribution.zeros(requests, sparsity)
             return masks.rounded(requests, counts, together=True)
@@ -97,9 +98,25 @@ class Local(Scope):
             (kept,), threshold = masks.masks_with_zeros([request], zeros)
             return kept, threshold
 
-        pairs = list(zip(requests, self._zeros_of_each(requests, sparsity), strict=True))
+        apart = [request.split() for request in requests]
+        parts = [part for own in apart for part in own]
+        pairs = list(zip(parts, self._zeros_of_each(parts, sparsity), strict=True))
         with masks.Workers(sum(request.weight.size for request in requests)) as workers:
-            return workers.map(mask_of, pairs)
+            results = iter(workers.map(mask_of, pairs))
+        return [_joined([next(results) for _ in own]) for own in apart]
+
+
+def _experts_apart(requests):
+    return [part for request in requests for part in request.split()]
+
+
+def _joined(results):
+    """One result of those of all experts in a weight."""
+    if len(results) == 1:
+        return results[0]
+    thresholds = [threshold for _, threshold in results if threshold is not None]
+    kept = np.concatenate([kept.reshape(-1) for kept, _ in results])
+    return kept, max(thresholds) if thresholds else None
 
 
 @SCOPES.part()

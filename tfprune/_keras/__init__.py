@@ -1,6 +1,7 @@
 """The only folder that touches Keras internals; a test would notice a change of Keras there."""
 
 from tfprune._keras.calls import adopt_call_arguments as adopt_call_arguments
+from tfprune._keras.calls import as_symbolic as as_symbolic
 from tfprune._keras.calls import graph_calls as graph_calls
 from tfprune._keras.calls import is_tracing_without_state as is_tracing_without_state
 from tfprune._keras.calls import is_training as is_training
@@ -9,6 +10,7 @@ from tfprune._keras.calls import trace as trace
 from tfprune._keras.calls import watched_calls as watched_calls
 from tfprune._keras.cloning import bare_clone as bare_clone
 from tfprune._keras.cloning import build_from_config as build_from_config
+from tfprune._keras.cloning import clone_as_it_is as clone_as_it_is
 from tfprune._keras.cloning import clone_graph as clone_graph
 from tfprune._keras.cloning import clone_layer as clone_layer
 from tfprune._keras.cloning import copy_variables as copy_variables
@@ -31,10 +33,30 @@ from tfprune._keras.layers import is_graph as is_graph
 from tfprune._keras.layers import on_host as on_host
 from tfprune._keras.layers import own_loop as own_loop
 from tfprune._keras.layers import places as places
+from tfprune._keras.layers import plain_class as plain_class
 from tfprune._keras.layers import recurrent_states as recurrent_states
 from tfprune._keras.layers import runs_as_graph as runs_as_graph
 from tfprune._keras.layers import seed_generators as seed_generators
 from tfprune._keras.layers import walk as walk
+from tfprune._keras.lora import allow as allow
+from tfprune._keras.lora import is_quantized as is_quantized
+from tfprune._keras.lora import mask_lora as mask_lora
+from tfprune._keras.lora import merge_copied as merge_copied
+from tfprune._keras.lora import merge_lora as merge_lora
+from tfprune._keras.lora import refuse as refuse
+from tfprune._keras.lora import stored_weight as stored_weight
+from tfprune._keras.lora import with_lora as with_lora
+from tfprune._keras.own_class import add_weight as add_weight
+from tfprune._keras.own_class import as_before as as_before
+from tfprune._keras.own_class import change_class as change_class
+from tfprune._keras.own_class import derived_class as derived_class
+from tfprune._keras.own_class import forget_compiled as forget_compiled
+from tfprune._keras.own_class import hang_on as hang_on
+from tfprune._keras.own_class import keeps_class as keeps_class
+from tfprune._keras.own_class import own_entries as own_entries
+from tfprune._keras.own_class import remove_weight as remove_weight
+from tfprune._keras.own_class import take_off as take_off
+from tfprune._keras.own_class import without as without
 from tfprune._keras.training import after_training as after_training
 from tfprune._keras.training import averages as averages
 from tfprune._keras.training import batches_done as batches_done

@@ -27,6 +27,13 @@ def adopt_call_arguments(wrapper, layer):
         object.__setattr__(wrapper, name, getattr(layer, name))
 
 
+def as_symbolic(value):
+    """Returns a KerasTensor like a tensor; all else as it is."""
+    if hasattr(value, "shape") and hasattr(value, "dtype"):
+        return keras.KerasTensor(value.shape, dtype=keras.backend.standardize_dtype(value.dtype))
+    return value
+
+
 def is_training():
     """Whether the `call` that runs now does so in training mode."""
     # Not layer._get_call_context(), which opens one where `call` is run by itself.

@@ -12,9 +12,11 @@ from tfprune._keras.layers import (
     flatten,
     is_graph,
     own_loop,
+    plain_class,
     runs_as_graph,
     seed_generators,
 )
+from tfprune._keras.own_class import keeps_class
 
 
 def clone_graph(model, make, omit=()):
@@ -23,23 +25,30 @@ def clone_graph(model, make, omit=()):
     Args:
         model: The model, built; it is not changed.
         make: Function from a layer of the model to `(source, target, stand_in)`: the layer to
-            stand in its place in the clone, and where in it the weights of `source` go to.
+            stand in its place in the clone, and where in it the weights of `source` go to;
+            `source` is `None` if they are there. A model that keeps its class is one layer.
         omit: `id`s of variables that have no place in the clone.
 
     Returns:
         A new model with the same weights, uncompiled.
     """
     copies = []
+    inside: dict = {}
 
     def clone_function(layer):
         if not isinstance(layer, keras.layers.Layer):
             return type(layer).from_config(layer.get_config())
+        if is_graph(layer) and not keeps_class(layer):
+            if id(layer) not in inside:
+                inside[id(layer)] = clone(layer)
+            return inside[id(layer)]
         source, target, stand_in = make(layer)
-        copies.append((source, target))
+        if source is not None:
+            copies.append((source, target))
         return stand_in
 
     def clone(model):
-        return keras.models.clone_model(model, clone_function=clone_function, recursive=True)
+        return keras.models.clone_model(model, clone_function=clone_function, recursive=False)
 
     new = _cloned(model, clone)
     for source, target in copies:
@@ -179,18 +188,27 @@ class _uncompiled:
 def bare_clone(layer):
     """Clones a layer, or a subclassed model, without its weights."""
     try:
-        clone = type(layer).from_config(layer.get_config())
-    except (NotImplementedError, TypeError) as error:
-        raise ValueError(
-            check.message(
-                f"'{layer.name}' to be a layer that can be copied",
-                f"{type(layer).__name__}, whose get_config() or from_config() fails: {error}",
-                f"Implement {type(layer).__name__}.get_config() so that it returns the "
-                "constructor's arguments.",
-            )
-        ) from error
+        # A model with masks of its own is copied with them; a layer is masked by its wrapper.
+        cls = type(layer) if isinstance(layer, keras.Model) else plain_class(layer)
+        clone = cls.from_config(layer.get_config())
+    except Exception as error:
+        first = str(error).strip().splitlines() or [type(error).__name__]
+        raise _no_copy(layer, f"whose get_config() or from_config() fails: {first[0]}") from error
     _copy_assets(layer, clone)
     return clone
+
+
+def _no_copy(layer, why):
+    name = type(layer).__name__
+    return ValueError(
+        check.message(
+            f"'{layer.name}' to be a layer that can be copied",
+            f"{name}, {why}",
+            "Prune it without a copy: tfprune.prune_low_magnitude(..., copy=False), and later "
+            f"tfprune.strip_pruning(..., copy=False); or implement {name}.get_config() so that "
+            "it returns the constructor's arguments.",
+        )
+    )
 
 
 def _copy_assets(source, target):
@@ -228,6 +246,50 @@ def clone_layer(layer):
             build_from_config(clone, layer.get_build_config())
         copy_weights(layer, clone)
     return clone
+
+
+def clone_as_it_is(model):
+    """Clones a model by its own class: with its weights, ties, LoRA weights and frozen layers."""
+    clone = bare_clone(model)
+    if not clone.built:
+        build_from_config(clone, model.get_build_config())
+    pairs = list(zip(flatten(model), flatten(clone), strict=False))
+    alike = len(flatten(model)) == len(flatten(clone)) and all(
+        type(old).__name__ == type(new).__name__ for old, new in pairs
+    )
+    if not alike:
+        raise _no_copy(model, "whose copy has other layers")
+    for old, new in pairs:
+        _copy_lora(old, new)
+    sources, targets = _state(model), _state(clone)
+    if [tuple(v.shape) for v in sources] != [tuple(v.shape) for v in targets]:
+        raise _no_copy(model, f"whose copy has other weights: {_difference(sources, targets)}")
+    copy_weights(model, clone)
+    for old, new in pairs:
+        if old.trainable != new.trainable:
+            new.trainable = old.trainable
+    for source, target in zip(sources, targets, strict=True):
+        if getattr(source, "trainable", True) != getattr(target, "trainable", True):
+            target.trainable = source.trainable
+    return clone
+
+
+def _difference(sources, targets):
+    if len(sources) != len(targets):
+        return f"{len(targets)} instead of {len(sources)}"
+    for source, target in zip(sources, targets, strict=True):
+        if tuple(source.shape) != tuple(target.shape):
+            return f"{source.path} of shape {tuple(target.shape)}, not {tuple(source.shape)}"
+    return "none"
+
+
+def _copy_lora(old, new):
+    if getattr(old, "lora_enabled", False) and not getattr(new, "lora_enabled", False):
+        new.enable_lora(old.lora_rank, lora_alpha=old.lora_alpha)
+    # What a KerasHub backbone knows of the layers that it gave LoRA weights.
+    for name in ("_lora_enabled_layers", "_lora_rank"):
+        if name in vars(old):
+            setattr(new, name, getattr(old, name))
 
 
 def copy_weights(source, target, omit=()):

@@ -98,13 +98,18 @@ def is_graph(model):
     return isinstance(model, (keras.Sequential, Functional))
 
 
+def plain_class(layer):
+    """Returns the class of a layer or model, as it was before it was pruned."""
+    return getattr(type(layer), "_class_before_pruning", type(layer))
+
+
 def own_loop(model):
     """Returns the names of the training methods that a model's class writes itself."""
     base = keras.Sequential if isinstance(model, keras.Sequential) else keras.Model
     return [
         name
         for name in _LOOP_METHODS
-        if getattr(type(model), name, None) is not getattr(base, name, None)
+        if getattr(plain_class(model), name, None) is not getattr(base, name, None)
     ]
 
 
@@ -176,4 +181,4 @@ def on_host(tensor):
 def runs_as_graph(model):
     """Whether a Sequential or Functional model runs its layers and does nothing beside."""
     base = keras.Sequential if isinstance(model, keras.Sequential) else Functional
-    return is_graph(model) and type(model).call is base.call
+    return is_graph(model) and plain_class(model).call is base.call

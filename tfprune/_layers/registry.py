@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import keras
 
+from tfprune import _keras
 from tfprune._base import validation as check
 from tfprune._keras.layers import ConvLSTMCell
 from tfprune.patterns.axes import KernelAxes
@@ -47,12 +48,15 @@ class PrunableWeight:
         get: Function from the layer to the variable.
         axes: `KernelAxes`, or a function from the layer to them.
         makes_output: Whether the weight's output channels are those of the layer's output.
+        since_lists: Whether the weight is known only where a config lists the masked weights:
+            files of version 0.1 do not, and hold no mask for it.
     """
 
     name: str
     get: Callable
     axes: KernelAxes | Callable = _DENSE
     makes_output: bool = True
+    since_lists: bool = False
 
     def axes_of(self, layer):
         """Returns the `KernelAxes` of the weight in this layer."""
@@ -60,7 +64,7 @@ class PrunableWeight:
 
 
 def _attribute(name, axes=_DENSE, makes_output=True):
-    return PrunableWeight(name, lambda layer: getattr(layer, name), axes, makes_output)
+    return PrunableWeight(name, lambda layer: _keras.stored_weight(layer, name), axes, makes_output)
 
 
 def _einsum_axes(layer):
@@ -141,13 +145,50 @@ def _register_keras_layers():
 
 
 def _reversible_embedding(layer):
+    if layer.tie_weights:
+        return (_attribute("embeddings", KernelAxes((-2,), (-1,), reduced=(-1,))),)
     tied = (_attribute("embeddings"),)
     reverse = _attribute("reverse_embeddings", makes_output=False)
-    return tied if layer.tie_weights else (*tied, reverse)
+    return (*tied, reverse)
 
 
-def own_prunable_weights(layer):
+def _experts(*names):
+    """Matrices of all experts in one weight of shape (experts, inputs, outputs)."""
+    axes = KernelAxes((-2,), (-1,), experts=True)
+    return tuple(
+        PrunableWeight(
+            name.lstrip("_"),
+            lambda layer, name=name: _keras.stored_weight(layer, name),
+            axes,
+            makes_output=False,
+            since_lists=True,
+        )
+        for name in names
+    )
+
+
+_GATED_EXPERTS = _experts("_expert_feedforward_gate_dense", "_expert_feedforward_output_dense")
+# Classes of KerasHub, which is not imported for them, by package and name.
+_BY_NAME = {
+    "keras_hub.MixtralMoeExperts": _experts(
+        "_expert_feedforward_gate_dense",
+        "_expert_feedforward_intermediate_dense",
+        "_expert_feedforward_output_dense",
+    ),
+    "keras_hub.QwenMoeExperts": _GATED_EXPERTS,
+    "keras_hub.Qwen3MoeExperts": _GATED_EXPERTS,
+    "keras_hub.Qwen3_5MoeExperts": _GATED_EXPERTS,
+    "keras_hub.GptOssExperts": _experts("gate_up_proj", "down_proj"),
+    "keras_hub.Gemma4MoEBlock": _experts("gate_proj", "up_proj", "down_proj"),
+}
+
+
+def own_prunable_weights(layer, before_lists=False):
     """Returns the `PrunableWeight`s of a layer itself, without those of layers inside it.
+
+    Args:
+        layer: The layer.
+        before_lists: Whether to leave out those that version 0.1 did not know.
 
     Returns:
         A tuple, empty if there is nothing to prune; `None` if the layer's class is not known.
@@ -160,6 +201,9 @@ def own_prunable_weights(layer):
         if base in _REGISTRY:
             entry = _REGISTRY[base]
             return entry(layer) if callable(entry) else entry
+        name = f"{base.__module__.partition('.')[0]}.{base.__name__}"
+        if name in _BY_NAME and not before_lists:
+            return _BY_NAME[name]
     return None
 
 

@@ -59,7 +59,8 @@ def find(model):
     found, seen = [], set()
     paths: set = set()
     for path, layer in _layers(plain(model)):
-        entries = (registry.own_prunable_weights(layer) or ()) if layer.built else ()
+        known = layer.built and not _keras.is_quantized(layer)
+        entries = (registry.own_prunable_weights(layer) or ()) if known else ()
         path = _another(path, paths) if entries else path
         paths.add(path)
         for entry in entries:

@@ -11,7 +11,8 @@ from tfprune._base import validation as check
 from tfprune._base.text import as_text
 from tfprune._keras.checks import not_keras
 from tfprune._layers import registry
-from tfprune._wrapping.wrapper import MaskOwner, plain_path
+from tfprune._layers.exemptions import exempt_by_default
+from tfprune._wrapping.wrapper import MaskOwner, plain_path, pruned_weights
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,9 @@ class LayerSparsity:
         parameters: Number of its weights that can be pruned; of all its weights if none can.
         zeros: How many of these are exactly zero.
         status: "pruned", "pruned, frozen", "not wrapped" (it could be pruned, or it was and is
-            stripped), or "nothing to prune".
+            stripped), "token embedding: exempt by default", "quantized", "not built: it never ran",
+            or "nothing to prune".
+            Where a weight holds those of all experts, "experts" is added.
     """
 
     layer: str
@@ -52,7 +55,9 @@ class SparsityReport:
     @property
     def prunable(self):
         """The total over all weights that can be pruned, as a `LayerSparsity`."""
-        return _total("prunable weights", [r for r in self.rows if r.status != _NOTHING])
+        return _total(
+            "prunable weights", [r for r in self.rows if r.status not in (_NOTHING, _QUANTIZED)]
+        )
 
     @property
     def total(self):
@@ -101,6 +106,8 @@ class SparsityReport:
 
 
 _NOTHING = "nothing to prune"
+_QUANTIZED = "quantized"
+_NEVER_RAN = "not built: it never ran"
 
 
 def _cells(row):
@@ -146,39 +153,44 @@ def sparsity_report(model):
     chains = list(_keras.walk(model)) or [((model.name, model),)]
     if not isinstance(model, keras.Model) and registry.own_prunable_weights(model):
         chains.insert(0, ((model.name, model),))
+    weights = pruned_weights(model)
+    masked = {id(weight.variable) for weight in weights}
+    added = {id(variable) for weight in weights for variable in weight.own_variables}
     rows, seen = [], set()
     for chain in chains:
         path, layer = plain_path(chain), chain[-1][1]
         if isinstance(layer, (MaskOwner, keras.layers.InputLayer)) or id(layer) in seen:
             continue
         seen.add(id(layer))
-        row = _row(path, layer, _masked_ids(chain, model))
+        around = [model, *(inner for _, inner in chain)]
+        row = _row(path, layer, around, masked, added)
         if row is not None:
             rows.append(row)
     return SparsityReport(rows)
 
 
-def _masked_ids(chain, model):
-    owners = [layer for _, layer in chain if isinstance(layer, MaskOwner)]
-    owners += [model] if isinstance(model, MaskOwner) else []
-    return {id(weight.variable) for owner in owners for weight in owner.pruned_weights}
-
-
-def _row(path, layer, masked):
+def _row(path, layer, around, masked, added):
     entries = registry.own_prunable_weights(layer) if layer.built else None
-    if entries:
+    if entries and not _keras.is_quantized(layer):
         variables = [entry.get(layer) for entry in entries]
-        if any(id(variable) in masked for variable in variables):
-            status = "pruned" if layer.trainable else "pruned, frozen"
-        else:
-            status = "not wrapped"
+        status = _status(layer, around, entries, any(id(v) in masked for v in variables), masked)
     else:
-        inner = {id(v) for below in _keras.children(layer) for v in below.weights}
+        inner = added.union(id(v) for below in _keras.children(layer) for v in below.weights)
         variables = [v for v in layer.weights if id(v) not in inner]
-        status = _NOTHING
-        if not variables:
+        status = _QUANTIZED if entries else _NOTHING
+        if not variables and registry.own_prunable_weights(layer) and not layer.built:
+            status = _NEVER_RAN
+        elif not variables:
             return None
     arrays = [_keras.host_array(variable) for variable in variables]
     parameters = sum(int(array.size) for array in arrays)
     zeros = sum(int(array.size - np.count_nonzero(array)) for array in arrays)
     return LayerSparsity(path, type(layer).__name__, parameters, zeros, status)
+
+
+def _status(layer, around, entries, pruned, masked):
+    expert = ", experts" if entries[0].axes_of(layer).experts else ""
+    if pruned:
+        return f"pruned{expert}" if layer.trainable else f"pruned, frozen{expert}"
+    exempt = exempt_by_default(around, entries[0]) if masked else None
+    return exempt or f"not wrapped{expert}"

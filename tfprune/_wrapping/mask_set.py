@@ -1,6 +1,8 @@
 """The masks of one wrapper: made, enforced, saved and loaded here and nowhere else."""
 
 import json
+from dataclasses import dataclass, replace
+from typing import Any
 
 import keras
 import numpy as np
@@ -12,6 +14,25 @@ from tfprune._keras.checks import nothing_to_prune
 from tfprune._layers import registry
 from tfprune._layers.registry import PrunableWeight
 from tfprune.masks import Competitor, MaskRequest
+from tfprune.patterns import KernelAxes
+
+# Configs of version 0.1 do not list the masked weights: they mean all that could be pruned then.
+BEFORE_LISTS = "all weights that version 0.1 knew"
+
+
+def refusal(call, name):
+    """A function for calls that cannot be made while weights are masked."""
+
+    def refused(*args, **kwargs):
+        raise ValueError(
+            check.message(
+                "a layer without masks",
+                f"{call} on '{name}', whose weights are masked",
+                f"Call tfprune.strip_pruning(model) first, then {call}.",
+            )
+        )
+
+    return refused
 
 
 class MaskConstraint(keras.constraints.Constraint):
@@ -64,13 +85,14 @@ class PrunedWeight(Competitor):
         makes_output: Whether its output channels are those of the layer's output.
         follows: Whether its mask follows from those of other weights: a bias goes with its filter.
         coupled: Whether its filters are pruned together with those of other layers.
+        key: Place of the layer inside the wrapper and name of the weight, as configs list them.
     """
 
-    def __init__(self, owner, path, layer, entry, method, mask, initial=None, follows=False):
+    def __init__(self, owner, path, layer, entry, axes, method, mask, initial=None, follows=False):
         self.path = path
-        self.name = f"{owner.name}/{path}"
+        self.name = owner.name_of(path)
         self.layer = layer
-        self.axes = entry.axes_of(layer)
+        self.axes = axes
         self.method = self._method = method
         self.variable = entry.get(layer)
         self.mask = mask
@@ -79,6 +101,7 @@ class PrunedWeight(Competitor):
         self.makes_output = entry.makes_output
         self.follows = follows
         self.coupled = owner.coupled and getattr(method.pattern, "coupled", False) and not follows
+        self.key = ""
         self._entry = entry
         self._zeros = None
         self.attach()
@@ -90,7 +113,7 @@ class PrunedWeight(Competitor):
 
     def request(self, found, position=0, criterion=None):
         return MaskRequest(
-            _keras.host_array(self.variable),
+            self.array,
             self.method.pattern,
             self.method.criterion if criterion is None else criterion,
             self.axes.resolve(len(self.variable.shape)),
@@ -113,10 +136,28 @@ class PrunedWeight(Competitor):
         """Puts the mask's constraint on the weight, outside the constraint that it has."""
         self.constraint = MaskConstraint(self.mask, self.variable.constraint)
         self.variable.constraint = self.constraint
+        if not self.follows:
+            _keras.mask_lora(self.layer, self._entry.name, self._masked)
+            _keras.refuse(self.layer, "quantize", refusal("quantize()", self.layer.name))
 
     def detach(self):
-        """Leaves the weight with the constraint that it had before."""
+        """Leaves the weight with the constraint that it had before.
+
+        What LoRA weights add to it becomes part of it, masked, so that it stays sparse.
+        """
+        if not self.follows:
+            _keras.merge_lora(self.layer, self._entry.name, self.variable)
+            _keras.allow(self.layer, "quantize")
         self.variable.constraint = self.constraint.user
+
+    def _masked(self, value):
+        return masked(value, self.mask)
+
+    @property
+    def array(self):
+        """The weight's values as a NumPy array for reading, LoRA weights added."""
+        added = _keras.with_lora(self.layer, self._entry.name)
+        return _keras.host_array(self.variable) if added is None else _keras.on_host(added)
 
     @property
     def own_variables(self):
@@ -135,8 +176,8 @@ class PrunedWeight(Competitor):
                 check.message(
                     f"layer '{self.layer.name}' to compute with the weight that its mask was "
                     "made for",
-                    "a layer that was given LoRA weights or was quantized while wrapped",
-                    "Call tfprune.strip_pruning(model) first, then enable_lora() or quantize().",
+                    "a layer that was quantized, or whose weight was replaced, while wrapped",
+                    "Call tfprune.strip_pruning(model) first, then quantize().",
                 )
             )
 
@@ -199,47 +240,75 @@ class MaskSet:
             names it; they hold for the layers inside that layer too.
         followers: List of `(place, index)`: weights whose masks follow from others', by the place
             of the layer inside `inner` and the weight's position among the layer's weights.
+        chosen: The masked weights, by place and name as `find_prunable` gives them; `None` for all
+            that can be pruned, `BEFORE_LISTS` for all that could be before there were lists.
+
+    Raises:
+        ValueError: If a method does not fit, a weight is masked already, or one of `chosen` is
+            not there; nothing is changed then.
     """
 
-    def __init__(self, owner, inner, default, overrides, followers=()):
+    def __init__(self, owner, inner, default, overrides, followers=(), chosen=None):
         self.weights: list = []
-        for path, layer, entry, method in find_prunable(inner, default, overrides):
-            variable = entry.get(layer)
-            if method is None or any(variable is known.variable for known in self.weights):
+        found: list = []
+        for item in find_prunable(inner, default, overrides, chosen):
+            if item.method is None or not item.layer.built:
                 continue
-            check_fits(method, layer, entry, path)
-            _check_unmasked(variable, path)
-            name = path.replace("/", "_")
-            kept = {"shape": tuple(variable.shape), "trainable": False, "autocast": False}
+            if any(item.variable is known.variable for known in found):
+                continue
+            check_fits(item.method, item.layer, item.entry, item.path)
+            _check_unmasked(item.variable, item.path)
+            found.append(item)
+        following = [
+            (path, layer, entry)
+            for path, layer, entry in _find_followers(inner, followers)
+            if not any(entry.get(layer) is known.variable for known in found)
+        ]
+        if not found and not following:
+            raise ValueError(nothing_to_prune(inner))
+        for item in found:
+            name = item.path.replace("/", "_")
+            kept = {"shape": tuple(item.variable.shape), "trainable": False, "autocast": False}
             mask = owner.add_weight(name=f"{name}_mask", dtype="bool", initializer="ones", **kept)
             initial = None
-            if "initial" in method.criterion.needs:
-                dtype = keras.backend.standardize_dtype(variable.dtype)
+            if "initial" in item.method.criterion.needs:
+                dtype = keras.backend.standardize_dtype(item.variable.dtype)
                 initial = owner.add_weight(
                     name=f"{name}_initial", dtype=dtype, initializer="zeros", **kept
                 )
-            found = PrunedWeight(owner, path, layer, entry, method, mask, initial)
-            self.weights.append(found)
-        for path, layer, entry in _find_followers(inner, followers):
-            variable = entry.get(layer)
-            if any(variable is known.variable for known in self.weights):
-                continue
+            weight = PrunedWeight(
+                owner, item.path, item.layer, item.entry, item.axes, item.method, mask, initial
+            )
+            weight.key = item.key
+            self.weights.append(weight)
+        for path, layer, entry in following:
             mask = owner.add_weight(
                 name=f"{path.replace('/', '_')}_mask",
-                shape=tuple(variable.shape),
+                shape=tuple(entry.get(layer).shape),
                 dtype="bool",
                 initializer="ones",
                 trainable=False,
                 autocast=False,
             )
-            self.weights.append(PrunedWeight(owner, path, layer, entry, default, mask, None, True))
-        if not self.weights:
-            raise ValueError(nothing_to_prune(inner))
+            axes = entry.axes_of(layer)
+            self.weights.append(
+                PrunedWeight(owner, path, layer, entry, axes, default, mask, None, True)
+            )
         self.step = 0
         # Optimizer steps in an epoch, where a schedule counts in epochs and a `fit` has begun.
         self.steps_per_epoch = None
         self.clock = None
         self.seeds = None
+
+    def chosen(self):
+        """The masked weights, as a config lists them."""
+        return [weight.key for weight in self.weights if not weight.follows]
+
+    def stores(self, key):
+        """Whether an entry of a file's group for the layer is one that `save` wrote."""
+        return key in ("pruning_step", "seed_states", "steps_per_epoch") or key.startswith(
+            ("mask_", "initial_")
+        )
 
     def current_step(self):
         """Optimizer steps completed since pruning began, up to this moment."""
@@ -307,10 +376,11 @@ class MaskSet:
                 values = np.asarray(_keras.host_array(weight.initial), dtype="float32")
                 store[f"initial_{position}"] = values
 
-    def load(self, store, name):
-        """Reads what `save` wrote; raises before these masks are changed if it does not fit.
+    def read(self, store, name):
+        """Reads what `save` wrote, and changes nothing; raises if it does not fit.
 
-        Keras reads a file layer by layer, so layers before this one have what the file says then.
+        Returns:
+            Masks, initial values, and the state as `set_state` takes it.
         """
         masks, initials = [], []
         for position, weight in enumerate(self.weights):
@@ -332,13 +402,21 @@ class MaskSet:
             masks.append(flat.reshape(tuple(weight.variable.shape)))
         step = int(np.asarray(store["pruning_step"])) if "pruning_step" in store else 0
         seeds = np.asarray(store["seed_states"]).tolist() if "seed_states" in store else None
+        epoch = float(np.asarray(store["steps_per_epoch"])) if "steps_per_epoch" in store else None
+        return masks, initials, {"step": step, "seeds": seeds, "steps_per_epoch": epoch}
+
+    def load(self, store, name):
+        """Reads what `save` wrote; raises before these masks are changed if it does not fit.
+
+        Keras reads a file layer by layer, so layers before this one have what the file says then.
+        """
+        masks, initials, state = self.read(store, name)
         for weight, mask in zip(self.weights, masks, strict=True):
             weight.mask.assign(mask)
             weight.forget_count()
         for variable, values in initials:
             variable.assign(values)
-        epoch = float(np.asarray(store["steps_per_epoch"])) if "steps_per_epoch" in store else None
-        self.set_state({"step": step, "seeds": seeds, "steps_per_epoch": epoch})
+        self.set_state(state)
 
 
 def _stored_initial(store, position, weight, name):
@@ -356,17 +434,79 @@ def _stored_initial(store, position, weight, name):
     return values
 
 
-def find_prunable(inner, default, overrides):
-    """Lists `(path, layer, PrunableWeight, method)` for all prunable weights inside a layer."""
+@dataclass(frozen=True)
+class Prunable:
+    """A weight that can be pruned, and how.
+
+    Attributes:
+        key: Place of its layer and name of the weight, the same in a copy.
+        path: Path of its layer and name of the weight, as messages show them.
+        layer: The layer that owns it.
+        entry: Its `PrunableWeight`.
+        method: The `Method` that prunes it, or `None` if a rule or a policy exempts it.
+        axes: Its `KernelAxes`.
+    """
+
+    key: str
+    path: str
+    layer: Any
+    entry: PrunableWeight
+    method: Any
+    axes: KernelAxes
+
+    @property
+    def variable(self):
+        """The weight; its layer is built."""
+        return self.entry.get(self.layer)
+
+
+def find_prunable(inner, default, overrides, chosen=None):
+    """Lists what can be pruned inside a layer.
+
+    Args:
+        inner: The layer.
+        default: The `Method` of weights without a method of their own.
+        overrides: `{place: Method or None}`.
+        chosen: As `MaskSet` takes it.
+
+    Returns:
+        List of `Prunable`, in the order of the layers, or in that of `chosen`.
+
+    Raises:
+        ValueError: If one of `chosen` is not there.
+    """
     paths = {id(chain[-1][1]): chain[-1][0] for chain in _keras.walk(inner)}
     places = _keras.places(inner)
-    found = []
+    before = chosen == BEFORE_LISTS
+    found: list = []
+    known: set = set()
     for layer in _keras.flatten(inner):
-        method = method_at(places[id(layer)], default, overrides)
-        for entry in registry.own_prunable_weights(layer) or ():
+        place = places[id(layer)]
+        method = method_at(place, default, overrides)
+        for entry in registry.own_prunable_weights(layer, before) or ():
             path = "/".join(filter(None, (paths.get(id(layer)), entry.name)))
-            found.append((path, layer, entry, method))
-    return found
+            key = "/".join(filter(None, (place, entry.name)))
+            # A layer that lists its weights itself may give two of them one name.
+            while key in known:
+                key += "+"
+            known.add(key)
+            axes = entry.axes_of(layer)
+            if before:
+                axes = replace(axes, reduced=None)
+            found.append(Prunable(key, path, layer, entry, method, axes))
+    if chosen is None or before:
+        return found
+    by_key = {item.key: item for item in found}
+    missing = [key for key in chosen if key not in by_key]
+    if missing:
+        raise ValueError(
+            check.message(
+                f"the weights that were masked, in '{inner.name}'",
+                f"a layer without {', '.join(missing)}",
+                "Build the layer as it was built when it was wrapped.",
+            )
+        )
+    return [by_key[key] for key in chosen]
 
 
 def _find_followers(inner, followers):

@@ -2,6 +2,7 @@
 
 import fnmatch
 from dataclasses import dataclass, replace
+from typing import Any
 
 import keras
 
@@ -79,7 +80,8 @@ class Rule:
         pattern: A pattern or the name of one.
         criterion: A criterion or the name of one.
         scope: A scope or the name of one.
-        prune: `False` exempts the layers.
+        prune: `False` exempts the layers. A rule that names a layer brings in what is exempt by
+            default, unless it says `False`.
 
     Raises:
         ValueError, TypeError: For an argument that is none of these.
@@ -126,6 +128,12 @@ class Rule:
             elif fnmatch.fnmatchcase(path, item) or fnmatch.fnmatchcase(layer.name, item):
                 return True
         return False
+
+    def names(self, path, layer):
+        """Whether the rule means this layer itself: not all layers, nor one around it."""
+        matches: Any = self.match if isinstance(self.match, (list, tuple)) else [self.match]
+        named = [item for item in matches if isinstance(item, type) or item.strip("*/?")]
+        return self.prune and bool(named) and replace(self, match=named).matches(path, layer)
 
     def applied_to(self, method):
         """Returns the method with this rule's parts, or `None` if the rule exempts."""

@@ -7,22 +7,26 @@ import keras
 from tfprune import _keras
 from tfprune._base import validation as check
 from tfprune._keras.checks import check_built, not_keras
+from tfprune._wrapping.in_place import as_it_was, owner_of, release
 from tfprune._wrapping.wrapper import MaskOwner, mask_owners, pruned_weights
 
 
-def strip_pruning(model):
-    """Takes the wrappers off: same weights, exactly sparse, no trace of tfprune.
+def strip_pruning(model, copy=True):
+    """Takes the masks off: same weights, exactly sparse, no trace of tfprune.
 
     Args:
-        model: A wrapped layer or a model with wrapped layers. It is not changed and can be
-            trained on.
+        model: A pruned layer or model. It is not changed and can be trained on.
+        copy: `False` takes the masks off the model that is passed in, which was pruned as it is,
+            with its class kept: no second one in memory, and no `get_config` is needed.
 
     Returns:
-        A plain copy; a model without wrappers is copied too. A model comes back uncompiled.
+        A plain copy, of the class that was pruned; a model without masks is copied too. A model
+        comes back uncompiled. Without a copy, the model itself.
 
     Raises:
         TypeError: If it is no Keras 3 layer or model.
-        ValueError: If the model is not built.
+        ValueError: If the model is not built or cannot be copied, or if `copy` is `False` for one
+            with wrappers inside.
 
     Example:
 
@@ -38,13 +42,56 @@ def strip_pruning(model):
     for weight in pruned_weights(model):
         weight.check_in_place()
         weight.project()
+    if not copy:
+        return _strip_in_place(model)
     if isinstance(model, MaskOwner):
         model = model.inner
-    if _keras.is_graph(model):
-        return _keras.clone_graph(model, _without_wrapper, _mask_ids(model))
+    if _keras.keeps_class(model) and mask_owners(model) == [owner_of(model)]:
+        with as_it_was(model):
+            plain = _keras.clone_as_it_is(model)
+        _keras.merge_copied(model, plain)
+        return plain
+    if _keras.is_graph(model) and not _keras.keeps_class(model):
+        return _strip_graph(model)
     if mask_owners(model):
         return _strip_subclassed(model)
-    return _keras.clone_layer(model)
+    keeps_class = _keras.keeps_class(model)
+    plain = _keras.clone_as_it_is(model) if keeps_class else _keras.clone_layer(model)
+    _keras.merge_copied(model, plain)
+    return plain
+
+
+def _strip_graph(model):
+    copies = []
+
+    def make(layer):
+        source, target, stand_in = _without_wrapper(layer)
+        if source is not None:
+            copies.append((source, target))
+        return source, target, stand_in
+
+    plain = _keras.clone_graph(model, make, _mask_ids(model))
+    for source, target in copies:
+        if not mask_owners(source):
+            _keras.merge_copied(source, target)
+    return plain
+
+
+def _strip_in_place(model):
+    """Takes off all masks of a model whose owners are models that were pruned as they are."""
+    around = [owner for owner in mask_owners(model) if isinstance(owner, MaskOwner)]
+    if around:
+        raise ValueError(
+            check.message(
+                "`copy=False` for a model that was pruned as it is",
+                f"'{model.name}' with wrapped layers, '{around[0].name}' for instance, whose "
+                "places in the model cannot be taken by others",
+                "Call tfprune.strip_pruning(model) without it.",
+            )
+        )
+    for owner in mask_owners(model):
+        release(owner.inner)
+    return model
 
 
 def _mask_ids(model):
@@ -52,6 +99,8 @@ def _mask_ids(model):
 
 
 def _without_wrapper(layer):
+    if _keras.is_graph(layer):
+        return None, None, strip_pruning(layer)
     source = layer.inner if isinstance(layer, MaskOwner) else layer
     clone = _bare_without_wrappers(source)
     return source, clone, clone
@@ -63,8 +112,8 @@ def _unwrapped(layer):
         for weight in layer.pruned_weights:
             weight.detach()
         return layer.inner
-    if _keras.is_graph(layer) and mask_owners(layer):
-        return _keras.clone_graph(layer, _without_wrapper, _mask_ids(layer))
+    if _keras.is_graph(layer) and not _keras.keeps_class(layer) and mask_owners(layer):
+        return _strip_graph(layer)
     return layer
 
 
@@ -117,6 +166,9 @@ def load_plain_weights(model, filepath):
         raise TypeError(not_keras(model, "model"))
     if isinstance(filepath, keras.Model):
         plain = filepath
+    elif isinstance(filepath, (str, os.PathLike)) and owner_of(model) is not None:
+        _load_as_it_was(model, filepath)
+        plain = None
     elif isinstance(filepath, (str, os.PathLike)):
         plain = strip_pruning(model)
         plain.load_weights(filepath)
@@ -124,10 +176,23 @@ def load_plain_weights(model, filepath):
         raise TypeError(not_keras(filepath, "filepath"))
     masks = _mask_ids(model)
     targets = [variable for variable in model.weights if id(variable) not in masks]
-    _keras.copy_variables(list(plain.weights), targets, model.name)
+    if plain is not None:
+        _keras.copy_variables(list(plain.weights), targets, model.name)
     _keras.refresh_constants(model)
     for owner in mask_owners(model):
         for weight in owner.pruned_weights:
             if owner.pruning_step == 0:
                 weight.remember_initial()
             weight.project()
+
+
+def _load_as_it_was(model, filepath):
+    """Loads a file of the model's own class; after an error, the weights are those of before."""
+    with as_it_was(model):
+        kept = [_keras.host_array(variable).copy() for variable in model.weights]
+        try:
+            model.load_weights(filepath)
+        except BaseException:
+            for variable, array in zip(model.weights, kept, strict=True):
+                variable.assign(array)
+            raise

@@ -1,23 +1,20 @@
 """Wrappers: a layer, or a subclassed model, together with the masks of the weights inside it."""
 
-import warnings
-from contextlib import contextmanager
-
 import keras
 from keras import tree
 
 from tfprune import _keras, schedules
 from tfprune._base import validation as check
 from tfprune._keras.checks import not_keras, nothing_to_prune
-from tfprune._wrapping.mask_set import MaskSet, find_prunable, tensorflow_state
+from tfprune._wrapping.in_place import owner_of
+from tfprune._wrapping.mask_set import BEFORE_LISTS, find_prunable, refusal, tensorflow_state
 from tfprune._wrapping.methods import Method
+from tfprune._wrapping.owner import Owner, overrides_from
 from tfprune._wrapping.tfmot_arguments import pattern_of
 
-_ADD = "Add callbacks=[tfprune.UpdatePruningStep()] to model.fit(...)"
 
-
-class MaskOwner:
-    """What `PruneLowMagnitude` and `PrunedModel` share: it holds `self.inner` and its masks.
+class MaskOwner(Owner):
+    """What `PruneLowMagnitude` and `PrunedModel` share: a layer around `self.inner`.
 
     Masks are made in `build`, when the inner layer has its weights. Without the masks, the owner
     does nothing that the inner layer would not do: same output, masks of padding, dtypes, losses.
@@ -26,52 +23,15 @@ class MaskOwner:
     supports_masking = True
     # Walks through a model's graph go on with `inner`.
     is_transparent = True
-    name: str
-    built: bool
 
-    def _init_masks(self, method, overrides, followers=None):
-        self._method = method
-        # `None` where filters are pruned layer by layer.
-        self._followers = None if followers is None else [tuple(pair) for pair in followers]
-        self._overrides = dict(overrides or {})
-        # In a list, Keras would try to track what it holds.
-        self._mask_set = None
-        # Whether an UpdatePruningStep counts the steps now, whether its absence was told, and
-        # whether a training step runs that projects its result by itself (JAX).
-        self.attended = False
-        self.warned = False
-        self.projected = False
+    def _init_masks(self, method, overrides, followers=None, weights=None):
+        super()._init_masks(method, overrides, followers, weights)
         _keras.adopt_call_arguments(self, self.inner)
-
-    @property
-    def inner(self):
-        """The layer or model whose weights are pruned."""
-        raise NotImplementedError(f"{type(self).__name__} has to say what it wraps.")
-
-    @property
-    def pruned_weights(self):
-        """List of `PrunedWeight`, one for each mask; empty before the layer is built."""
-        return [] if self._mask_set is None else list(self._mask_set.weights)
-
-    @property
-    def coupled(self):
-        """Whether filters were wrapped together with those of other layers."""
-        return self._followers is not None
-
-    @property
-    def mask_set(self):
-        """The masks with what belongs to them, or `None` before the layer is built."""
-        return self._mask_set
-
-    @property
-    def pruning_step(self):
-        """Optimizer steps completed since pruning began."""
-        return 0 if self._mask_set is None else self._mask_set.current_step()
 
     def __call__(self, *args, **kwargs):
         if not self.built and not self.inner.built:
             # Keras builds the inner layer by its own rules, whatever arguments it takes.
-            symbolic_args, symbolic_kwargs = tree.map_structure(_as_symbolic, (args, kwargs))
+            symbolic_args, symbolic_kwargs = tree.map_structure(_keras.as_symbolic, (args, kwargs))
             self.inner(*symbolic_args, **symbolic_kwargs)
         return super().__call__(*args, **kwargs)  # type: ignore[misc]
 
@@ -79,10 +39,8 @@ class MaskOwner:
         if not self.inner.built:
             self.inner.build(input_shape)
         if self._mask_set is None:
-            self._mask_set = MaskSet(
-                self, self.inner, self._method, self._overrides, self._followers or ()
-            )
-            for position, weight in enumerate(self._mask_set.weights):
+            self.make_masks()
+            for position, weight in enumerate(self.pruned_weights):
                 # tf.train.Checkpoint finds variables by attributes alone.
                 setattr(self, f"_mask_{position}", weight.mask)
                 if weight.initial is not None:
@@ -102,59 +60,8 @@ class MaskOwner:
                 self.build()
 
     def call(self, *args, **kwargs):
-        for weight in self.pruned_weights:
-            weight.check_in_place()
-        self._check_attended()
+        self.check_call()
         return self.inner(*args, **kwargs)
-
-    def _check_attended(self):
-        if self.attended or not _keras.is_training():
-            return
-        if _keras.backend() == "jax" and _keras.is_tracing_without_state() and not self.projected:
-            raise ValueError(
-                check.message(
-                    "training on the JAX backend to be run with UpdatePruningStep, which keeps "
-                    "the pruned weights at zero",
-                    f"'{self.name}' in a training step without it",
-                    f"{_ADD}, or call tfprune.UpdatePruningStep(model) before a loop of your own.",
-                )
-            )
-        self.warn_unattended()
-
-    def attend(self):
-        """Says that a callback counts the steps and updates the masks from now on."""
-        self.attended = True
-
-    def leave(self, attended=False):
-        """Says that the training is over; `attended` if a loop of one's own goes on."""
-        self.attended, self.warned = attended, False
-
-    @contextmanager
-    def projecting(self):
-        """While a training step runs that projects its result by itself, as on JAX."""
-        self.projected = True
-        try:
-            yield
-        finally:
-            self.projected = False
-
-    def warned_elsewhere(self):
-        """Says that the warning was given for another wrapper of the model."""
-        self.warned = True
-
-    def warn_unattended(self):
-        """Warns, once, that nothing updates the masks in training."""
-        if not self.warned:
-            self.warned = True
-            warnings.warn(
-                check.message(
-                    f"'{self.name}' to be trained with UpdatePruningStep",
-                    "a training step without it: the sparsity will not change",
-                    f"{_ADD}; in a loop of your own, call tfprune.UpdatePruningStep(model).step() "
-                    "after each optimizer step.",
-                ),
-                stacklevel=3,
-            )
 
     def compute_mask(self, inputs, previous_mask=None):
         if not self.inner.supports_masking:
@@ -193,63 +100,16 @@ class MaskOwner:
         self.reset_state()
 
     def enable_lora(self, *args, **kwargs):
-        """Not possible while wrapped: the effective weight would be dense."""
-        raise self._strip_first("enable_lora()")
+        """Gives the layer inside LoRA weights, which train under the masks."""
+        self.inner.enable_lora(*args, **kwargs)
 
     def quantize(self, *args, **kwargs):
         """Not possible while wrapped: it replaces the weight that the mask belongs to."""
-        raise self._strip_first("quantize()")
-
-    def _strip_first(self, call):
-        return ValueError(
-            check.message(
-                "a layer without masks",
-                f"{call} on '{self.name}', whose weights are masked",
-                f"Call tfprune.strip_pruning(model) first, then {call}.",
-            )
-        )
+        refusal("quantize()", self.name)()
 
     def get_config(self):
-        if _keras.is_legacy_h5():
-            warnings.warn(
-                check.message(
-                    "a model with wrapped layers to be saved as .keras or .weights.h5",
-                    "the old .h5 format, which keeps the masks but neither the pruning step nor "
-                    "the states of random generators: the schedule would begin anew",
-                    'Use model.save("model.keras"), or strip the model first if it is trained.',
-                ),
-                stacklevel=2,
-            )
         # dtype and the like are the inner layer's; what is written here is the owner's own.
-        config = super().get_config()  # type: ignore[misc]
-        method = self._method.get_config()
-        config.update(
-            pruning_schedule=method["schedule"],
-            pattern=method["pattern"],
-            scope=method["scope"],
-            criterion=method["criterion"],
-            overrides=[
-                [place, None if method is None else method.get_config()]
-                for place, method in self._overrides.items()
-            ],
-        )
-        if self._followers is not None:
-            config["followers"] = [list(pair) for pair in self._followers]
-        return config
-
-
-def _as_symbolic(value):
-    if hasattr(value, "shape") and hasattr(value, "dtype"):
-        return keras.KerasTensor(value.shape, dtype=keras.backend.standardize_dtype(value.dtype))
-    return value
-
-
-def _overrides_from(overrides):
-    pairs = overrides.items() if isinstance(overrides, dict) else (overrides or [])
-    return {
-        place: Method.of(**method) if isinstance(method, dict) else method
-        for place, method in pairs
-    }
+        return {**super().get_config(), **self.pruning_config()}  # type: ignore[misc]
 
 
 def _wrap_around(outer, layer):
@@ -282,6 +142,8 @@ class PruneLowMagnitude(MaskOwner, keras.layers.Wrapper):
         overrides: Methods for single layers inside `layer`, as `get_config` gives them.
         followers: Weights whose masks follow from those of coupled filters, as `get_config` gives
             them; `None` if the layer's filters stand for themselves.
+        weights: The weights to mask, as `get_config` gives them; by default all that can be
+            pruned.
         **kwargs: Arguments of `keras.layers.Layer`.
 
     Raises:
@@ -308,6 +170,7 @@ class PruneLowMagnitude(MaskOwner, keras.layers.Wrapper):
         criterion=None,
         overrides=None,
         followers=None,
+        weights=None,
         **kwargs,
     ):
         if pruning_schedule is None:
@@ -317,8 +180,8 @@ class PruneLowMagnitude(MaskOwner, keras.layers.Wrapper):
             raise _wrap_around("Bidirectional", layer)
         pattern = pattern_of(block_size, block_pooling_type, sparsity_m_by_n, pattern)
         method = Method.of(pruning_schedule, pattern, criterion, scope)
-        overrides = _overrides_from(overrides)
-        if layer.built and not followers and not find_prunable(layer, method, overrides):
+        overrides = overrides_from(overrides)
+        if layer.built and not followers and not find_prunable(layer, method, overrides, weights):
             raise ValueError(nothing_to_prune(layer))
         kwargs.setdefault("name", layer.name)
         kwargs.setdefault("trainable", layer.trainable)
@@ -326,7 +189,7 @@ class PruneLowMagnitude(MaskOwner, keras.layers.Wrapper):
         kwargs.setdefault("autocast", False)
         kwargs.setdefault("dtype", layer.dtype_policy)
         super().__init__(layer, **kwargs)
-        self._init_masks(method, overrides, followers)
+        self._init_masks(method, overrides, followers, weights)
 
     @property
     def inner(self):
@@ -345,15 +208,15 @@ class PruneLowMagnitude(MaskOwner, keras.layers.Wrapper):
         layer = keras.saving.deserialize_keras_object(
             config.pop("layer"), custom_objects=custom_objects
         )
-        return cls(layer, **config)
+        return cls(layer, **{"weights": BEFORE_LISTS, **config})
 
 
 @keras.saving.register_keras_serializable(package="tfprune")
 class PrunedModel(MaskOwner, keras.Model):
-    """A subclassed model beside the masks of its weights.
+    """A model around another one, with the masks of its weights.
 
-    The layers of a subclassed model cannot be replaced, so this model holds the untouched model
-    and the masks. `prune_low_magnitude` makes it, `strip_pruning` takes it apart again.
+    `prune_low_magnitude` keeps the class of the model instead and gives it the masks; files of
+    version 0.1 hold this one. `strip_pruning` takes it apart.
 
     Args:
         model: The model to prune.
@@ -362,6 +225,8 @@ class PrunedModel(MaskOwner, keras.Model):
         scope: A scope or the name of one.
         criterion: A criterion or the name of one.
         overrides: Methods for single layers inside `model`, as `get_config` gives them.
+        weights: The weights to mask, as `get_config` gives them; by default all that can be
+            pruned.
         **kwargs: Arguments of `keras.Model`.
 
     Raises:
@@ -377,6 +242,7 @@ class PrunedModel(MaskOwner, keras.Model):
         scope=None,
         criterion=None,
         overrides=None,
+        weights=None,
         **kwargs,
     ):
         own = _keras.own_loop(model)
@@ -394,22 +260,15 @@ class PrunedModel(MaskOwner, keras.Model):
         kwargs.setdefault("trainable", model.trainable)
         super().__init__(**kwargs)
         self.model = model
-        self._init_masks(method, _overrides_from(overrides))
+        self._init_masks(method, overrides_from(overrides), weights=weights)
 
     @property
     def inner(self):
         return self.model
 
     def get_config(self):
-        config = MaskOwner.get_config(self)
-        return {
-            "name": self.name,
-            "model": keras.saving.serialize_keras_object(self.model),
-            **{
-                name: config[name]
-                for name in ("pruning_schedule", "pattern", "scope", "criterion", "overrides")
-            },
-        }
+        model = keras.saving.serialize_keras_object(self.model)
+        return {"name": self.name, "model": model, **self.pruning_config()}
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
@@ -417,12 +276,16 @@ class PrunedModel(MaskOwner, keras.Model):
         model = keras.saving.deserialize_keras_object(
             config.pop("model"), custom_objects=custom_objects
         )
-        return cls(model, **config)
+        return cls(model, **{"weights": BEFORE_LISTS, **config})
 
 
 def mask_owners(model):
-    """Returns all wrappers in a model, itself included, each once, in a fixed order."""
-    return [layer for layer in _keras.flatten(model) if isinstance(layer, MaskOwner)]
+    """Returns all that holds masks in a model, itself included, each once, in a fixed order."""
+    found = [
+        layer if isinstance(layer, MaskOwner) else owner_of(layer)
+        for layer in _keras.flatten(model)
+    ]
+    return [owner for owner in found if owner is not None]
 
 
 def pruned_weights(model):
@@ -444,7 +307,7 @@ def check_wrappable(layer):
     """Raises unless a layer can be wrapped in `PruneLowMagnitude`."""
     if not isinstance(layer, keras.layers.Layer):
         raise TypeError(not_keras(layer, "layer"))
-    if any(isinstance(inner, MaskOwner) for inner in _keras.flatten(layer)):
+    if mask_owners(layer):
         raise ValueError(
             check.message(
                 "a layer without pruning wrappers",

@@ -1,6 +1,6 @@
 """Requests for masks: weight, pattern and criterion, and how many zeros they share."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -75,6 +75,10 @@ class Request:
         """Returns pooled squares of the weights, one for each unit."""
         raise NotImplementedError(f"{type(self).__name__} has to square its weights.")
 
+    def split(self):
+        """Lists the requests of all experts that the weight holds; itself without experts."""
+        return [self]
+
     def spread(self, kept):
         """Returns the mask that a flat bool array over units stands for."""
         raise NotImplementedError(f"{type(self).__name__} has to spread a mask.")
@@ -113,6 +117,28 @@ class MaskRequest(Request):
         else:
             self.pruned = ~self.pattern.collapse(self.mask, self.axes).reshape(-1)
         self.zeros_now = int(np.count_nonzero(self.pruned))
+
+    def split(self):
+        """Lists a request for each expert's weight; itself where there are no experts."""
+        if not self.axes.experts:
+            return [self]
+        axes = replace(self.axes.resolve(self.weight.ndim), experts=False)
+
+        def part(array, i):
+            whole = isinstance(array, np.ndarray) and array.shape == self.weight.shape
+            return array[i : i + 1] if whole else array
+
+        return [
+            replace(
+                self,
+                weight=self.weight[i : i + 1],
+                mask=None if self.mask is None else self.mask[i : i + 1],
+                evidence={name: part(array, i) for name, array in self.evidence.items()},
+                axes=axes,
+                name=f"{self.name}[{i}]",
+            )
+            for i in range(self.weight.shape[0])
+        ]
 
     def scores(self, rising):
         """The scores of the units that may be chosen: unpruned if `rising`, else pruned ones."""

@@ -16,6 +16,10 @@ class KernelAxes:
     Args:
         inputs: Axes of the input channels; negative ones count from the end.
         outputs: Axes of the output channels.
+        reduced: Axes that the product sums over, where these are not `inputs`: a tied embedding
+            is looked up by rows, and multiplied along them. Groups of N:M run along these.
+        experts: Whether the first axis counts experts: at each of its places there is a weight of
+            its own, which gets the sparsity by itself under local scope.
 
     Example:
 
@@ -25,13 +29,24 @@ class KernelAxes:
 
     inputs: tuple = (-2,)
     outputs: tuple = (-1,)
+    reduced: tuple | None = None
+    experts: bool = False
 
     def resolve(self, ndim):
         """Returns the same with non-negative axes."""
         return KernelAxes(
             tuple(axis % ndim for axis in self.inputs),
             tuple(axis % ndim for axis in self.outputs),
+            None if self.reduced is None else tuple(axis % ndim for axis in self.reduced),
+            self.experts,
         )
+
+    @property
+    def of_product(self):
+        """The same axes, with those that the product sums over as inputs."""
+        if self.reduced is None:
+            return self
+        return KernelAxes(self.reduced, self.inputs, experts=self.experts)
 
     def spatial(self, ndim):
         """Returns the axes that count neither."""

@@ -76,7 +76,7 @@ class NOfM(EachWeight):
         object.__setattr__(self, "group", group)
 
     def check(self, shape, axes, name="the weight"):
-        if not matrix_shape(shape, axes)[1] > 1:
+        if not matrix_shape(shape, axes.of_product)[1] > 1:
             raise ValueError(
                 check.message(
                     f"{name} to have input channels to group for {self}",
@@ -98,7 +98,7 @@ class NOfM(EachWeight):
             )
 
     def most_zeros(self, shape, axes):
-        spatial, inputs, outputs = matrix_shape(shape, axes)
+        spatial, inputs, outputs = matrix_shape(shape, axes.of_product)
         return spatial * outputs * self._zeros_in_column(inputs)
 
     def _zeros_in_column(self, inputs):
@@ -106,6 +106,7 @@ class NOfM(EachWeight):
         return whole * self.zeros + max(0, self.zeros - (self.group - rest) if rest else 0)
 
     def eligible(self, scores, pruned, axes):
+        axes = axes.of_product
         scores = np.where(pruned, -np.inf, scores)
         columns = to_matrices(scores, axes)
         may_go = np.zeros(columns.shape, dtype=bool)

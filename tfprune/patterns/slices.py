@@ -38,8 +38,13 @@ class SlicePattern(Pooled):
             f"A slice pattern has to implement `pooled_axes`, and {type(self).__name__} does not."
         )
 
+    def _reduced(self, ndim, axes):
+        """The axes that are pooled; never over the experts."""
+        pooled = self.pooled_axes(ndim, axes)
+        return tuple(axis for axis in pooled if axis or not axes.experts)
+
     def pool(self, scores, axes):
-        reduced = self.pooled_axes(scores.ndim, axes)
+        reduced = self._reduced(scores.ndim, axes)
         if self.pooling == "MAX":
             return scores.max(axis=reduced, keepdims=True)
         if self.pooling == "SUM":
@@ -51,10 +56,10 @@ class SlicePattern(Pooled):
         return np.ascontiguousarray(np.broadcast_to(units.reshape(kept), shape))
 
     def collapse(self, mask, axes):
-        return mask.any(axis=self.pooled_axes(mask.ndim, axes), keepdims=True)
+        return mask.any(axis=self._reduced(mask.ndim, axes), keepdims=True)
 
     def _unit_shape(self, shape, axes):
-        reduced = self.pooled_axes(len(shape), axes)
+        reduced = self._reduced(len(shape), axes)
         return tuple(1 if axis in reduced else size for axis, size in enumerate(shape))
 
     def unit_count(self, shape, axes):

@@ -1,0 +1,126 @@
+"""LoRA weights under a mask, and calls that a masked layer refuses."""
+
+import keras
+from keras.src import api_export
+
+from tfprune._keras.layers import flatten, plain_class
+from tfprune._keras.own_class import change_class, hang_on, take_off
+
+_BEFORE = "_class_before_pruning"
+_MASKING: dict = {}
+_WITH_LORA = ("kernel", "embeddings")
+
+
+def stored_weight(layer, name):
+    """Returns the variable that a layer keeps for an attribute, without what LoRA adds to it."""
+    stored = getattr(layer, f"_{name}", None)
+    return stored if isinstance(stored, keras.Variable) else getattr(layer, name)
+
+
+def is_quantized(layer):
+    """Whether a layer computes with quantized weights."""
+    return getattr(layer, "quantization_mode", None) is not None
+
+
+def with_lora(layer, name):
+    """Returns a weight with what LoRA adds to it, masked; `None` in a layer without LoRA."""
+    if name not in _WITH_LORA or not getattr(layer, "lora_enabled", False):
+        return None
+    return getattr(layer, name)
+
+
+def mask_lora(layer, name, masked):
+    """Lets a layer compute with, and save, the masked sum of a weight and its LoRA weights.
+
+    Args:
+        layer: The layer; it may have LoRA weights, or get them later.
+        name: The attribute of the weight.
+        masked: Function that masks a tensor.
+    """
+    if not hasattr(type(layer), "enable_lora") or name not in _WITH_LORA:
+        return
+
+    def enable_lora(*args, **kwargs):
+        type(layer).enable_lora(layer, *args, **kwargs)
+        _compute_masked(layer, name, masked)
+
+    refuse(layer, "enable_lora", enable_lora)
+    if getattr(layer, "lora_enabled", False):
+        _compute_masked(layer, name, masked)
+
+
+def merge_lora(layer, name, variable):
+    """Adds LoRA weights to the weight that they belong to, masked, and undoes `mask_lora`."""
+    if name not in _WITH_LORA:
+        return
+    allow(layer, "enable_lora")
+    if _masking_name(layer) is None:
+        return
+    variable.assign(keras.ops.cast(getattr(layer, name), variable.dtype))
+    factor = getattr(layer, f"lora_{name}_b")
+    factor.assign(keras.ops.zeros(factor.shape))
+    take_off(layer, "_lora_mask")
+    change_class(layer, plain_class(layer))
+
+
+def merge_copied(source, target):
+    """In a copy of a layer, or model, makes masked sums with LoRA weights plain weights."""
+    for old, new in zip(flatten(source), flatten(target), strict=True):
+        name = _masking_name(old)
+        if name is not None:
+            variable = stored_weight(new, name)
+            variable.assign(keras.ops.cast(getattr(old, name), variable.dtype))
+            factor = getattr(new, f"lora_{name}_b")
+            factor.assign(keras.ops.zeros(factor.shape))
+
+
+def refuse(layer, name, function):
+    """Lets a function answer instead of a method of a layer."""
+    if hasattr(type(layer), name):
+        # Keras itself puts methods into layers, around those of their classes.
+        function.before = vars(layer).get(name)
+        hang_on(layer, name, function)
+
+
+def allow(layer, name):
+    """Undoes `refuse`."""
+    function = vars(layer).get(name)
+    if hasattr(function, "before"):
+        take_off(layer, name)
+        if function.before is not None:
+            hang_on(layer, name, function.before)
+
+
+def _masking_name(layer):
+    return getattr(type(layer), "_masking", None)
+
+
+def _compute_masked(layer, name, masked):
+    hang_on(layer, "_lora_mask", masked)
+    if _masking_name(layer) is None:
+        change_class(layer, _masking_class(type(layer), name))
+
+
+def _masking_class(cls, name):
+    """Returns a class of layers whose weight is masked wherever they read it.
+
+    It is saved as the class that it stands for.
+    """
+    if (cls, name) not in _MASKING:
+
+        def weight(self):
+            return self._lora_mask(getattr(super(derived, self), name))
+
+        names = {"__module__": cls.__module__, _BEFORE: cls, "_masking": name}
+        derived = type(cls)(cls.__name__, (cls,), {**names, name: property(weight)})
+        public = api_export.get_name_from_symbol(cls)
+        if public is not None:
+            api_export.REGISTERED_OBJS_TO_NAMES[derived] = public
+        registered = keras.saving.get_registered_name(cls)
+        if ">" in registered:
+            package, _, own = registered.partition(">")
+            # Of the name, the class that stands for it stays.
+            keras.saving.register_keras_serializable(package, own)(derived)
+            keras.saving.register_keras_serializable(package, own)(cls)
+        _MASKING[cls, name] = derived
+    return _MASKING[cls, name]

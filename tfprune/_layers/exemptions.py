@@ -1,0 +1,25 @@
+"""Weights that nobody prunes: left out by default, unless a rule names their layer."""
+
+import keras
+
+TOKEN_EMBEDDING = "token embedding: exempt by default"
+
+
+def exempt_by_default(chain, entry):
+    """Returns why a weight is left out where no rule names its layer; `None` if it is not.
+
+    Args:
+        chain: The layers from the outermost one to the one that owns the weight.
+        entry: Its `PrunableWeight`.
+    """
+    if isinstance(chain[-1], keras.layers.Embedding) and any(map(_is_backbone, chain)):
+        return TOKEN_EMBEDDING
+    return None
+
+
+def _is_backbone(layer):
+    """Whether a layer is a backbone of KerasHub, which is not imported for this."""
+    return any(
+        base.__name__ == "Backbone" and base.__module__.partition(".")[0] == "keras_hub"
+        for base in type(layer).__mro__
+    )

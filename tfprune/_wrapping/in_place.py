@@ -1,0 +1,258 @@
+"""Models that are pruned as they are: they keep their class and hold their masks themselves."""
+
+import contextlib
+import os
+from typing import Any
+
+import keras
+from keras import tree
+
+from tfprune import _keras
+from tfprune._base import validation as check
+from tfprune._wrapping.mask_set import BEFORE_LISTS, refusal, tensorflow_state
+from tfprune._wrapping.methods import Method
+from tfprune._wrapping.owner import Owner, overrides_from
+
+_STATE = "_pruning_state"
+
+
+class InPlace(Owner):
+    """The masks of a model that is pruned as it is, and how it is pruned.
+
+    The model has it in an attribute that Keras does not look into; the variables of the masks
+    are the model's own, so that `fit` on JAX, `get_weights` and tf.train.Checkpoint find them.
+    """
+
+    def __init__(self, model, method, overrides, followers=None, weights=None):
+        self._model = model
+        self._added: list = []
+        self._init_masks(method, overrides, followers, weights)
+
+    @property
+    def inner(self):
+        return self._model
+
+    @property
+    def name(self):  # type: ignore[override]
+        return self._model.name
+
+    @property
+    def built(self):
+        return self._model.built
+
+    def name_of(self, path):
+        return path
+
+    def add_weight(self, **arguments):
+        attribute = f"_pruning_{len(self._added)}"
+        variable = _keras.add_weight(self._model, attribute, **arguments)
+        self._added.append((attribute, variable))
+        return variable
+
+    @property
+    def variables(self):
+        """The variables that pruning added to the model."""
+        return [variable for _, variable in self._added]
+
+    def make_masks(self):
+        try:
+            super().make_masks()
+        except BaseException:
+            self.remove_variables()
+            raise
+        if _keras.backend() == "tensorflow":
+            setattr(self._model, _STATE, tensorflow_state(self._mask_set))
+        _keras.forget_compiled(self._model)
+
+    def remove_variables(self):
+        """Takes the masks out of the model."""
+        for attribute, variable in self._added:
+            _keras.remove_weight(self._model, variable, attribute)
+        self._added = []
+
+
+# Which class it is known only when a model of it is pruned.
+_Model: Any = object
+
+
+@keras.saving.register_keras_serializable(package="tfprune")
+class MaskedModel(_Model):
+    """What a class gets in addition when a model of it is pruned.
+
+    `prune_in_place` makes a class of this one and the model's, and makes the model one of that:
+    so it is still of its own class, with all its methods.
+    """
+
+    _pruning: InPlace
+
+    @property
+    def pruned_weights(self):
+        """List of `PrunedWeight`, one for each mask."""
+        return self._pruning.pruned_weights
+
+    @property
+    def pruning_step(self):
+        """Optimizer steps completed since pruning began."""
+        return self._pruning.pruning_step
+
+    def __call__(self, *args, **kwargs):
+        if self._pruning.mask_set is None:
+            if not self.built:
+                symbolic_args, symbolic_kwargs = tree.map_structure(
+                    _keras.as_symbolic, (args, kwargs)
+                )
+                super().__call__(*symbolic_args, **symbolic_kwargs)
+            self._pruning.make_masks()
+        return super().__call__(*args, **kwargs)
+
+    def call(self, *args, **kwargs):
+        self._pruning.check_call()
+        return super().call(*args, **kwargs)
+
+    def build_from_config(self, config):
+        super().build_from_config(config)
+        if self.built and self._pruning.mask_set is None:
+            self._pruning.make_masks()
+
+    def save_own_variables(self, store):
+        with _keras.without(self, self._pruning.variables):
+            super().save_own_variables(store)
+        if self._pruning.mask_set is not None:
+            self._pruning.mask_set.save(store)
+
+    def load_own_variables(self, store):
+        mask_set = self._pruning.mask_set
+        if mask_set is None:
+            raise ValueError(
+                check.message(
+                    f"'{self.name}' to be built before its masks are loaded",
+                    "an unbuilt model",
+                    "Call the model once on data first.",
+                )
+            )
+        mask_set.load(store, self.name)
+        own = {key: store[key] for key in list(store.keys()) if not mask_set.stores(key)}
+        with _keras.without(self, self._pruning.variables):
+            super().load_own_variables(own)
+
+    def load_weights(self, filepath, *args, **kwargs):
+        # Keras reads all other weights of a file whose masks do not fit, and raises only then.
+        if self._pruning.mask_set is not None and str(filepath).endswith(".weights.h5"):
+            with _keras.own_entries(filepath) as store:
+                self._pruning.mask_set.read(store, self.name)
+        super().load_weights(filepath, *args, **kwargs)
+
+    def save_to_preset(self, preset_dir, *args, **kwargs):
+        """Saves a KerasHub model; the masks are saved beside it.
+
+        `from_preset` of the model's class gives the model without masks, exactly sparse;
+        `tfprune.load_preset` gives it with them.
+        """
+        if not hasattr(_keras.plain_class(self), "save_to_preset"):
+            raise AttributeError(
+                f"'{type(self).__name__}' object has no attribute 'save_to_preset'"
+            )
+        with _keras.as_before(self, self._pruning.variables):
+            self.save_to_preset(preset_dir, *args, **kwargs)
+        _write_preset(self, preset_dir)
+
+    def get_config(self):
+        with _keras.as_before(self, self._pruning.variables):
+            plain = keras.saving.serialize_keras_object(self)
+        plain.pop("compile_config", None)
+        return {"name": self.name, "model": plain, **self._pruning.pruning_config()}
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        config = dict(config)
+        model = keras.saving.deserialize_keras_object(
+            config.pop("model"), custom_objects=custom_objects
+        )
+        config.pop("name", None)
+        return prune_from_config(model, config)
+
+
+def prune_from_config(model, config):
+    """Prunes a model as `Owner.pruning_config` says; returns the model."""
+    method = Method.of(
+        config["pruning_schedule"], config["pattern"], config["criterion"], config["scope"]
+    )
+    return prune_in_place(
+        model,
+        method,
+        overrides_from(config["overrides"]),
+        config.get("followers"),
+        config.get("weights", BEFORE_LISTS),
+    )
+
+
+def prune_in_place(model, method, overrides, followers=None, weights=None):
+    """Gives a model masks of its own, without a copy of it.
+
+    Args:
+        model: The model. It is still of its class, and of `MaskedModel` too.
+        method: The `Method` of weights without a method of their own.
+        overrides: Methods by place, as `MaskSet` takes them.
+        followers: Weights whose masks follow from others', as `MaskSet` takes them.
+        weights: The masked weights, as `MaskSet` takes them.
+
+    Returns:
+        The model. After an error it is as it was.
+    """
+    owner = InPlace(model, method, overrides, followers, weights)
+    if model.built:
+        owner.make_masks()
+    _keras.change_class(model, _keras.derived_class(model, MaskedModel, MaskedModel))
+    _keras.hang_on(model, "_pruning", owner)
+    _keras.refuse(model, "quantize", refusal("quantize()", model.name))
+    return model
+
+
+def release(model):
+    """Takes the masks off a model that is pruned as it is: it becomes what it was."""
+    owner = owner_of(model)
+    for weight in owner.pruned_weights:
+        weight.project()
+        weight.detach()
+    if _STATE in vars(model):
+        delattr(model, _STATE)
+    owner.remove_variables()
+    _keras.allow(model, "quantize")
+    _keras.take_off(model, "_pruning")
+    _keras.change_class(model, _keras.plain_class(model))
+    _keras.forget_compiled(model)
+    return model
+
+
+def as_it_was(model):
+    """Context in which a model that is pruned as it is has its own class and no masks.
+
+    A model without masks of its own is left alone.
+    """
+    owner = owner_of(model)
+    return contextlib.nullcontext() if owner is None else _keras.as_before(model, owner.variables)
+
+
+def owner_of(model):
+    """The masks of a model that is pruned as it is; `None` for all else."""
+    return model._pruning if isinstance(model, MaskedModel) else None
+
+
+# -- Presets of KerasHub ---------------------------------------------------------------------------
+
+_PRESET_CONFIG, _PRESET_MASKS = "pruning.json", "pruning.npz"
+
+
+def _write_preset(model, folder):
+    """Writes how a model is pruned, and its masks, into the folder of its preset."""
+    import json
+
+    import numpy as np
+
+    owner = owner_of(model)
+    config = {"class_name": type(model).__name__, "config": owner.pruning_config()}
+    with open(os.path.join(folder, _PRESET_CONFIG), "w", encoding="utf-8") as file:
+        json.dump(config, file, indent=1)
+    store: dict = {}
+    owner.mask_set.save(store)
+    np.savez(os.path.join(folder, _PRESET_MASKS), **store)
