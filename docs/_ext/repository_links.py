@@ -1,16 +1,21 @@
 """Links that work both in the repository and on the site.
 
 The site has the folders `tutorials` and `benchmarks` inside its own, so a guide page that links to
-`../../benchmarks/README.md`, where the file is, means `../benchmarks/README.md` there.
+`../../benchmarks/README.md`, where the file is, means `../benchmarks/README.md` there. Programs
+among the tutorials are pages of the site.
 """
 
 import re
 
-OUTSIDE = re.compile(r"\]\(\.\./\.\./(tutorials|benchmarks)/")
-
 
 def _read(app, document, source):
-    source[0] = OUTSIDE.sub(r"](../\1/", source[0])
+    up = "../" * (document.count("/") + 1)
+    outside = re.compile(rf"\]\({re.escape(up)}(tutorials|benchmarks)/([\w./]+)")
+    source[0] = outside.sub(lambda link: f"]({up[3:]}{link[1]}/{_page(link[2])}", source[0])
+
+
+def _page(file):
+    return f"{file.removesuffix('.py')}.md" if file.endswith(".py") else file
 
 
 def setup(app):
