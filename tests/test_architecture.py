@@ -238,9 +238,10 @@ def test_all_is_sorted_and_complete():
 def test_documents_name_what_there_is():
     project = ROOT.parent
     texts = [project / "README.md", *(project / "docs").glob("*.md")]
-    text = "\n".join(path.read_text() for path in texts if path.exists())
+    texts += (project / "docs" / "guide").glob("*.md")
+    text = "\n".join(path.read_text() for path in texts)
     wrong = []
-    for dotted in sorted(set(re.findall(r"\btfprune((?:\.[A-Za-z_]+)+)", text))):
+    for dotted in sorted(set(re.findall(r"\btfprune((?:\.[A-Za-z_]\w*)+)", text))):
         thing = tfprune
         for part in dotted.strip(".").split("."):
             if part == "py":
@@ -251,8 +252,8 @@ def test_documents_name_what_there_is():
             thing = getattr(thing, part)
     assert wrong == []
     listed = re.search(r"^#+ API\n(.*?)(?=^#|\Z)", text, flags=re.MULTILINE | re.DOTALL)
-    if listed:
-        assert set(re.findall(r"`(\w+)`", listed[1])) == set(tfprune.__all__)
+    assert listed
+    assert set(re.findall(r"`(\w+)`", listed[1])) == set(tfprune.__all__)
 
 
 @pytest.mark.parametrize("name", tfprune.__all__)

@@ -1,4 +1,4 @@
-"""Every example in the documents runs: the README, the guide and the architecture, page by page.
+"""Every example in the documents runs, page by page: README, landing page, guide, architecture.
 
 A page runs from top to bottom in a process and a folder of its own:
 
@@ -23,6 +23,7 @@ from keras_support import SLOW_ON_TENSORFLOW
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
+LANDING = ROOT / "docs" / "index.md"
 GUIDE = ROOT / "docs" / "guide"
 PAGES = sorted(GUIDE.glob("*.md"))
 BACKEND = keras.backend.backend()
@@ -53,9 +54,9 @@ def program(text):
 
 
 def pages_with_examples():
-    for page in [README, ROOT / "docs" / "architecture.md", *PAGES]:
+    for page in [README, LANDING, ROOT / "docs" / "architecture.md", *PAGES]:
         if program(page.read_text()):
-            yield pytest.param(page, id=page.stem, marks=SLOW_ON_TENSORFLOW)
+            yield pytest.param(page, id=f"{page.parent.name}/{page.stem}", marks=SLOW_ON_TENSORFLOW)
 
 
 @pytest.mark.parametrize("page", list(pages_with_examples()))
@@ -108,3 +109,31 @@ def test_the_guide_lists_all_of_its_pages():
     assert len(listed) == len(set(listed))
     # Sphinx itself refuses a name without a page.
     assert {page.stem for page in PAGES} - {"index"} <= set(listed)
+
+
+LINK = re.compile(r"(!?)\[[^\]]*\]\(([^)\s]+)\)")
+
+
+@pytest.mark.parametrize(
+    "page", [README, LANDING, *PAGES], ids=lambda page: f"{page.parent.name}/{page.stem}"
+)
+def test_links_lead_to_files_of_the_repository(page):
+    text = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    targets = {target.split("#")[0] for _, target in LINK.findall(text)}
+    inside = {target for target in targets if target and not re.match(r"https?://", target)}
+    assert {target for target in inside if not (page.parent / target).exists()} == set()
+
+
+def test_the_readme_is_short_and_reads_on_its_own():
+    """Where the package is shown, a picture in a folder of the repository is not."""
+    text = README.read_text()
+    assert len(text.splitlines()) <= 150
+    assert [target for picture, target in LINK.findall(text) if picture] == []
+    assert "<img" not in text
+
+
+def test_the_main_use_is_short():
+    (block, *_) = BLOCK.finditer(README.read_text())
+    lines = [line for line in block["shown"].splitlines() if line and "import" not in line]
+    assert len(lines) <= 12
+    assert not re.search(r"steps_per_epoch=\d", block["shown"])
