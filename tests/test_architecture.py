@@ -28,6 +28,7 @@ LEVELS = [
     {"_wrapping"},
     {"_channels"},
     {"_updates"},
+    {"_planning"},
     {"prune"},
     {"callbacks", "_reports"},
     {"structural"},

@@ -12,7 +12,7 @@ from tfprune._base.text import as_text
 from tfprune._keras.checks import not_keras
 from tfprune._layers import registry
 from tfprune._layers.exemptions import exempt_by_default
-from tfprune._wrapping.wrapper import MaskOwner, plain_path, pruned_weights
+from tfprune._wrapping.wrapper import MaskOwner, mask_owners, plain_path, pruned_weights
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,8 @@ class LayerSparsity:
         type: Class name of the layer.
         parameters: Number of its weights that can be pruned; of all its weights if none can.
         zeros: How many of these are exactly zero.
-        status: "pruned", "pruned, frozen", "not wrapped" (it could be pruned, or it was and is
+        status: "pruned", "pruned, frozen", the reason why a layer was not pruned, as "exempt by
+            Rule('head')", "not wrapped" (it could be pruned, or it was and is
             stripped), "token embedding: exempt by default", "quantized", "not built: it never ran",
             or "nothing to prune".
             Where a weight holds those of all experts, "experts" is added.
@@ -156,6 +157,9 @@ def sparsity_report(model):
     weights = pruned_weights(model)
     masked = {id(weight.variable) for weight in weights}
     added = {id(variable) for weight in weights for variable in weight.own_variables}
+    reasons: dict = {}
+    for owner in mask_owners(model):
+        reasons.update(owner.reasons)
     rows, seen = [], set()
     for chain in chains:
         path, layer = plain_path(chain), chain[-1][1]
@@ -163,17 +167,18 @@ def sparsity_report(model):
             continue
         seen.add(id(layer))
         around = [model, *(inner for _, inner in chain)]
-        row = _row(path, layer, around, masked, added)
+        row = _row(path, layer, around, masked, added, reasons.get(path))
         if row is not None:
             rows.append(row)
     return SparsityReport(rows)
 
 
-def _row(path, layer, around, masked, added):
+def _row(path, layer, around, masked, added, reason):
     entries = registry.own_prunable_weights(layer) if layer.built else None
     if entries and not _keras.is_quantized(layer):
         variables = [entry.get(layer) for entry in entries]
-        status = _status(layer, around, entries, any(id(v) in masked for v in variables), masked)
+        pruned = any(id(v) in masked for v in variables)
+        status = _status(layer, around, entries, pruned, masked, reason)
     else:
         inner = added.union(id(v) for below in _keras.children(layer) for v in below.weights)
         variables = [v for v in layer.weights if id(v) not in inner]
@@ -188,9 +193,9 @@ def _row(path, layer, around, masked, added):
     return LayerSparsity(path, type(layer).__name__, parameters, zeros, status)
 
 
-def _status(layer, around, entries, pruned, masked):
+def _status(layer, around, entries, pruned, masked, reason):
     expert = ", experts" if entries[0].axes_of(layer).experts else ""
     if pruned:
         return f"pruned{expert}" if layer.trainable else f"pruned, frozen{expert}"
     exempt = exempt_by_default(around, entries[0]) if masked else None
-    return exempt or f"not wrapped{expert}"
+    return reason or exempt or f"not wrapped{expert}"

@@ -177,13 +177,15 @@ def prune_from_config(model, config):
     method = Method.of(
         config["pruning_schedule"], config["pattern"], config["criterion"], config["scope"]
     )
-    return prune_in_place(
+    pruned = prune_in_place(
         model,
         method,
         overrides_from(config["overrides"]),
         config.get("followers"),
         config.get("weights", BEFORE_LISTS),
     )
+    owner_of(pruned).remember_reasons(config.get("reasons", {}))
+    return pruned
 
 
 def prune_in_place(model, method, overrides, followers=None, weights=None):

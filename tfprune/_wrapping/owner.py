@@ -17,12 +17,13 @@ class Owner:
 
     name: Any
 
-    def _init_masks(self, method, overrides, followers=None, weights=None):
+    def _init_masks(self, method, overrides, followers=None, weights=None, reasons=None):
         self._method = method
         # `None` where filters are pruned layer by layer.
         self._followers = None if followers is None else [tuple(pair) for pair in followers]
         self._overrides = dict(overrides or {})
         self._chosen = weights
+        self._reasons = dict(reasons or {})
         # In a list, Keras would try to track what it holds.
         self._mask_set: Any = None
         # Whether an UpdatePruningStep counts the steps now, whether its absence was told, and
@@ -55,6 +56,15 @@ class Owner:
     def pruning_step(self):
         """Optimizer steps completed since pruning began."""
         return 0 if self._mask_set is None else self._mask_set.current_step()
+
+    @property
+    def reasons(self):
+        """`{path: why a layer of the model is not pruned}`; one owner of a model keeps them."""
+        return dict(self._reasons)
+
+    def remember_reasons(self, reasons):
+        """Keeps why layers of the model are not pruned, for reports."""
+        self._reasons = dict(reasons)
 
     def name_of(self, path):
         """What messages and reports call the weight at a path inside `inner`."""
@@ -148,6 +158,8 @@ class Owner:
         if self._chosen != BEFORE_LISTS:
             made = self._mask_set is not None
             config["weights"] = self._mask_set.chosen() if made else self._chosen
+        if self._reasons:
+            config["reasons"] = self.reasons
         return config
 
 

@@ -24,8 +24,8 @@ class MaskOwner(Owner):
     # Walks through a model's graph go on with `inner`.
     is_transparent = True
 
-    def _init_masks(self, method, overrides, followers=None, weights=None):
-        super()._init_masks(method, overrides, followers, weights)
+    def _init_masks(self, method, overrides, followers=None, weights=None, reasons=None):
+        super()._init_masks(method, overrides, followers, weights, reasons)
         _keras.adopt_call_arguments(self, self.inner)
 
     def __call__(self, *args, **kwargs):
@@ -144,6 +144,7 @@ class PruneLowMagnitude(MaskOwner, keras.layers.Wrapper):
             them; `None` if the layer's filters stand for themselves.
         weights: The weights to mask, as `get_config` gives them; by default all that can be
             pruned.
+        reasons: Why other layers of the model are not pruned, as `get_config` gives it.
         **kwargs: Arguments of `keras.layers.Layer`.
 
     Raises:
@@ -171,6 +172,7 @@ class PruneLowMagnitude(MaskOwner, keras.layers.Wrapper):
         overrides=None,
         followers=None,
         weights=None,
+        reasons=None,
         **kwargs,
     ):
         if pruning_schedule is None:
@@ -189,7 +191,7 @@ class PruneLowMagnitude(MaskOwner, keras.layers.Wrapper):
         kwargs.setdefault("autocast", False)
         kwargs.setdefault("dtype", layer.dtype_policy)
         super().__init__(layer, **kwargs)
-        self._init_masks(method, overrides, followers, weights)
+        self._init_masks(method, overrides, followers, weights, reasons)
 
     @property
     def inner(self):
@@ -227,6 +229,7 @@ class PrunedModel(MaskOwner, keras.Model):
         overrides: Methods for single layers inside `model`, as `get_config` gives them.
         weights: The weights to mask, as `get_config` gives them; by default all that can be
             pruned.
+        reasons: Why other layers of the model are not pruned, as `get_config` gives it.
         **kwargs: Arguments of `keras.Model`.
 
     Raises:
@@ -243,6 +246,7 @@ class PrunedModel(MaskOwner, keras.Model):
         criterion=None,
         overrides=None,
         weights=None,
+        reasons=None,
         **kwargs,
     ):
         own = _keras.own_loop(model)
@@ -260,7 +264,7 @@ class PrunedModel(MaskOwner, keras.Model):
         kwargs.setdefault("trainable", model.trainable)
         super().__init__(**kwargs)
         self.model = model
-        self._init_masks(method, overrides_from(overrides), weights=weights)
+        self._init_masks(method, overrides_from(overrides), weights=weights, reasons=reasons)
 
     @property
     def inner(self):

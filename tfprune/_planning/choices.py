@@ -1,0 +1,128 @@
+"""What the user asked for: a method, rules that vary it, and a policy."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from tfprune import _keras
+from tfprune._base import validation as check
+from tfprune._layers import registry
+from tfprune._layers.exemptions import exempt_by_default
+from tfprune._wrapping.methods import Method, Rule, resolve
+
+
+@dataclass(frozen=True)
+class Choices:
+    """A method, rules and a policy; says of each layer what they make of it.
+
+    Args:
+        method: The `Method` of layers without a rule.
+        rules: List of `Rule`s, one of them, or `None`.
+        policy: A `PruningPolicy`, or `None`.
+
+    Raises:
+        TypeError: If rules or policy are none.
+    """
+
+    method: Method
+    rules: Any = None
+    policy: Any = None
+
+    def __post_init__(self):
+        object.__setattr__(self, "rules", _checked_rules(self.rules))
+        _check_policy(self.policy)
+
+    def method_of(self, chain):
+        """Returns the method of a layer under the rules, or `None` if one exempts it."""
+        return resolve(self.rules, chain, self.method)
+
+    def exempting_rule(self, chain):
+        """Returns the rule that exempts a layer, or `None`."""
+        found = None
+        for rule in self.rules:
+            if any(rule.matches(path, layer) for path, layer in chain):
+                found = None if rule.prune else rule
+        return found
+
+    def allows(self, layer):
+        """Whether the policy lets a layer be pruned."""
+        return self.policy is None or self.policy.allow_pruning(layer)
+
+    def exempt_by_default(self, unit, chain, entry):
+        """Returns why a weight is left out though no rule says so; `None` if it is not."""
+        if chain and any(rule.names(*chain[-1]) for rule in self.rules):
+            return None
+        layers = [layer for _, layer in chain]
+        return exempt_by_default(layers if unit in layers else [unit, *layers], entry)
+
+    def check_used(self, chains):
+        """Raises if a rule matches no layer.
+
+        Args:
+            chains: List of `(path, layer)` chains, as `_keras.walk` gives them.
+        """
+        for rule in self.rules:
+            if not any(rule.matches(*chain[-1]) for chain in chains):
+                names = ", ".join(sorted({chain[-1][0] for chain in chains})[:20])
+                raise ValueError(
+                    check.message(
+                        "each rule to match a layer",
+                        f"Rule(match={rule.match!r}), which matches none",
+                        f"The layers are: {names}.",
+                    )
+                )
+
+    def check_can_act(self, chains):
+        """Raises if a rule names layers that could be pruned, and none of them is built."""
+        for rule in self.rules:
+            named = [layer for chain in chains for _, layer in chain[-1:] if rule.names(*chain[-1])]
+            known = [layer for layer in named if registry.own_prunable_weights(layer)]
+            if known and not any(layer.built for layer in known):
+                raise ValueError(
+                    check.message(
+                        f"a layer that ran, for Rule(match={rule.match!r})",
+                        f"'{known[0].name}', which never did and has no weights",
+                        "Call the model on data that reaches the layer first.",
+                    )
+                )
+
+
+def path_of(around, layer):
+    """Returns the path of a layer inside the layers of a chain; `around` may be empty."""
+    return f"{around[-1][0]}/{layer.name}" if around else layer.name
+
+
+def chains_of(layer, around=()):
+    """Returns `{id: chain}` of a layer and all layers inside it; see `_keras.walk`.
+
+    Args:
+        layer: The layer.
+        around: The chain around it; `None` for a whole model, whose name is in no path.
+    """
+    own = () if around is None else (*around, (path_of(around, layer), layer))
+    return {id(layer): own, **{id(chain[-1][1]): chain for chain in _keras.walk(layer, own)}}
+
+
+def _checked_rules(rules):
+    if rules is None:
+        return []
+    rules = [rules] if isinstance(rules, Rule) else rules
+    if not isinstance(rules, (list, tuple)) or not all(isinstance(r, Rule) for r in rules):
+        raise TypeError(
+            check.message(
+                "`rules` to be a list of tfprune.Rule",
+                f"rules={rules!r}",
+                'Use for instance rules=[tfprune.Rule("conv_1", prune=False)].',
+            )
+        )
+    return list(rules)
+
+
+def _check_policy(policy):
+    if policy is not None and not hasattr(policy, "allow_pruning"):
+        raise TypeError(
+            check.message(
+                "`pruning_policy` to be a tfprune.PruningPolicy",
+                f"pruning_policy={policy!r}",
+                "Use for instance tfprune.PruneForLatencyOnXNNPack().",
+            )
+        )
