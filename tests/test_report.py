@@ -51,6 +51,75 @@ def statuses_of(report):
     return [row.status for row in report.rows]
 
 
+class NotGRU(tfprune.PruningPolicy):
+    def allow_pruning(self, layer):
+        return not isinstance(layer, layers.Bidirectional)
+
+    def ensure_model_supports_pruning(self, model):
+        pass
+
+
+def reasons_of(pruned):
+    """The reasons, the same from the model and from its file."""
+    return {row.layer: row.status for row in tfprune.sparsity_report(pruned).rows}
+
+
+def test_the_reason_is_a_rule_or_a_policy(tmp_path):
+    rules = [tfprune.Rule(layers.Dense, prune=False), tfprune.Rule("deep", prune=True)]
+    pruned = tfprune.prune_low_magnitude(model(), HALF, rules=rules, pruning_policy=NotGRU())
+    found = reasons_of(pruned)
+    assert found == {
+        "block/deep": "pruned",
+        "block/norm": "nothing to prune",
+        "frozen": "exempt by Rule(Dense)",
+        "both/forward_gru/gru_cell": "exempt by NotGRU",
+        "both/backward_gru/gru_cell": "exempt by NotGRU",
+        "out": "exempt by Rule(Dense)",
+    }
+    pruned.save(tmp_path / "model.keras")
+    assert reasons_of(keras.saving.load_model(tmp_path / "model.keras")) == found
+
+
+def test_the_reason_is_that_filters_stay(tmp_path):
+    network = keras.Sequential(
+        [
+            keras.Input((8, 8, 3)),
+            layers.Conv2D(8, 3, name="conv"),
+            layers.Flatten(),
+            layers.Dense(4, name="out"),
+        ]
+    )
+    pruned = tfprune.prune_low_magnitude(network, HALF, pattern="filter")
+    found = reasons_of(pruned)
+    assert found["conv"] == "pruned"
+    assert found["out"] == "its filters stay: they are the model's output"
+    pruned.save(tmp_path / "model.keras")
+    assert reasons_of(keras.saving.load_model(tmp_path / "model.keras")) == found
+
+
+def test_the_reasons_of_a_subclassed_model(tmp_path):
+    @keras.saving.register_keras_serializable(package="reasons")
+    class Own(keras.Model):
+        def __init__(self, **kwargs):
+            super().__init__(**kwargs)
+            self.one = layers.Dense(4, name="one")
+            self.two = layers.Dense(2, name="two")
+
+        def call(self, x):
+            return self.two(self.one(x))
+
+        def get_config(self):
+            return {"name": self.name}
+
+    plain = Own(name="own")
+    plain(np.zeros((1, 3)))
+    pruned = tfprune.prune_low_magnitude(plain, HALF, rules=tfprune.Rule("two", prune=False))
+    found = reasons_of(pruned)
+    assert found == {"one": "pruned", "two": "exempt by Rule('two')"}
+    pruned.save(tmp_path / "model.keras")
+    assert reasons_of(keras.saving.load_model(tmp_path / "model.keras")) == found
+
+
 def test_wrapped():
     pruned = tfprune.prune_low_magnitude(model(), HALF, rules=[tfprune.Rule("out", prune=False)])
     tfprune.UpdatePruningStep(pruned)
@@ -62,7 +131,7 @@ def test_wrapped():
         "pruned, frozen",
         "pruned",
         "pruned",
-        "not wrapped",
+        "exempt by Rule('out')",
     ]
     # BatchNormalization starts with zeros of its own: beta and the moving mean.
     assert [row.zeros for row in report.rows] == [100, 40, 100, 9, 9, 0]

@@ -91,7 +91,7 @@ class Unit:
             rule = choices.exempting_rule(chain)
             if rule is None:
                 return f"exempt by {type(choices.policy).__name__}"
-            return f"exempt by Rule({rule.match!r})"
+            return f"exempt by Rule({_as_text(rule.match)})"
         if self.layer.built and not item.layer.built:
             return NEVER_RAN
         return choices.exempt_by_default(self.layer, chain, item.entry)
@@ -198,6 +198,13 @@ class Unit:
                     "Call the layer on data once, or wrap the built model that it is part of.",
                 )
             )
+
+
+def _as_text(match):
+    """What a rule matches, as the user wrote it: names in quotes, classes by name."""
+    if isinstance(match, (list, tuple)):
+        return ", ".join(map(_as_text, match))
+    return match.__name__ if isinstance(match, type) else repr(match)
 
 
 class Plan:
