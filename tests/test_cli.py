@@ -2,8 +2,10 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import keras
@@ -14,8 +16,11 @@ from sklearn.datasets import load_digits
 
 import tfprune
 from tfprune.cli import main
+from tfprune.cli.interrupts import INTERRUPTS
 
 ROOT = Path(tfprune.__file__).parents[1]
+ENTRIES = [[str(ROOT / "tfprune_command.py")], ["-m", "tfprune"]]
+COMMANDS = ("report", "prune", "shrink", "export", "compare", "schedule")
 
 
 @pytest.fixture(autouse=True)
@@ -149,6 +154,33 @@ def test_prune_trains_and_reaches_the_sparsity(setup, command, tmp_path):
     assert new == pytest.approx(found["accuracy"]) and old > 0.8 and new > 0.75
     assert (setup / "dense.keras").read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["pruned.keras"]
+
+
+def test_a_seed_repeats_a_training(setup, command, tmp_path):
+    found = []
+    for number, seed in enumerate((5, 5, 6)):
+        target = tmp_path / f"{number}.keras"
+        arguments = ["--data", setup / "data.npz", "--sparsity", 0.5, "--epochs", 1, "-o", target]
+        code, _, err = command("prune", setup / "dense.keras", *arguments, "--seed", seed)
+        assert code == 0, err
+        found.append(loaded(target).get_layer("last").kernel.numpy())
+    same, other = (np.array_equal(found[0], kernel) for kernel in found[1:])
+    assert same and not other
+
+
+def test_prune_and_shrink_says_what_became_smaller(setup, command, tmp_path):
+    target = tmp_path / "small.keras"
+    arguments = ["--data", setup / "data.npz", "--sparsity", 0.5, "--epochs", 1, "-o", target]
+    options = [*arguments, "--pattern", "filter", "--shrink"]
+    code, out, err = command("prune", setup / "plain.keras", *options)
+    assert code == 0, err
+    old, new = (tfprune.model_cost(loaded(path)) for path in (setup / "plain.keras", target))
+    assert new.macs < 0.6 * old.macs
+    (line,) = (line for line in out.splitlines() if "MACs" in line)
+    assert f"{old.macs:,}" in line and f"{new.macs:,}" in line
+    code, out, _ = command("prune", setup / "plain.keras", *options, "--force", "--json")
+    plan = json.loads(out)["plan"]
+    assert plan["before"]["macs"] == old.macs and plan["after"]["macs"] < 0.6 * old.macs
 
 
 @pytest.mark.parametrize(
@@ -305,7 +337,10 @@ def test_schedule(command, tmp_path):
         (["report", "plain.keras", "-o", "text.keras"], "--force"),
         (["shrink", "plain.keras", "-o", "OUT.h5", "--macs", "0.5"], "ends with .keras"),
         (["shrink", "plain.keras", "-o", "no/OUT.keras"], "can be written"),
-        (["shrink", "plain.keras", "-o", "OUT.keras", "--macs", "1.5"], "macs"),
+        (["shrink", "plain.keras", "-o", "OUT.keras", "--macs", "1.5"], "mean 0.015?"),
+        (["shrink", "plain.keras", "-o", "OUT.keras", "--macs", "50"], "Did you mean 0.5?"),
+        (["shrink", "plain.keras", "-o", "OUT.keras", "--latency", "80"], "Did you mean 0.8?"),
+        (["shrink", "plain.keras", "-o", "OUT.keras", "--macs", "0"], "macs"),
         (["shrink", "plain.keras", "-o", "OUT.keras", "--criterion", "taylor"], "criterion"),
         (["export", "plain.keras", "-o", "OUT.tflite", "--quantize", "int8"], "data"),
         (["export", "plain.keras", "-o", "OUT.zip"], ".onnx"),
@@ -340,9 +375,6 @@ def test_errors_are_one_line(setup, command, monkeypatch, words, expected):
         (["--data", "data.npz", "--sparsity", "80"], "0.8"),
         (["--data", "data.npz", "--epochs", "0"], "--epochs"),
         (["--data", "data.npz", "--held-out", "2"], "0 and 1"),
-        (["--data", "data.npz", "--pattern", "diamond"], "diamond"),
-        (["--data", "data.npz", "--scope", "galactic"], "galactic"),
-        (["--data", "data.npz", "--criterion", "beauty"], "beauty"),
         (["--data", "data.npz", "--loss", "beauty"], "beauty"),
         (["--data", "data.npz", "--exclude", "nothing"], "nothing"),
         (["--data", "data.npz", "--shrink", "--keep-wrappers"], "one of"),
@@ -368,22 +400,129 @@ def test_code_runs_only_when_allowed(setup, command, monkeypatch):
     assert "dense" in out
 
 
-@pytest.mark.parametrize("words", [[], ["grow"], ["prune", "m.keras"], ["schedule"]])
-def test_a_command_line_that_is_not_understood(words, capsys):
+PRUNE = ["prune", "m.keras", "-o", "out.keras", "--data", "d.npz", "--sparsity", "0.5"]
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ([], "COMMAND"),
+        (["grow"], "report"),
+        (["prune", "m.keras"], "--sparsity"),
+        (["schedule"], "ACTION"),
+        ([*PRUNE, "--pattern", "diamond"], "n_of_m"),
+        ([*PRUNE, "--scope", "galactic"], "erdos_renyi"),
+        ([*PRUNE, "--criterion", "beauty"], "magnitude"),
+        ([*PRUNE, "--schedule", "lunar"], "cosine"),
+        (["export", "m.keras", "-o", "m.zip", "--format", "zip"], "litert"),
+    ],
+)
+def test_a_command_line_that_is_not_understood(words, expected, capsys):
     with pytest.raises(SystemExit) as raised:
         main(words)
     assert raised.value.code == 2
-    assert "usage: tfprune" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert said.startswith("usage: tfprune") and expected in said
 
 
-def test_interrupted(setup, command, monkeypatch, tmp_path):
+def alone(*words, path=ROOT, **options):
+    """Runs Python without anything that is installed: what is not in its library is not there."""
+    return subprocess.run(
+        [sys.executable, "-S", *words],
+        env={"PYTHONPATH": os.pathsep.join([str(path), str(ROOT)])},
+        cwd=path,
+        capture_output=True,
+        text=True,
+        check=False,
+        **options,
+    )
+
+
+@pytest.mark.parametrize("entry", ENTRIES)
+@pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS), ["schedule", "plot"]])
+def test_help_needs_no_keras(entry, command):
+    done = alone(*entry, *command, "--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(" ".join(["usage: tfprune", *command]))
+
+
+@pytest.mark.parametrize("entry", ENTRIES)
+def test_version_is_there_at_once(entry):
+    seconds = []
+    for _ in range(3):
+        start = time.perf_counter()
+        done = alone(*entry, "--version")
+        seconds.append(time.perf_counter() - start)
+    assert (done.returncode, done.stdout) == (0, f"tfprune {tfprune.__version__}\n")
+    # Without Keras it takes a tenth of that; the import of Keras takes several seconds.
+    assert min(seconds) < 1
+
+
+@pytest.mark.parametrize("entry", ENTRIES)
+def test_an_import_that_fails_is_one_line(entry):
+    done = alone(*entry, "report", "m.keras")
+    assert done.returncode == 1 and done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("tfprune: error: ") and "numpy" in line
+    assert "Traceback" in alone(*entry, "report", "m.keras", "--traceback").stderr
+
+
+INTERRUPTED = """
+import os, signal, time
+try:
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(20)
+except BaseException:
+    pass
+"""
+
+
+@pytest.mark.parametrize("entry", ENTRIES)
+def test_interrupted_while_modules_are_imported(entry, tmp_path):
+    """Even where an import catches every exception, as some libraries do."""
+    for module in ("numpy", "keras"):
+        (tmp_path / f"{module}.py").write_text(INTERRUPTED)
+    done = alone(*entry, "report", "m.keras", path=tmp_path, timeout=15)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "tfprune: interrupted\n")
+
+
+def test_another_module_is_not_the_command(tmp_path):
+    """While `python -m other` imports its package, its own words are none of tfprune's business."""
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "__init__.py").write_text(
+        "import sys\nfrom tfprune.cli.process import is_module\nprint(is_module(), sys.argv)"
+    )
+    (tmp_path / "other" / "__main__.py").write_text("")
+    (tmp_path / "tfprune").mkdir()
+    (tmp_path / "tfprune" / "__init__.py").write_text(f"__path__ = [{str(ROOT / 'tfprune')!r}]")
+    done = alone("-m", "other", "--help", path=tmp_path)
+    assert done.stdout == "False ['-m', '--help']\n", done.stderr
+
+
+@pytest.fixture
+def interrupts(monkeypatch):
+    """Ctrl-C as it is in a process that is the command."""
+    for name, value in {"at_once": False, "came": False, "said": False}.items():
+        monkeypatch.setattr(INTERRUPTS, name, value)
+    INTERRUPTS.catch()
+    yield
+    INTERRUPTS.release()
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_interrupted(setup, command, monkeypatch, tmp_path, interrupts, lost):
     def interrupted(*_, **__):
-        raise KeyboardInterrupt
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(20)
+        except KeyboardInterrupt as error:
+            # Frameworks turn it into an error of their own.
+            raise (RuntimeError("a graph failed") if lost else error) from None
 
     monkeypatch.setattr(keras.Model, "fit", interrupted)
     arguments = ["--data", setup / "data.npz", "--sparsity", 0.5, "-o", tmp_path / "out.keras"]
     code, _, err = command("prune", setup / "plain.keras", *arguments)
-    assert code == 130 and "interrupted" in err
+    assert (code, err) == (130, "tfprune: interrupted\n")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -4,8 +4,8 @@ Wrap a model with `prune_low_magnitude`, train it with the `UpdatePruningStep` c
 the wrappers off with `strip_pruning`.
 """
 
-# First: TensorFlow reads its log level when it is imported.
-from tfprune._base import quiet as _quiet  # noqa: F401
+# First: `python -m tfprune --help` is answered here, before Keras is imported.
+from tfprune.cli import as_module as _as_module  # noqa: F401
 
 # isort: split
 # Second: a missing backend is explained before a file imports Keras.

@@ -1,8 +1,8 @@
-"""`python -m tfprune`, and the command `tfprune`."""
+"""`python -m tfprune`, which does what the command `tfprune` does."""
 
 import sys
 
-from tfprune.cli import main
+from tfprune.cli import process
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(process.main())

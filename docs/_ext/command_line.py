@@ -84,6 +84,8 @@ def _value(action):
 def _meaning(action):
     # Some end with their default in brackets, which has a column of its own here.
     text = re.sub(rf" ?\({re.escape(str(action.default))}\)$", "", action.help or "")
+    # The names have a sentence of their own.
+    text = re.sub(r"(: |one of )?%\(choices\)s$", "", text)
     parts = [_sentence(text.replace("|", r"\|"))] if text else []
     if action.choices is not None:
         parts.append("One of " + ", ".join(f"`{choice}`" for choice in action.choices) + ".")

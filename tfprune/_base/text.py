@@ -1,8 +1,10 @@
-"""Tables as text."""
+"""Tables as text that fits a width, with every word in one piece."""
 
 import io
+import re
 
 from rich.console import Console
+from rich.table import Table
 
 
 def as_text(*shown, width=110):
@@ -12,6 +14,91 @@ def as_text(*shown, width=110):
     """
     text = io.StringIO()
     console = Console(file=text, width=width, color_system=None, force_jupyter=False)
-    for item in shown:
-        console.print(item, highlight=False, markup=False)
+    show(console, *shown, markup=False)
     return text.getvalue()
+
+
+def show(console, *shown, **how):
+    """Prints tables and texts on a console of rich; tables are made to fit."""
+    for item in shown:
+        parts = fitted(item, console.width) if isinstance(item, Table) else [item]
+        for part in parts:
+            console.print(part, highlight=False, **how)
+
+
+def fitted(table, width):
+    """Returns tables of at most `width` letters that show what a table shows.
+
+    Lines end at spaces and after slashes, never within a word. Columns that do not fit beside the
+    others follow in a further table, which names the rows again.
+
+    Args:
+        table: A `rich.table.Table` of texts, whose first column names the rows.
+        width: How many letters a line may have.
+
+    Returns:
+        List of `rich.table.Table`.
+    """
+    columns = [[str(column.header), *map(str, column.cells)] for column in table.columns]
+    least = [
+        max(len(piece.rstrip()) for cell in cells for piece in [*_pieces(cell), ""])
+        for cells in columns
+    ]
+    most = [max(map(len, cells)) for cells in columns]
+    found: list = []
+    rest = list(range(1, len(columns)))
+    while rest or not found:
+        part = [0]
+        while rest and (len(part) == 1 or _total(least, [*part, rest[0]]) <= width):
+            part.append(rest.pop(0))
+        found.append(_part(table, columns, part, _widths(part, least, most, width)))
+        found[-1].title = None if len(found) > 1 else table.title
+    return found
+
+
+def _total(widths, part):
+    """Letters in a line: each column has a space at both sides and a line after it."""
+    return sum(widths[place] + 3 for place in part) + 1
+
+
+def _widths(part, least, most, width):
+    """How wide each column of a part may be: the widest ones are narrowed first."""
+    found = {place: most[place] for place in part}
+    while _total(found, part) > width:
+        wide = [place for place in part if found[place] > least[place]]
+        if not wide:
+            break
+        found[max(wide, key=found.__getitem__)] -= 1
+    return found
+
+
+def _part(table, columns, part, widths):
+    made = Table(title=table.title, title_justify=table.title_justify, box=table.box)
+    for place in part:
+        header = _in_lines(columns[place][0], widths[place])
+        made.add_column(header, justify=table.columns[place].justify, no_wrap=True)
+    for number, row in enumerate(table.rows, start=1):
+        cells = [_in_lines(columns[place][number], widths[place]) for place in part]
+        made.add_row(*cells, end_section=row.end_section)
+    return made
+
+
+def _pieces(text):
+    """A text in pieces that stay whole, with the spaces or the slash that follow them."""
+    return re.findall(r"[^\s/]*/|[^\s/]+\s*|\s+", text)
+
+
+def _longest_piece(text):
+    return max((len(piece.rstrip()) for piece in _pieces(text)), default=0)
+
+
+def _in_lines(text, width):
+    """Breaks a text where it may be broken, so that no line has more than `width` letters."""
+    if len(text) <= width:
+        return text
+    lines = [""]
+    for piece in _pieces(text):
+        if lines[-1] and len(lines[-1]) + len(piece.rstrip()) > width:
+            lines.append("")
+        lines[-1] += piece
+    return "\n".join(line.rstrip() for line in lines)

@@ -1,14 +1,17 @@
-"""The command `tfprune`: one file for each of its subcommands.
+"""The command `tfprune`: one file for each of its subcommands, and one for its parser.
 
-Each of these has `add(commands)`, which adds its parser, and a function that gets the arguments
-and the `Output`.
+A file of `parsers/` has `add(commands, shared)`, which adds the parser of a subcommand, and imports
+nothing but the standard library: `--help` answers at once. The file of the same name in this folder
+has `run(args, output)`, and is imported when the subcommand runs.
 """
 
 import argparse
+import importlib
 import traceback
 
-from tfprune.cli import compare, export, prune, report, schedule, shrink
-from tfprune.cli.output import Output
+from tfprune._base.version import __version__
+from tfprune.cli.interrupts import INTERRUPTS
+from tfprune.cli.parsers import compare, export, prune, report, schedule, shrink
 
 _COMMANDS = (report, prune, shrink, export, compare, schedule)
 _EXITS = """exit codes:
@@ -29,33 +32,50 @@ def main(arguments=None):
         The exit code: 0 done, 1 an error, 130 interrupted. A command line that is not understood
         exits with 2.
     """
-    args = _parser().parse_args(arguments)
+    return run(parser().parse_args(arguments))
+
+
+def run(args):
+    """Runs a subcommand with the arguments that `parser()` returned; returns the exit code."""
+    from tfprune.cli.output import Output
+
     output = Output(as_json=args.json)
     try:
-        args.run(args, output)
+        importlib.import_module(args.command).run(args, output)
     except KeyboardInterrupt:
-        output.say("tfprune: interrupted; nothing was written")
-        return 130
+        return INTERRUPTS.say()
     except Exception as error:
+        if INTERRUPTS.came:
+            return INTERRUPTS.say()
         # Whatever goes wrong, a user of the command line gets one line and the way to the rest.
         if args.traceback:
             traceback.print_exc()
-        output.fail(error)
+        output.say(one_line(error))
         return 1
     return 0
 
 
-def _parser():
+def one_line(error):
+    """Returns what the command says of an error."""
+    text = str(error) if str(error) else type(error).__name__
+    if isinstance(error, KeyError):
+        text = f"missing {error}"
+    return "tfprune: error: " + " ".join(text.split())
+
+
+def parser():
+    """Returns the parser of the command line."""
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument("--json", action="store_true", help="print JSON instead of tables")
     shared.add_argument("--traceback", action="store_true", help="on an error, show where it arose")
-    parser = argparse.ArgumentParser(
+    top = argparse.ArgumentParser(
         prog="tfprune",
         description="Prune, shrink, export and compare Keras 3 models.",
         epilog=_EXITS,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    top.add_argument("--version", action="version", version=f"tfprune {__version__}")
+    commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for command in _COMMANDS:
         command.add(commands, shared)
-    return parser
+    return top

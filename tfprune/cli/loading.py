@@ -5,7 +5,6 @@ import os
 import sys
 import zipfile
 from dataclasses import dataclass
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -17,31 +16,6 @@ _KEYS = "x_train and y_train, with x_test and y_test, or x and y"
 
 
 # -- Models ----------------------------------------------------------------------------------------
-
-
-def add_model(
-    parser, name="model", meaning="a .keras or .h5 file, or the folder of a SavedModel of tf_keras"
-):
-    """Adds the argument for a model."""
-    parser.add_argument(name, type=Path, metavar=name.upper(), help=meaning)
-
-
-def add_trust(parser):
-    """Adds the options that allow a model to bring code."""
-    group = parser.add_argument_group("models that need code")
-    group.add_argument(
-        "--import",
-        dest="imports",
-        action="append",
-        default=[],
-        metavar="MODULE",
-        help="a Python module that registers the model's own layers; may be given several times",
-    )
-    group.add_argument(
-        "--unsafe",
-        action="store_true",
-        help="run code that a file brings, as in Lambda layers: only for files that you trust",
-    )
 
 
 def load_model(path, args, compile=False):
@@ -154,26 +128,6 @@ class Data:
 
     train: tuple
     test: tuple
-
-
-def add_data(parser, meaning, required=False):
-    """Adds the options for data."""
-    group = parser.add_argument_group("data")
-    group.add_argument("--data", type=Path, required=required, metavar="PATH", help=meaning)
-    group.add_argument(
-        "--scale",
-        type=float,
-        default=1.0,
-        metavar="FACTOR",
-        help="multiply the inputs by this, for instance 0.00392157 for bytes",
-    )
-    group.add_argument(
-        "--held-out",
-        type=float,
-        default=0.1,
-        metavar="SHARE",
-        help="share to test on, where the data has no test part (0.1)",
-    )
 
 
 def load_data(args, model):

@@ -8,6 +8,10 @@ import keras
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from tfprune._base.text import show
+
+_UNBOUNDED = 10_000
+
 
 class Output:
     """Where a command prints.
@@ -19,7 +23,7 @@ class Output:
     def __init__(self, as_json=False):
         self.as_json = as_json
         # Beyond a terminal, in a file or a pipe, tables are as wide as they need to be.
-        self.results = Console(soft_wrap=False, width=None if sys.stdout.isatty() else 140)
+        self.results = Console(soft_wrap=False, width=None if sys.stdout.isatty() else _UNBOUNDED)
         self.messages = Console(stderr=True, highlight=False, soft_wrap=True)
 
     def give(self, data, *shown):
@@ -27,19 +31,11 @@ class Output:
         if self.as_json:
             print(json.dumps(data, indent=2, default=str))
             return
-        for item in shown:
-            self.results.print(item, highlight=False)
+        show(self.results, *shown)
 
     def say(self, text):
         """Prints a message beside the result."""
         self.messages.print(text, markup=False)
-
-    def fail(self, error):
-        """Prints an error in one line."""
-        text = str(error) if str(error) else type(error).__name__
-        if isinstance(error, KeyError):
-            text = f"missing {error}"
-        self.say("tfprune: error: " + " ".join(text.split()))
 
     def progress(self, epochs):
         """Returns a callback that shows epochs, loss and sparsity while a model trains."""
@@ -62,10 +58,8 @@ class _Progress(keras.callbacks.Callback):
         )
         self._task: Any = None
 
-    def on_train_begin(self, logs=None):
-        self._bar.start()
-
     def on_epoch_begin(self, epoch, logs=None):
+        self._bar.start()
         self._task = self._bar.add_task(
             f"epoch {epoch + 1}/{self._epochs}", total=self.params.get("steps"), numbers=""
         )
@@ -80,7 +74,8 @@ class _Progress(keras.callbacks.Callback):
         self.stop()
 
     def stop(self):
-        self._bar.stop()
+        if self._task is not None:
+            self._bar.stop()
 
 
 def _numbers(logs):

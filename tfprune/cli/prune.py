@@ -8,69 +8,12 @@ from tfprune._reports.report import sparsity_report
 from tfprune._wrapping.methods import Rule
 from tfprune._wrapping.strip import strip_pruning
 from tfprune.callbacks import UpdatePruningStep
-from tfprune.cli.loading import add_data, add_model, add_trust, load_data, load_model
-from tfprune.cli.saving import add_target, check_output, save_plain, save_wrapped
+from tfprune.cli.loading import load_data, load_model
+from tfprune.cli.saving import check_output, save_plain, save_wrapped
 from tfprune.cli.schedules import sparsities
 from tfprune.cli.training import check_labels, compile_for, measured
 from tfprune.prune import prune_low_magnitude
-from tfprune.structural import shrink
-
-
-def add(commands, shared):
-    parser = commands.add_parser(
-        "prune",
-        parents=[shared],
-        help="train a model on while its sparsity rises",
-        description="Trains a model on data while a schedule raises its sparsity, and writes the "
-        "pruned model, a plain Keras model.",
-    )
-    add_model(parser)
-    add_target(parser, "the pruned model, a .keras file")
-    parser.add_argument("--sparsity", type=float, required=True, help="share of zeros, as 0.9")
-    parser.add_argument("--epochs", type=int, default=3, help="(3)")
-    parser.add_argument(
-        "--pruning-epochs",
-        type=float,
-        metavar="EPOCHS",
-        help="when the sparsity is reached; two thirds of the epochs by default",
-    )
-    parser.add_argument(
-        "--schedule", choices=tuple(schedules.built_in()), default="polynomial_decay"
-    )
-    parser.add_argument("--initial-sparsity", type=float, default=0.0, help="(0)")
-    parser.add_argument("--frequency", type=int, help="steps between two updates of the masks")
-    parser.add_argument("--criterion", default="magnitude", help="what weights are scored by")
-    parser.add_argument(
-        "--scope", default="local", help="local, global, or a distribution such as erdos_renyi"
-    )
-    units = parser.add_mutually_exclusive_group()
-    units.add_argument("--pattern", help="what is pruned as one: unstructured, filter, channel ...")
-    units.add_argument("--block", type=int, nargs=2, metavar=("HEIGHT", "WIDTH"))
-    units.add_argument("--n-of-m", type=int, nargs=2, metavar=("ZEROS", "GROUP"))
-    parser.add_argument(
-        "--exclude",
-        action="append",
-        default=[],
-        metavar="LAYER",
-        help="a layer that is not pruned, by name; * stands for anything; several times",
-    )
-    parser.add_argument(
-        "--shrink", action="store_true", help="remove the channels that are silent at the end"
-    )
-    parser.add_argument(
-        "--keep-wrappers", action="store_true", help="write the masks too, to train on"
-    )
-    training = parser.add_argument_group("training")
-    training.add_argument("--batch-size", type=int, default=32, help="(32)")
-    training.add_argument(
-        "--learning-rate",
-        type=float,
-        help="of Adam; without it the model's own optimizer, or Adam at 0.0001",
-    )
-    training.add_argument("--loss", help="a Keras loss, where the model's own does not fit")
-    add_data(parser, "an .npz file, or a folder with a folder of images for each class", True)
-    add_trust(parser)
-    parser.set_defaults(run=run)
+from tfprune.structural import plan_shrink
 
 
 def run(args, output):
@@ -86,6 +29,9 @@ def run(args, output):
                 "A smaller model has no masks: leave one out.",
             )
         )
+    if args.seed is not None:
+        mend = "Give a whole number below 2**32."
+        keras.utils.set_random_seed(check.integer("--seed", args.seed, 0, mend) % 2**32)
     model = load_model(args.model, args, compile=True)
     data = load_data(args, model)
     check_labels(model, data.train[1])
@@ -106,10 +52,11 @@ def run(args, output):
         progress.stop()
     after = _measured(pruned, data, args)
     report = sparsity_report(pruned)
+    plan = plan_shrink(pruned) if args.shrink else None
     if args.keep_wrappers:
         save_wrapped(pruned, args.output)
     else:
-        save_plain(shrink(pruned) if args.shrink else strip_pruning(pruned), args.output)
+        save_plain(strip_pruning(pruned) if plan is None else plan.apply(), args.output)
     size = args.output.stat().st_size
     numbers = {name: [before[name], after[name]] for name in before if name in after}
     result = {
@@ -117,9 +64,11 @@ def run(args, output):
         "bytes": size,
         "sparsity": report.to_dict(),
         "metrics": numbers,
+        "plan": None if plan is None else plan.to_dict(),
     }
     lines = [f"{name}: {old:.4f} before, {new:.4f} after" for name, (old, new) in numbers.items()]
-    output.give(result, report.table(), *lines, f"{args.output}: {size:,} bytes")
+    tables = [report.table()] if plan is None else [report.table(), plan.table()]
+    output.give(result, *tables, *lines, f"{args.output}: {size:,} bytes")
 
 
 def _prune(model, data, args):

@@ -7,18 +7,8 @@ from tfprune._base.files import size_on_disk
 from tfprune._reports.cost import model_cost
 from tfprune._reports.report import sparsity_report
 from tfprune._wrapping.strip import strip_pruning
-from tfprune.cli.loading import add_model, add_trust, load_model
-from tfprune.cli.saving import add_target, check_output, save_figure
-
-
-def add(commands, shared):
-    parser = commands.add_parser(
-        "report", parents=[shared], help="count a model's parameters, zeros and multiplications"
-    )
-    add_model(parser)
-    add_target(parser, "a picture (.png, .svg or .pdf) of the layers' sparsity", required=False)
-    add_trust(parser)
-    parser.set_defaults(run=run)
+from tfprune.cli.loading import load_model
+from tfprune.cli.saving import check_output, save_figure
 
 
 def run(args, output):

@@ -1,18 +1,8 @@
 """Files that the commands write: nothing is replaced unasked, nothing half-written stays."""
 
-from pathlib import Path
-
 from tfprune._base import validation as check
 from tfprune._base.files import check_target, finished_at_once
 from tfprune._deployment.exporting import export
-
-
-def add_target(parser, meaning, required=True):
-    """Adds the options for the file to write."""
-    parser.add_argument(
-        "-o", "--output", type=Path, required=required, metavar="FILE", help=meaning
-    )
-    parser.add_argument("--force", action="store_true", help="replace the file if it exists")
 
 
 def check_output(path, force, suffix=None):

@@ -3,24 +3,10 @@
 import numpy as np
 
 from tfprune import schedules
-from tfprune.cli.saving import add_target, check_output, save_figure
+from tfprune.cli.saving import check_output, save_figure
 from tfprune.cli.schedules import sparsities
 
 _COLUMNS, _LINES = 64, 10
-
-
-def add(commands, shared):
-    parser = commands.add_parser("schedule", help="draw a schedule")
-    inner = parser.add_subparsers(metavar="ACTION", required=True)
-    plot = inner.add_parser("plot", parents=[shared], help="draw sparsity over steps")
-    plot.add_argument("schedule", choices=tuple(schedules.built_in()))
-    plot.add_argument("--initial-sparsity", type=float, default=0.0, help="(0)")
-    plot.add_argument("--sparsity", type=float, default=0.9, help="at the end (0.9)")
-    plot.add_argument("--begin-step", type=int, default=0, help="(0)")
-    plot.add_argument("--end-step", type=int, default=1000, help="(1000)")
-    plot.add_argument("--frequency", type=int, default=100, help="steps between updates (100)")
-    add_target(plot, "a picture, .png, .svg or .pdf; without it, drawn as text", required=False)
-    plot.set_defaults(run=run)
 
 
 def run(args, output):

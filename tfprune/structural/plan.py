@@ -9,7 +9,7 @@ from rich.table import Table
 
 from tfprune import patterns
 from tfprune._base import validation as check
-from tfprune._base.text import as_text
+from tfprune._base.text import as_text, show
 from tfprune._channels.graph import channel_groups, follow, plain
 from tfprune._keras.checks import check_followable
 from tfprune._reports.cost import model_cost
@@ -121,7 +121,7 @@ class ShrinkPlan:
                 `latency(...)` returned.
         """
         measured = self.latency() if latency is True else latency or None
-        Console().print(self.table(measured))
+        show(Console(), self.table(measured))
 
     def __str__(self):
         return as_text(self.table())

@@ -1,0 +1,96 @@
+"""Tables as text: they fit, and every word stays in one piece."""
+
+import io
+import re
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rich.console import Console
+from rich.table import Table
+
+from tfprune._base.text import as_text, fitted, show
+
+ROWS = [
+    ("stem/conv", "Conv2D", "864", "778", "90.05%", "pruned"),
+    ("stage_1/block_2/expand_depthwise", "DepthwiseConv2D", "1,296", "", "", "nothing to prune"),
+    ("head", "Dense", "1,281,000", "1,152,900", "90.00%", "pruned, frozen"),
+]
+HEADERS = ("Layer", "Type", "Parameters", "Zeros", "Sparsity", "Status")
+
+
+def table_of(headers, rows):
+    table = Table(title="Sparsity")
+    for header in headers:
+        table.add_column(header)
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def printed(table, width):
+    text = io.StringIO()
+    show(Console(file=text, width=width, color_system=None), table)
+    return text.getvalue()
+
+
+def pieces(cells):
+    """What is not to be broken: words, and parts of paths."""
+    return {piece for cell in cells for piece in re.findall(r"[^\s/]+", cell)}
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 100, 200])
+def test_a_report_fits(width):
+    text = printed(table_of(HEADERS, ROWS), width)
+    assert max(map(len, text.splitlines())) <= width
+    assert pieces(HEADERS) | pieces(sum(ROWS, ())) <= pieces(text.splitlines())
+
+
+def test_wide_enough_is_as_rich_prints_it():
+    table = table_of(HEADERS, ROWS)
+    console = Console(file=io.StringIO(), width=200, color_system=None)
+    console.print(table, highlight=False)
+    assert as_text(table, width=200) == console.file.getvalue()
+
+
+def test_columns_that_do_not_fit_follow_below_with_the_names_of_the_rows():
+    first, second = fitted(table_of(HEADERS, ROWS), 60)
+    assert {table.columns[0].header for table in (first, second)} == {"Layer"}
+    shown = [c.header for t in (first, second) for c in t.columns[1:]]
+    assert shown == list(HEADERS[1:])
+    assert (first.title, second.title) == ("Sparsity", None)
+
+
+def test_lines_end_at_spaces_and_after_slashes():
+    (table,) = fitted(table_of(("Layer", "Why"), [("a/bb/ccc", "one two three")]), 16)
+    layer, why = (next(iter(column.cells)) for column in table.columns)
+    assert layer.replace("\n", "") == "a/bb/ccc"
+    assert why.replace("\n", " ") == "one two three"
+    assert max(map(len, printed(table, 16).splitlines())) <= 16
+
+
+def test_sections_stay():
+    table = table_of(("Layer", "Zeros"), [("a", "1")])
+    table.add_section()
+    table.add_row("total", "1")
+    assert as_text(table).count("├") == 1
+
+
+words = st.text("abc123%,.", min_size=1, max_size=9)
+cells = st.lists(words, max_size=4).map(" ".join)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(1, 6).flatmap(
+        lambda n: st.lists(st.lists(cells, min_size=n, max_size=n), min_size=1, max_size=4)
+    ),
+    st.integers(26, 90),
+)
+def test_every_table_fits_and_breaks_no_word(rows, width):
+    headers = [f"Column{number}" for number in range(len(rows[0]))]
+    text = printed(table_of(headers, rows), width)
+    # Two columns of the longest words take 9 + 9 + 7 letters.
+    assert max(map(len, text.splitlines())) <= width
+    found = pieces(text.splitlines())
+    assert pieces(cell for row in rows for cell in row) <= found

@@ -1,0 +1,1 @@
+"""The parsers of the subcommands; the standard library alone is imported here."""

@@ -1,0 +1,73 @@
+"""Arguments that several subcommands share."""
+
+from pathlib import Path
+
+
+def add_model(
+    parser, name="model", meaning="a .keras or .h5 file, or the folder of a SavedModel of tf_keras"
+):
+    """Adds the argument for a model."""
+    parser.add_argument(name, type=Path, metavar=name.upper(), help=meaning)
+
+
+def add_target(parser, meaning, required=True):
+    """Adds the options for the file to write."""
+    parser.add_argument(
+        "-o", "--output", type=Path, required=required, metavar="FILE", help=meaning
+    )
+    parser.add_argument("--force", action="store_true", help="replace the file if it exists")
+
+
+def add_name(parser, option, choices, meaning, default=None):
+    """Adds an option that takes one of several names."""
+    parser.add_argument(
+        option, choices=choices, default=default, metavar="NAME", help=f"{meaning}: %(choices)s"
+    )
+
+
+def add_trust(parser):
+    """Adds the options that allow a model to bring code."""
+    group = parser.add_argument_group("models that need code")
+    group.add_argument(
+        "--import",
+        dest="imports",
+        action="append",
+        default=[],
+        metavar="MODULE",
+        help="a Python module that registers the model's own layers; may be given several times",
+    )
+    group.add_argument(
+        "--unsafe",
+        action="store_true",
+        help="run code that a file brings, as in Lambda layers: only for files that you trust",
+    )
+
+
+def add_data(parser, meaning, required=False):
+    """Adds the options for data."""
+    group = parser.add_argument_group("data")
+    group.add_argument("--data", type=Path, required=required, metavar="PATH", help=meaning)
+    group.add_argument(
+        "--scale",
+        type=float,
+        default=1.0,
+        metavar="FACTOR",
+        help="multiply the inputs by this, for instance 0.00392157 for bytes",
+    )
+    group.add_argument(
+        "--held-out",
+        type=float,
+        default=0.1,
+        metavar="SHARE",
+        help="share to test on, where the data has no test part (0.1)",
+    )
+
+
+def add_seed(parser):
+    """Adds the option that makes a training repeatable."""
+    parser.add_argument(
+        "--seed",
+        type=int,
+        metavar="N",
+        help="of all random numbers: two runs with the same one train alike",
+    )

@@ -1,0 +1,13 @@
+"""The parser of `tfprune report MODEL`."""
+
+from tfprune.cli.parsers.options import add_model, add_target, add_trust
+
+
+def add(commands, shared):
+    parser = commands.add_parser(
+        "report", parents=[shared], help="count a model's parameters, zeros and multiplications"
+    )
+    add_model(parser)
+    add_target(parser, "a picture (.png, .svg or .pdf) of the layers' sparsity", required=False)
+    add_trust(parser)
+    parser.set_defaults(command="tfprune.cli.report")
