@@ -177,6 +177,13 @@ def configs(saved):
     return json.loads((saved / "configs.json").read_text())
 
 
+def without_modules(config):
+    """A config without the files of its classes, which are found by registered name."""
+    if not isinstance(config, dict):
+        return config
+    return {key: without_modules(value) for key, value in config.items() if key != "module"}
+
+
 def test_parts_of_methods_are_made_from_their_configs(configs):
     count = 0
     for config in [*configs["patterns"], *configs["criteria"], *configs["others"]]:
@@ -184,7 +191,8 @@ def test_parts_of_methods_are_made_from_their_configs(configs):
         again = keras.saving.serialize_keras_object(part)
         assert again["registered_name"] == config["registered_name"]
         # A part may have got further arguments since then.
-        assert json.loads(json.dumps(again["config"])).items() >= config["config"].items()
+        now = without_modules(json.loads(json.dumps(again["config"])))
+        assert now.items() >= without_modules(config["config"]).items()
         count += 1
     assert count == 46
 

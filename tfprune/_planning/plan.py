@@ -132,7 +132,7 @@ class Unit:
             replace(
                 weight,
                 method=None,
-                reason=reasons.get(weight.path, "its filters cannot be removed"),
+                reason=f"its filters stay: {reasons.get(weight.path)}",
             )
             if weight.method is not None and self._places[id(weight.item.layer)] in places
             else weight
