@@ -6,7 +6,7 @@ import pathlib
 import platform
 import statistics
 import time
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 
 from rich.console import Console
 from rich.table import Table
@@ -73,15 +73,23 @@ def write(name, folder, result):
     """Writes a result as JSON, with the versions that it was made with."""
     import os
 
-    packages = ("keras", "tensorflow", "numpy", "tensorflow-model-optimization")
+    packages = ("keras", "keras-hub", "tensorflow", "numpy", "tensorflow-model-optimization")
     result = {
         **result,
         "machine": {
             "processor": platform.machine(),
             "cores": len(os.sched_getaffinity(0)),
             "python": platform.python_version(),
-            **{package: version(package) for package in packages},
+            **{package: found for package in packages if (found := _version(package))},
         },
     }
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
+
+
+def _version(package):
+    """The version of a package; `None` if it is not installed."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[1]
 # Where the name to import differs from the name to install.
 PACKAGES = {
     "ai_edge_litert": "ai-edge-litert",
+    "keras_hub": "keras-hub",
     "sklearn": "scikit-learn",
     "tensorflow_model_optimization": "tensorflow-model-optimization",
 }
@@ -58,8 +59,8 @@ def imports(folder, at_import_only=False):
         ("tfprune", [], True),
         ("tfprune", [*CHOSEN, "litert", "onnx", "plots", "tfmot"], False),
         ("tutorials", ["demo"], False),
-        ("tests", ["test"], False),
-        ("benchmarks", ["test"], False),
+        ("tests", ["test", "hub"], False),
+        ("benchmarks", ["test", "hub"], False),
     ],
 )
 def test_what_is_imported_is_declared(setup, folder, extras, at_import_only):
@@ -83,9 +84,18 @@ def test_extras(setup):
         name: requirements(setup["options.extras_require"][name])
         for name in setup["options.extras_require"]
     }
-    assert set(extras) == CHOSEN | {"demo", "docs", "litert", "onnx", "plots", "test", "tfmot"}
+    assert set(extras) == CHOSEN | {
+        "demo",
+        "docs",
+        "hub",
+        "litert",
+        "onnx",
+        "plots",
+        "test",
+        "tfmot",
+    }
     # The API reference is built by itself; the tests run on TensorFlow and on what else is there.
-    for name in ("docs", "jax", "torch"):
+    for name in ("docs", "hub", "jax", "torch"):
         del extras[name]
     assert set().union(*extras.values()) <= extras["test"]
 

@@ -8,9 +8,11 @@ A page runs from top to bottom in a process and a folder of its own:
   bash, in the same folder; other lines are output. `tfprune` is the command of this checkout.
 - `<!--python`, a new line, code, `-->` runs like a visible block: for set-up that would distract.
 - `<!-- backend: tensorflow -->` on a line of its own keeps a page from running on other backends.
+- `<!-- package: keras_hub -->` keeps a page from running where the package is not installed.
 - All other blocks (`text`, `bash`, ...) are for reading alone.
 """
 
+import importlib.util
 import os
 import re
 import subprocess
@@ -37,6 +39,9 @@ BLOCK = re.compile(
 def program(text):
     """The examples of a page as one program; empty if the page has none for this backend."""
     if set(re.findall(r"^<!-- backend: (\w+) -->$", text, re.MULTILINE)) - {BACKEND}:
+        return ""
+    packages = re.findall(r"^<!-- package: (\w+) -->$", text, re.MULTILINE)
+    if any(importlib.util.find_spec(package) is None for package in packages):
         return ""
     parts = []
     for block in BLOCK.finditer(text):

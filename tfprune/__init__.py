@@ -34,6 +34,7 @@ from tfprune._reports.cost import LayerCost, ModelCost, layer_costs, model_cost
 from tfprune._reports.latency import Latency, compare_latency, measure_latency
 from tfprune._reports.report import SparsityReport, sparsity_report
 from tfprune._wrapping.methods import Rule
+from tfprune._wrapping.presets import load_preset
 from tfprune._wrapping.strip import load_plain_weights, strip_pruning
 from tfprune._wrapping.wrapper import PrunedModel, PruneLowMagnitude
 from tfprune.callbacks import (
@@ -165,6 +166,7 @@ __all__ = [
     "interop",
     "layer_costs",
     "load_plain_weights",
+    "load_preset",
     "masks",
     "measure_latency",
     "model_cost",

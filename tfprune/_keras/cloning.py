@@ -51,9 +51,23 @@ def clone_graph(model, make, omit=()):
         return keras.models.clone_model(model, clone_function=clone_function, recursive=False)
 
     new = _cloned(model, clone)
+    if _shared(model, omit) and not _shared(new):
+        raise _no_copy(model, "with weights that layers share, which copies of the layers do not")
     for source, target in copies:
         copy_weights(source, target, omit)
     return new
+
+
+def _shared(model, omit=()):
+    """Whether layers directly inside a model, nested graphs included, have weights in common."""
+    seen: dict = {}
+    for layer in flatten(model):
+        if is_graph(layer):
+            for child in children(layer):
+                if not is_graph(child):
+                    for variable in child.weights:
+                        seen.setdefault(id(variable), set()).add(id(child))
+    return any(len(holders) > 1 for key, holders in seen.items() if key not in omit)
 
 
 def rebuild_graph(model, config_of, shape_of, move, leave_out=(), inside=False):

@@ -1,7 +1,6 @@
 """Models that are pruned as they are: they keep their class and hold their masks themselves."""
 
 import contextlib
-import os
 from typing import Any
 
 import keras
@@ -12,6 +11,7 @@ from tfprune._base import validation as check
 from tfprune._wrapping.mask_set import BEFORE_LISTS, refusal, tensorflow_state
 from tfprune._wrapping.methods import Method
 from tfprune._wrapping.owner import Owner, overrides_from
+from tfprune._wrapping.preset_files import write_preset
 
 _STATE = "_pruning_state"
 
@@ -154,7 +154,7 @@ class MaskedModel(_Model):
             )
         with _keras.as_before(self, self._pruning.variables):
             self.save_to_preset(preset_dir, *args, **kwargs)
-        _write_preset(self, preset_dir)
+        write_preset(preset_dir, type(self).__name__, self._pruning)
 
     def get_config(self):
         with _keras.as_before(self, self._pruning.variables):
@@ -238,23 +238,3 @@ def as_it_was(model):
 def owner_of(model):
     """The masks of a model that is pruned as it is; `None` for all else."""
     return model._pruning if isinstance(model, MaskedModel) else None
-
-
-# -- Presets of KerasHub ---------------------------------------------------------------------------
-
-_PRESET_CONFIG, _PRESET_MASKS = "pruning.json", "pruning.npz"
-
-
-def _write_preset(model, folder):
-    """Writes how a model is pruned, and its masks, into the folder of its preset."""
-    import json
-
-    import numpy as np
-
-    owner = owner_of(model)
-    config = {"class_name": type(model).__name__, "config": owner.pruning_config()}
-    with open(os.path.join(folder, _PRESET_CONFIG), "w", encoding="utf-8") as file:
-        json.dump(config, file, indent=1)
-    store: dict = {}
-    owner.mask_set.save(store)
-    np.savez(os.path.join(folder, _PRESET_MASKS), **store)

@@ -1,0 +1,172 @@
+"""KerasHub: a third of the families through all checks, and what a pruned task still does."""
+
+import importlib
+import os
+import sys
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import numpy as np
+import pytest
+
+import tfprune
+from tfprune import Rule
+
+keras_hub = pytest.importorskip("keras_hub")
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+matrix = importlib.import_module("kerashub")
+samples = importlib.import_module("kerashub_models")
+
+HALF = tfprune.ConstantSparsity(0.5, begin_step=0)
+QUICK = matrix.chosen(quick=True)
+BY_NAME = {sample.name: sample for sample in samples.SAMPLES}
+
+
+def updated(model):
+    tfprune.UpdatePruningStep(model)
+    return model
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("saved")
+
+
+def test_a_third_of_the_models_is_quick():
+    assert len(QUICK) >= len(samples.SAMPLES) / 3
+    assert len({sample.family for sample in samples.SAMPLES}) >= 36
+
+
+@pytest.mark.parametrize("sample", QUICK, ids=lambda sample: sample.name)
+def test_all_checks(sample, folder):
+    row = matrix.measure(sample, folder)
+    assert row["errors"] == {}
+    assert [column for column, fine in row["found"].items() if fine is False] == []
+
+
+def test_all_models_load_in_a_new_process(folder):
+    # Written by the checks before this one.
+    saved = {path.stem.replace("_", " ") for path in folder.glob("*.npz")}
+    assert saved == {sample.name for sample in QUICK}
+    for name, found in matrix.load_elsewhere(folder).items():
+        assert found == {"load": True, "plain": True}, name
+
+
+def gpt2(**arguments):
+    tokenizer = keras_hub.models.GPT2Tokenizer(
+        vocabulary={"<|endoftext|>": 0, "a": 1, "b": 2, "ab": 3, "Ġ": 4, "Ġa": 5},
+        merges=["a b", "Ġ a"],
+    )
+    preprocessor = keras_hub.models.GPT2CausalLMPreprocessor(tokenizer, sequence_length=8)
+    backbone = keras_hub.models.GPT2Backbone(
+        vocabulary_size=6,
+        num_layers=1,
+        num_heads=2,
+        hidden_dim=16,
+        intermediate_dim=32,
+        max_sequence_length=8,
+    )
+    return keras_hub.models.GPT2CausalLM(backbone, preprocessor, **arguments)
+
+
+TEXTS = ["ab ab a", "a ab", "b a ab", "ab"]
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="text goes through tf.data")
+def test_a_pruned_task_takes_strings(tmp_path):
+    plain = gpt2()
+    pruned = tfprune.prune_low_magnitude(plain, HALF)
+    assert isinstance(pruned, keras_hub.models.GPT2CausalLM)
+    assert isinstance(pruned.backbone, keras_hub.models.GPT2Backbone)
+    pruned.compile(
+        optimizer="adam",
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        sampler="greedy",
+    )
+    pruned.fit(TEXTS, batch_size=2, verbose=0, callbacks=[tfprune.UpdatePruningStep()])
+    assert pruned.preprocessor.tokenizer("ab a") is not None
+    expected = pruned.generate("ab", max_length=6)
+    pruned.save(tmp_path / "task.keras")
+    loaded = keras.saving.load_model(tmp_path / "task.keras")
+    stripped = tfprune.strip_pruning(pruned)
+    for model in (loaded, stripped):
+        model.compile(sampler="greedy")
+        assert model.generate("ab", max_length=6) == expected
+    assert type(stripped) is keras_hub.models.GPT2CausalLM
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="text goes through tf.data")
+def test_presets(tmp_path):
+    pruned = updated(tfprune.prune_low_magnitude(gpt2(), HALF))
+    pruned.save_to_preset(str(tmp_path / "preset"))
+    assert isinstance(pruned.save_to_preset.__self__, keras_hub.models.GPT2CausalLM)
+    inputs = samples.inputs_for(pruned)
+    inputs["token_ids"] %= 6
+    plain = keras_hub.models.CausalLM.from_preset(str(tmp_path / "preset"))
+    assert type(plain) is keras_hub.models.GPT2CausalLM
+    masked = tfprune.load_preset(keras_hub.models.CausalLM, tmp_path / "preset")
+    assert [w.zeros for w in masked.pruned_weights] == [w.zeros for w in pruned.pruned_weights]
+    expected = matrix.outputs(pruned, inputs)
+    for model in (plain, masked):
+        assert matrix.same(matrix.outputs(model, inputs), expected)
+    backbone = updated(tfprune.prune_low_magnitude(gpt2().backbone, HALF))
+    backbone.save_to_preset(str(tmp_path / "backbone"))
+    loaded = tfprune.load_preset(keras_hub.models.Backbone, tmp_path / "backbone")
+    assert len(loaded.pruned_weights) == len(backbone.pruned_weights)
+
+
+def test_presets_that_cannot_be_loaded(tmp_path):
+    with pytest.raises(ValueError, match=r"a folder without pruning\.json"):
+        tfprune.load_preset(keras_hub.models.CausalLM, tmp_path)
+    with pytest.raises(TypeError, match="Expected `preset` to be a folder"):
+        tfprune.load_preset(keras_hub.models.CausalLM, 3)
+
+
+def test_a_rule_for_a_class_of_kerashub_brings_embeddings_in():
+    model = BY_NAME["GPT-2"].make()
+    plain = tfprune.prune_low_magnitude(model, HALF)
+    rules = [Rule(keras_hub.layers.ReversibleEmbedding)]
+    more = tfprune.prune_low_magnitude(model, HALF, rules=rules)
+    assert len(more.pruned_weights) == len(plain.pruned_weights) + 1
+    statuses = {row.status for row in tfprune.sparsity_report(plain).rows}
+    assert "token embedding: exempt by default" in statuses
+
+
+def test_experts_are_known():
+    for name in ("Mixtral", "GPT-OSS"):
+        model = updated(tfprune.prune_low_magnitude(BY_NAME[name].make(), HALF))
+        dense = [row for row in tfprune.sparsity_report(model).rows if row.status == "not wrapped"]
+        assert dense == []
+        experts = [weight for weight in model.pruned_weights if weight.axes.experts]
+        assert len(experts) >= 2
+        for weight in experts:
+            masks = np.array(weight.mask)
+            assert {int(mask.sum()) * 2 for mask in masks} == {masks[0].size}
+
+
+def test_without_a_copy():
+    model = BY_NAME["Gemma"].make()
+    assert updated(tfprune.prune_low_magnitude(model, HALF, copy=False)) is model
+    expected = samples.generated(model)
+    assert tfprune.strip_pruning(model, copy=False) is model
+    assert type(model) is keras_hub.models.GemmaCausalLM
+    np.testing.assert_array_equal(samples.generated(model), expected)
+
+
+def test_predict_step_of_a_task():
+    model = BY_NAME["BERT classifier"].make()
+    pruned = tfprune.prune_low_magnitude(model, HALF)
+    inputs = samples.inputs_for(model)
+    np.testing.assert_array_equal(
+        pruned.predict(inputs, verbose=0), model.predict(inputs, verbose=0)
+    )
+
+
+def test_the_guide_runs(tmp_path, monkeypatch):
+    readme = importlib.import_module("test_readme")
+    page = Path(__file__).parents[1] / "docs" / "guide" / "kerashub.md"
+    monkeypatch.chdir(tmp_path)
+    exec(compile(readme.program(page.read_text()), str(page), "exec"), {"__name__": "page"})

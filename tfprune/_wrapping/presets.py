@@ -1,0 +1,68 @@
+"""Presets of KerasHub with masks."""
+
+import os
+
+from tfprune._base import validation as check
+from tfprune._wrapping.in_place import owner_of, prune_from_config
+from tfprune._wrapping.preset_files import read_preset
+
+
+def load_preset(model_class, preset, **kwargs):
+    """Loads a pruned KerasHub model, with its masks, from what `save_to_preset` wrote.
+
+    `from_preset` of the model's class loads the same folder without the masks, exactly sparse, and
+    needs no tfprune.
+
+    Args:
+        model_class: A class of KerasHub with `from_preset`, `keras_hub.models.CausalLM` for
+            instance.
+        preset: Folder that a pruned model was saved to by `model.save_to_preset(folder)`.
+        **kwargs: Further arguments of `from_preset`.
+
+    Returns:
+        The model, with its masks and its pruning step.
+
+    Raises:
+        TypeError: If the class has no `from_preset`, or the preset is no folder.
+        ValueError: If there are no masks in the folder, or they belong to another class.
+
+    Example:
+
+    >>> try:
+    ...     tfprune.load_preset(keras.Model, "folder")
+    ... except TypeError as error:
+    ...     print(error)
+    Expected a class of KerasHub. Received: Model. Pass one that has from_preset().
+    """
+    if not hasattr(model_class, "from_preset"):
+        name = getattr(model_class, "__name__", repr(model_class))
+        raise TypeError(
+            check.message(
+                "a class of KerasHub",
+                name,
+                "Pass one that has from_preset().",
+            )
+        )
+    if not isinstance(preset, (str, os.PathLike)):
+        raise TypeError(
+            check.message(
+                "`preset` to be a folder",
+                f"preset={preset!r}",
+                "Give the folder that model.save_to_preset(folder) wrote.",
+            )
+        )
+    class_name, config, store = read_preset(preset)
+    model = model_class.from_preset(os.fspath(preset), **kwargs)
+    found = [part for part in (model, getattr(model, "backbone", None)) if part is not None]
+    pruned = [part for part in found if type(part).__name__ == class_name]
+    if not pruned:
+        raise ValueError(
+            check.message(
+                f"a preset of a pruned {type(model).__name__}",
+                f"masks of a {class_name}",
+                f"Load it by tfprune.load_preset with the class {class_name}.",
+            )
+        )
+    prune_from_config(pruned[0], config)
+    owner_of(pruned[0]).mask_set.load(store, pruned[0].name)
+    return model
