@@ -101,6 +101,14 @@ def test_imports_have_no_circle():
     assert waiting == {}
 
 
+@pytest.mark.parametrize("name", [name for name in sorted(FILES) if name.startswith("callbacks.")])
+def test_callbacks_are_made_of_small_parts(name):
+    classes = [node for node in TREES[name].body if isinstance(node, ast.ClassDef)]
+    for cls in classes:
+        methods = [node for node in cls.body if isinstance(node, ast.FunctionDef)]
+        assert len(methods) <= 10, cls.name
+
+
 # -- What may be touched where ---------------------------------------------------------------------
 
 

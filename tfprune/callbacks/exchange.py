@@ -40,41 +40,14 @@ class Exchange(TrainingPart):
     def attach(self, training):
         weights = training.updater.weights
         for weight in weights:
-            self._check_weight(weight)
+            _check_weight(weight, self._callback, self._wrapped_with)
         if self._moves:
             training.evidence.check(weights, self._drop)
             training.evidence.check(weights, self._grow)
         if training.is_own_loop:
             self._last = self._last_step(self._total)
-            self._go_on_from(training, training.counter.step)
-
-    def _check_weight(self, weight):
-        method = weight.method
-        if (method.schedule, method.scope) != self._wrapped_with:
-            raise ValueError(
-                check.message(
-                    f"a model that was wrapped for {self._callback!r}",
-                    f"{weight.name} with {method.schedule!r} and {method.scope!r}",
-                    "Wrap it with model = callback.prune(model).",
-                )
-            )
-        if weight.coupled:
-            raise ValueError(
-                check.message(
-                    "filters of each layer by themselves",
-                    f"{weight.name}, whose filters are coupled with those of other layers",
-                    "Wrap the model with model = callback.prune(model), or with "
-                    "tfprune.Filter(coupled=False).",
-                )
-            )
-        if isinstance(method.pattern, patterns.NOfM):
-            raise ValueError(
-                check.message(
-                    "a pattern whose units can move",
-                    f"{weight.name} with {method.pattern!r}",
-                    "Use single weights, blocks or slices.",
-                )
-            )
+            self._exchanged = training.counter.step
+            training.evidence.seek(self._exchanged // self._every)
 
     def begin(self, training):
         # Found when the first epoch begins: another callback may restore a step before that.
@@ -102,17 +75,14 @@ class Exchange(TrainingPart):
             )
         return total * self._stop
 
-    def _go_on_from(self, training, step):
-        self._exchanged = step
-        training.evidence.seek(step // self._every)
-
     def asked(self, training, elapsed):
         if self._last is None:
             return
         counter = training.counter
         step = counter.step + elapsed
         if self._exchanged is None or step < self._exchanged:
-            self._go_on_from(training, step)
+            self._exchanged = step
+            training.evidence.seek(step // self._every)
         if self._is_due(step):
             _keras.sync_state(training.model)
             self._exchange(training, counter.step + min(elapsed, counter.clock.elapsed()))
@@ -147,3 +117,32 @@ class Exchange(TrainingPart):
             for slot in _keras.slots(optimizer, weight.variable):
                 value = ops.convert_to_numpy(slot)
                 slot.assign(np.where(grown, np.zeros((), value.dtype), value))
+
+
+def _check_weight(weight, callback, wrapped_with):
+    method = weight.method
+    if (method.schedule, method.scope) != wrapped_with:
+        raise ValueError(
+            check.message(
+                f"a model that was wrapped for {callback!r}",
+                f"{weight.name} with {method.schedule!r} and {method.scope!r}",
+                "Wrap it with model = callback.prune(model).",
+            )
+        )
+    if weight.coupled:
+        raise ValueError(
+            check.message(
+                "filters of each layer by themselves",
+                f"{weight.name}, whose filters are coupled with those of other layers",
+                "Wrap the model with model = callback.prune(model), or with "
+                "tfprune.Filter(coupled=False).",
+            )
+        )
+    if isinstance(method.pattern, patterns.NOfM):
+        raise ValueError(
+            check.message(
+                "a pattern whose units can move",
+                f"{weight.name} with {method.pattern!r}",
+                "Use single weights, blocks or slices.",
+            )
+        )

@@ -91,7 +91,7 @@ class OwnLoop:
         Returns:
             List of the new trainable values.
         """
-        return self._training.project(trainable_variables, non_trainable_variables)
+        return self._training.projection(trainable_variables, non_trainable_variables)
 
     @property
     def sparsity(self):

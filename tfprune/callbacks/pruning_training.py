@@ -59,6 +59,7 @@ class PruningTraining:
         counter: Its `StepCounter`.
         updater: Its `MaskUpdater`.
         evidence: Its `Evidence`.
+        projection: The `Projection` of its weights onto their masks.
         params: What Keras says of the training: "steps", "epochs".
     """
 
@@ -77,7 +78,7 @@ class PruningTraining:
         self.updater: Any = None
         self.params: dict = {}
         self.is_own_loop = False
-        self._projection: Any = None
+        self.projection: Any = None
 
     def attach(self, model, own_loop=False):
         """Begins with a model; `own_loop` where `step` is called instead of `fit`."""
@@ -100,13 +101,12 @@ class PruningTraining:
         if optimizer is not None and not optimizer.built:
             optimizer.build(model.trainable_variables)
         mask_averages(optimizer, self.updater.weights)
-        if _keras.backend() == "jax":
-            self._projection = Projection(model)
-            if optimizer is not None:
-                self._projection.install(model)
+        self.projection = Projection(model)
+        if _keras.backend() == "jax" and optimizer is not None:
+            self.projection.install(model)
         self._part.attach(self)
         if own_loop:
-            self.ask_now()
+            self.ask()
 
     def begin(self, params):
         """Begins a `fit`."""
@@ -128,21 +128,24 @@ class PruningTraining:
         """Begins an epoch. Another callback may have restored weights since `begin`."""
         self.counter.begin_epoch()
         self._part.begin_epoch(self, epoch)
-        self.ask_now()
+        self.ask()
 
-    def ask_now(self):
-        """Asks the schedules at the present step, also if they were asked before."""
-        self.counter.restore_seeds()
-        self.updater.forget()
-        self._ask(0)
+    def ask(self, elapsed=None):
+        """Asks the schedules.
 
-    def _ask(self, elapsed):
-        self.updater.ask(elapsed)
-        self._part.asked(self, elapsed)
+        Args:
+            elapsed: Optimizer steps of the epoch so far, by count of batches; `None` asks at the
+                present step, also if that was asked before.
+        """
+        if elapsed is None:
+            self.counter.restore_seeds()
+            self.updater.forget()
+        self.updater.ask(elapsed or 0)
+        self._part.asked(self, elapsed or 0)
 
     def go_on(self, batch):
         """Begins the count again where a file was loaded, or a fit was run, in mid-training."""
-        if self.counter.was_interrupted():
+        if self.counter.clock.was_reset:
             _keras.sync_state(self.model)
             self.counter.restore_seeds()
             self.counter.begin_epoch(batch)
@@ -153,13 +156,13 @@ class PruningTraining:
         steps = self.params.get("steps")
         last = batch if steps is None else min(batch, steps - 1)
         self.go_on(last + 1)
-        self._ask(self.counter.saw(last))
+        self.ask(self.counter.saw(last))
         self._part.end_batch(self)
 
     def end_epoch(self):
         """Ends an epoch."""
         self.counter.end_epoch(self.params.get("steps"))
-        self.ask_now()
+        self.ask()
         self._part.end_epoch(self)
 
     def end(self):
@@ -199,12 +202,6 @@ class PruningTraining:
             # torch.optim knows no constraints.
             self.updater.project()
         return self._part.step(self, sync) or bool(due)
-
-    def project(self, trainable_variables, non_trainable_variables):
-        """Returns the trainable values with every pruned weight at zero; see `Projection`."""
-        if self._projection is None:
-            self._projection = Projection(self.model)
-        return self._projection(trainable_variables, non_trainable_variables)
 
 
 def _check_ready(model, owners):

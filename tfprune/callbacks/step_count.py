@@ -136,10 +136,6 @@ class StepCounter:
         for owner in self._owners:
             owner.mask_set.set_epoch(steps / accumulation)
 
-    def was_interrupted(self):
-        """Whether a file was loaded, or another fit was run, since the epoch began."""
-        return self.clock.was_reset
-
     def saw(self, batch):
         """Returns the optimizer steps of the epoch, by count, after a batch."""
         self._batches = batch + 1 - self._first
