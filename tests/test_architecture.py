@@ -21,7 +21,8 @@ import tfprune
 ROOT = Path(tfprune.__file__).parent
 LEVELS = [
     {"_base"},
-    {"_keras"},
+    # Two files of plots/ draw what plain parts are, and these bring them in.
+    {"_keras", "plots.drawing", "plots.curves"},
     {"schedules", "patterns", "criteria", "masks", "distributions", "scopes", "regularizers"}
     | {"drop_fractions"},
     {"_layers"},
@@ -43,7 +44,9 @@ each_file = pytest.mark.parametrize("name", sorted(FILES))
 
 
 def level(name):
-    (found,) = (n for n, names in enumerate(LEVELS) if name.split(".")[0] in names)
+    """The level of a file, or else that of the folder that it is in."""
+    place = name if any(name in names for names in LEVELS) else name.split(".")[0]
+    (found,) = (n for n, names in enumerate(LEVELS) if place in names)
     return found
 
 
@@ -85,7 +88,10 @@ def private(attribute):
 
 
 def test_every_file_has_a_level():
-    assert {name.split(".")[0] for name in FILES} == set().union(*LEVELS)
+    assert {name.split(".")[0] for name in FILES} == {
+        place for place in set().union(*LEVELS) if "." not in place
+    }
+    assert {place for place in set().union(*LEVELS) if "." in place} <= set(FILES)
 
 
 @each_file
@@ -137,6 +143,17 @@ def test_module_level_imports_are_light(name):
             modules.add(node.module.split(".")[0])
     known = set(sys.stdlib_module_names) | {"tfprune", "keras", "numpy", "rich"}
     assert modules <= known
+
+
+@pytest.mark.parametrize("name", [name for name in sorted(FILES) if not name.startswith("plots.")])
+def test_only_one_folder_draws(name):
+    modules = set()
+    for node in ast.walk(TREES[name]):
+        if isinstance(node, ast.Import):
+            modules |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            modules.add(node.module.split(".")[0])
+    assert "matplotlib" not in modules
 
 
 def test_import_brings_no_heavy_module_and_no_legacy_keras():

@@ -574,10 +574,11 @@ def test_table(whole):
     assert whole[None].rounds[-1].zeros == 276 - kernel.kept_count(276, 0.8)
 
 
-def test_plot(whole):
+def test_plot(whole, tmp_path):
     matplotlib = pytest.importorskip("matplotlib")
     matplotlib.use("Agg")
-    ax = whole[None].plot("mae", whole["random_masks"], whole["random_reinit"])
+    figure = whole[None].plot("mae", whole["random_masks"], whole["random_reinit"])
+    (ax,) = figure.axes
     for line, tickets in zip(ax.lines, whole.values(), strict=False):
         density, value = line.get_data()
         rounds = tickets.rounds
@@ -585,9 +586,10 @@ def test_plot(whole):
         np.testing.assert_allclose(value, [one.metrics["mae"] for one in rounds])
     labels = [text.get_text() for text in ax.get_legend().get_texts()]
     assert labels == ["lottery ticket", "random masks", "random reinit"]
-    ax.figure.canvas.draw()
+    figure.canvas.draw()
     assert ax.get_xticklabels()[0].get_text() == "0.0%"
-    matplotlib.pyplot.close(ax.figure)
+    assert whole[None].plot("mae", path=tmp_path / "rounds.png", ax=ax) is figure
+    assert (tmp_path / "rounds.png").read_bytes().startswith(b"\x89PNG")
     with pytest.raises(ValueError, match="Expected `metric` to be one of 'loss', 'mae'"):
         whole[None].plot("beauty")
 

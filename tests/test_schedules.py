@@ -533,7 +533,7 @@ def axes():
 
 def test_plot_draws_what_the_masks_hold(axes):
     schedule = PolynomialDecay.linear(0.0, 0.8, 2, 6, frequency=2)
-    assert schedule.plot(steps=8, ax=axes) is axes
+    assert schedule.plot(steps=8, ax=axes) is axes.figure
     curve, dots = axes.lines
     held = [0, 0, 0, 0, 0.4, 0.4, 0.8, 0.8, 0.8]
     np.testing.assert_allclose(curve.get_xydata(), np.c_[np.arange(9), held], atol=1e-6)
@@ -544,16 +544,41 @@ def test_plot_draws_what_the_masks_hold(axes):
 @each
 def test_plot_shows_the_whole_schedule(schedule, axes):
     drawn = schedule.plot()
-    assert drawn is not axes
-    curve, dots = drawn.lines
+    assert drawn is not axes.figure
+    curve, dots = drawn.axes[0].lines
     assert curve.get_xdata()[-1] > 33
     assert {10, 33} <= set(dots.get_xdata())
 
 
 def test_plot_of_an_endless_schedule(axes):
-    curve, dots = ConstantSparsity(0.5, 20, frequency=10).plot(ax=axes).lines
+    curve, dots = ConstantSparsity(0.5, 20, frequency=10).plot(ax=axes).axes[0].lines
     assert (curve.get_ydata()[:20] == 0).all() and (curve.get_ydata()[20:] == 0.5).all()
     assert dots.get_xdata()[:3].tolist() == [20, 30, 40]
+
+
+def test_plot_takes_a_path(axes, tmp_path):
+    schedule = PolynomialDecay(0.0, 0.8, 0, 100)
+    for name, start in {"s.png": b"\x89PNG", "s.pdf": b"%PDF", "s": b"\x89PNG"}.items():
+        schedule.plot(tmp_path / name)
+        path = tmp_path / (name if "." in name else f"{name}.png")
+        assert path.read_bytes().startswith(start)
+    schedule.plot(str(tmp_path / "s.svg"))
+    assert {path.name for path in tmp_path.iterdir()} == {"s.png", "s.pdf", "s.svg"}
+    before = (tmp_path / "s.png").read_bytes()
+    with pytest.raises(ValueError, match="can be written"):
+        schedule.plot(tmp_path / "no" / "s.png")
+    with pytest.raises(ValueError):
+        schedule.plot(tmp_path / "s.beautiful")
+    assert {path.name for path in tmp_path.iterdir()} == {"s.png", "s.pdf", "s.svg"}
+    assert (tmp_path / "s.png").read_bytes() == before
+
+
+def test_plot_takes_the_steps_first_as_it_used_to(axes):
+    schedule = PolynomialDecay(0.0, 0.8, 0, 100)
+    with pytest.warns(DeprecationWarning, match=r"plot\(steps=1000\)") as caught:
+        figure = schedule.plot(150)
+    assert caught[0].filename == __file__
+    assert figure.axes[0].lines[0].get_xdata()[-1] == 150
 
 
 # -- Bad input -------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from tfprune._reports.cost import model_cost
 from tfprune._reports.report import sparsity_report
 from tfprune._wrapping.strip import strip_pruning
 from tfprune.cli.loading import load_model
-from tfprune.cli.saving import check_output, save_figure
+from tfprune.cli.saving import check_output
 
 
 def run(args, output):
@@ -22,7 +22,7 @@ def run(args, output):
         # A model whose `call` is code has zeros to count, but no multiplications.
         cost = None
     if args.output is not None:
-        save_figure(plots.plot_sparsity(report), args.output)
+        plots.plot_sparsity(report, args.output)
     size = size_on_disk(args.model)
     data = {
         "model": str(args.model),

@@ -22,12 +22,6 @@ def check_output(path, force, suffix=None):
     check_target(path, "file" if suffix else None)
 
 
-def save_figure(figure, path):
-    """Writes a picture, in the format that the path's suffix says."""
-    with finished_at_once(path) as unfinished:
-        figure.savefig(unfinished, dpi=150)
-
-
 def save_plain(model, path):
     """Writes a stripped model, loads it and compares; returns an `Exported`."""
     return export(model, path, format="keras")

@@ -3,7 +3,7 @@
 import numpy as np
 
 from tfprune import schedules
-from tfprune.cli.saving import check_output, save_figure
+from tfprune.cli.saving import check_output
 from tfprune.cli.schedules import sparsities
 
 _COLUMNS, _LINES = 64, 10
@@ -28,7 +28,7 @@ def run(args, output):
     if args.output is None:
         output.give(data, _drawn(steps, due, value), f"{len(updates)} updates of the masks")
         return
-    save_figure(schedule.plot().figure, args.output)
+    schedule.plot(args.output)
     output.give(data, f"{args.output}: {len(updates)} updates of the masks")
 
 

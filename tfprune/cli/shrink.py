@@ -3,7 +3,7 @@
 from tfprune import plots
 from tfprune._base import validation as check
 from tfprune.cli.loading import load_model
-from tfprune.cli.saving import check_output, save_figure, save_plain
+from tfprune.cli.saving import check_output, save_plain
 from tfprune.structural import plan_shrink
 
 
@@ -21,7 +21,7 @@ def run(args, output):
     plan = plan_shrink(model, targets or None, round_to=args.round_to, **how)
     done = save_plain(plan.apply(), args.output)
     if args.plot is not None:
-        save_figure(plots.plot_groups(plan), args.plot)
+        plots.plot_groups(plan, args.plot)
     data = {"plan": plan.to_dict(), "path": str(done.path), "bytes": done.bytes}
     output.give(data, plan.table(), str(done))
 

@@ -1,8 +1,11 @@
 """What all pictures share: colours, figures without pyplot, names that fit, saving."""
 
 import io
+import os
+from pathlib import Path
 
 from tfprune._base import validation as check
+from tfprune._base.files import check_target, finished_at_once
 
 # Okabe and Ito's colours, told apart by colour-blind people too, without those that are too pale.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -34,9 +37,19 @@ def new_figure(width, height):
 
 
 def finished(figure, path):
-    """Returns a figure, saved if there is a path."""
-    if path is not None:
+    """Returns a figure, saved if there is a path, whole or not at all."""
+    if path is None:
+        return figure
+    if not isinstance(path, (str, os.PathLike)):
+        # A file that is open already.
         figure.savefig(path, dpi=150)
+        return figure
+    path = Path(path)
+    if not path.suffix:
+        path = path.with_name(f"{path.name}.png")
+    check_target(path)
+    with finished_at_once(path) as unfinished:
+        figure.savefig(unfinished, dpi=150)
     return figure
 
 

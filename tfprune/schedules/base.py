@@ -8,6 +8,7 @@ from keras import ops
 
 from tfprune._base import validation as check
 from tfprune._base.registration import Parts
+from tfprune._base.renamed import warn
 
 _NESTED = {"class_name", "config"}
 
@@ -148,44 +149,30 @@ class PruningSchedule:
         """Raises unless `sparsity` is in [0, 1)."""
         check.sparsity(variable_name, sparsity)
 
-    def plot(self, steps=None, ax=None):
+    def plot(self, path=None, *, steps=None, ax=None):
         """Draws the sparsity over the steps, with a dot at every mask update.
 
         Needs matplotlib: `pip install "tfprune[plots]"`.
 
         Args:
+            path: Where to save the picture, as PNG, PDF or SVG by the ending; `None` saves
+                nothing.
             steps: Last step to draw; by default a tenth beyond the end of the schedule.
-            ax: matplotlib axes to draw on; a new figure if `None`.
+            ax: matplotlib axes to draw on; those of a new figure if `None`.
 
         Returns:
-            The matplotlib axes.
-        """
-        import matplotlib.pyplot as plt
-        from matplotlib.ticker import PercentFormatter
+            The `matplotlib.figure.Figure`.
 
-        if ax is None:
-            ax = plt.figure(figsize=(7, 3.5), layout="constrained").add_subplot()
-        end = int(getattr(self, "end_step", -1))
-        begin = int(getattr(self, "begin_step", 0))
-        if steps is None:
-            last = end if end > begin else begin + 10 * int(getattr(self, "frequency", 100))
-            steps = last + max(1, (last - begin) // 10)
-        axis = np.arange(int(steps) + 1)
-        due, value = self.evaluate(axis)
-        # The masks hold the value of the latest update, so the curve is a staircase.
-        held = np.where(due, value, np.nan)
-        known = np.maximum.accumulate(np.where(due, axis, -1))
-        held = np.where(known >= 0, held[np.maximum(known, 0)], 0.0)
-        (line,) = ax.step(axis, held, where="post", label=type(self).__name__)
-        ax.plot(axis[due], value[due], "o", markersize=3, color=line.get_color())
-        ax.set_xlabel("optimizer step")
-        ax.set_ylabel("sparsity")
-        ax.set_ylim(-0.02, 1.02)
-        ax.yaxis.set_major_formatter(PercentFormatter(1.0))
-        ax.spines[["top", "right"]].set_visible(False)
-        ax.grid(alpha=0.3)
-        ax.legend(loc="lower right", frameon=False)
-        return ax
+        Raises:
+            ImportError: If matplotlib is not installed.
+        """
+        if isinstance(path, (int, np.integer)):
+            warn("`schedule.plot(1000)` is deprecated: use `schedule.plot(steps=1000)`.")
+            path, steps = None, path
+        # Here, because the package of the pictures brings in files that import schedules.
+        from tfprune.plots import curves
+
+        return curves.draw(self, path, steps, ax)
 
 
 def flat_config(config):

@@ -7,6 +7,7 @@ from rich.table import Table
 from tfprune._base import validation as check
 from tfprune._base.text import as_text
 from tfprune._wrapping.strip import strip_pruning
+from tfprune.plots import rounds
 from tfprune.pruners.lottery_ticket.store import record_name
 
 
@@ -101,7 +102,7 @@ class Tickets:
     def _metrics(self):
         return list(dict.fromkeys(name for one in self.rounds for name in one.metrics))
 
-    def plot(self, metric, *others, ax=None):
+    def plot(self, metric, *others, path=None, ax=None):
         """Draws a metric against the sparsity.
 
         Needs matplotlib: `pip install "tfprune[plots]"`.
@@ -109,43 +110,17 @@ class Tickets:
         Args:
             metric: Name of the metric, "accuracy" for instance.
             *others: Further `Tickets`, the controls for instance, to draw beside these.
-            ax: matplotlib axes to draw on; a new figure if `None`.
+            path: Where to save the picture, as PNG, PDF or SVG by the ending; `None` saves
+                nothing.
+            ax: matplotlib axes to draw on; those of a new figure if `None`.
 
         Returns:
-            The matplotlib axes.
+            The `matplotlib.figure.Figure`.
 
         Raises:
             ValueError: If there is no such metric.
+            ImportError: If matplotlib is not installed.
         """
         for tickets in (self, *others):
             check.choice("metric", metric, tickets._metrics())
-        import matplotlib.pyplot as plt
-        from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
-
-        if ax is None:
-            ax = plt.figure(figsize=(7, 4), layout="constrained").add_subplot()
-        ticks: set = set()
-        for tickets, marker in zip((self, *others), "os^Dv" * (1 + len(others)), strict=False):
-            points = [
-                (1 - one.zeros / one.parameters, one.metrics[metric])
-                for one in tickets.rounds
-                if metric in one.metrics
-            ]
-            label = (tickets.control or "lottery ticket").replace("_", " ")
-            ax.plot(*zip(*points, strict=True), marker=marker, markersize=4, label=label)
-            ticks |= {density for density, _ in points}
-        if metric in self.rounds[0].metrics:
-            ax.axhline(self.rounds[0].metrics[metric], color="gray", linewidth=0.8, linestyle=":")
-        # Each round removes the same share of what is left: equal steps on a logarithmic axis.
-        ax.set_xscale("log")
-        ax.invert_xaxis()
-        shown = sorted(ticks, reverse=True)
-        shown = shown[:: -(-len(shown) // 9)]
-        ax.xaxis.set_major_locator(FixedLocator(shown))
-        ax.xaxis.set_minor_locator(NullLocator())
-        ax.xaxis.set_major_formatter(FuncFormatter(lambda density, _: f"{1 - density:.1%}"))
-        ax.set_xlabel("sparsity")
-        ax.set_ylabel(metric.replace("_", " "))
-        ax.grid(alpha=0.3)
-        ax.legend()
-        return ax
+        return rounds.draw([self, *others], metric, path, ax)
