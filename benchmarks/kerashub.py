@@ -37,8 +37,6 @@ COLUMNS = {
     "LoRA later": "given LoRA weights while pruned",
 }
 HALF = tfprune.ConstantSparsity(0.5, begin_step=0)
-# Their kernels have one input for each output, so there is nothing to group.
-NO_GROUPS = (keras.layers.DepthwiseConv2D, keras.layers.DepthwiseConv1D)
 NOT_APPLICABLE = None
 
 
@@ -144,13 +142,11 @@ class Checks:
         return found
 
     def n_of_m(self):
-        rules = [tfprune.Rule(NO_GROUPS, prune=False)] if self._has(NO_GROUPS) else None
+        alone = {layer.name for layer in _flat(self.model) if _has_nothing_to_group(layer)}
+        rules = [tfprune.Rule(name, prune=False) for name in sorted(alone)]
         pruned = tfprune.prune_low_magnitude(self.model, HALF, sparsity_m_by_n=(2, 4), rules=rules)
         tfprune.UpdatePruningStep(pruned)
         return {"2:4": all(map(_grouped, pruned.pruned_weights))}
-
-    def _has(self, classes):
-        return any(isinstance(layer, classes) for layer in _flat(self.model))
 
     def taylor(self):
         if not self.trains():
@@ -221,6 +217,14 @@ def _grouped(weight):
     whole = columns.shape[1] // 4 * 4
     groups = columns[:, :whole].reshape(-1, 4)
     return bool((groups.sum(axis=1) == 2).all())
+
+
+def _has_nothing_to_group(layer):
+    """Whether each output of a convolution sees one input."""
+    by_channel = (keras.layers.DepthwiseConv2D, keras.layers.SeparableConv2D)
+    if isinstance(layer, by_channel):
+        return True
+    return isinstance(layer, keras.layers.Conv2D) and layer.kernel.shape[-2] == 1
 
 
 def _enable_lora(model):

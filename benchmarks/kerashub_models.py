@@ -251,7 +251,7 @@ def _mit():
         max_drop_path_rate=0.1,
         layerwise_patch_sizes=[7, 3, 3, 3],
         layerwise_strides=[4, 2, 2, 2],
-        image_shape=(IMAGE, IMAGE, 3),
+        image_shape=(2 * IMAGE, 2 * IMAGE, 3),
         hidden_dims=[8, 16, 24, 32],
     )
 
@@ -374,7 +374,7 @@ SAMPLES = [
     Sample("OPT", "OPT", _causal("OPT", num_heads=2, max_sequence_length=16), True),
     Sample("Phi3", "Phi3", _causal("Phi3", **_GROUPED)),
     Sample("Qwen", "Qwen", _causal("Qwen", **_GROUPED)),
-    Sample("Qwen3", "Qwen3", _causal("Qwen3", head_dim=8, **_GROUPED)),
+    Sample("Qwen3", "Qwen3", _causal("Qwen3", head_dim=8, **_GROUPED), True),
     Sample("Mixtral", "Mixtral", _causal("Mixtral", **_GROUPED, **_EXPERTS), True),
     Sample(
         "Qwen-MoE",
@@ -414,7 +414,7 @@ SAMPLES = [
     ),
     Sample("ViT classifier", "ViT", _image("ViTImageClassifier", _vit), True),
     Sample("DeiT classifier", "DeiT", _image("DeiTImageClassifier", _deit)),
-    Sample("Swin classifier", "Swin", _image("SwinTransformerImageClassifier", _swin)),
+    Sample("Swin classifier", "Swin", _image("SwinTransformerImageClassifier", _swin), True),
     Sample("SegFormer", "SegFormer", _segformer),
     Sample("DeepLabV3", "DeepLabV3", _deeplab),
     Sample("SAM", "SAM", _sam, quick=True),

@@ -5,6 +5,7 @@ import json
 
 import keras
 import pytest
+from keras import layers
 
 import tfprune
 from tfprune import Rule
@@ -170,3 +171,11 @@ class Own(tfprune.PruningSchedule):
 def test_same_competition(one, other, expected):
     assert one.same_competition(other) is expected
     assert other.same_competition(one) is expected
+
+
+def test_a_class_that_only_carries_on_the_name_of_another_means_that_one():
+    """KerasHub exports a ReversibleEmbedding, and its models use Keras's."""
+    alias = type("Dense", (layers.Dense,), {})
+    other = type("Mine", (layers.Dense,), {})
+    assert Rule(alias).matches("a", layers.Dense(2))
+    assert not Rule(other).matches("a", layers.Dense(2))

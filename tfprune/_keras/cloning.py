@@ -227,11 +227,11 @@ def _no_copy(layer, why):
 
 def _copy_assets(source, target):
     """Copies what Keras saves beside the weights: the vocabularies of lookup layers."""
-    pairs = [
-        (old, new)
-        for old, new in zip(flatten(source), flatten(target), strict=False)
-        if hasattr(old, "save_assets") and type(old) is type(new)
-    ]
+    olds, news = (
+        [layer for layer in flatten(holder) if hasattr(layer, "save_assets")]
+        for holder in (source, target)
+    )
+    pairs = [(old, new) for old, new in zip(olds, news, strict=False) if type(old) is type(new)]
     for old, new in pairs:
         if isinstance(old, (keras.layers.StringLookup, keras.layers.IntegerLookup)):
             store: dict = {}
@@ -267,12 +267,12 @@ def clone_as_it_is(model):
     clone = bare_clone(model)
     if not clone.built:
         build_from_config(clone, model.get_build_config())
-    pairs = list(zip(flatten(model), flatten(clone), strict=False))
-    alike = len(flatten(model)) == len(flatten(clone)) and all(
-        type(old).__name__ == type(new).__name__ for old, new in pairs
-    )
-    if not alike:
+    # Others, as those of a preprocessor, may be made when they are first called.
+    olds, news = ([layer for layer in flatten(m) if layer.weights] for m in (model, clone))
+    names = [[type(layer).__name__ for layer in found] for found in (olds, news)]
+    if names[0] != names[1]:
         raise _no_copy(model, "whose copy has other layers")
+    pairs = list(zip(olds, news, strict=True))
     for old, new in pairs:
         _copy_lora(old, new)
     sources, targets = _state(model), _state(clone)

@@ -65,7 +65,8 @@ def merge_lora(layer, name, variable):
 
 def merge_copied(source, target):
     """In a copy of a layer, or model, makes masked sums with LoRA weights plain weights."""
-    for old, new in zip(flatten(source), flatten(target), strict=True):
+    pairs = ([layer for layer in flatten(holder) if layer.weights] for holder in (source, target))
+    for old, new in zip(*pairs, strict=True):
         name = _masking_name(old)
         if name is not None:
             variable = stored_weight(new, name)

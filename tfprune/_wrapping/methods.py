@@ -123,7 +123,7 @@ class Rule:
         """Whether the rule is meant for a layer at this path."""
         for item in self.match if isinstance(self.match, (list, tuple)) else [self.match]:
             if isinstance(item, type):
-                if isinstance(layer, item):
+                if isinstance(layer, _meant(item)):
                     return True
             elif fnmatch.fnmatchcase(path, item) or fnmatch.fnmatchcase(layer.name, item):
                 return True
@@ -145,6 +145,13 @@ class Rule:
             if getattr(self, name) is not None
         }
         return replace(method, **own)
+
+
+def _meant(cls):
+    """The class that a class of the same name stands for, as those that KerasHub exports do."""
+    while len(cls.__bases__) == 1 and cls.__bases__[0].__name__ == cls.__name__:
+        cls = cls.__bases__[0]
+    return cls
 
 
 def resolve(rules, chain, default):
