@@ -58,20 +58,22 @@ def _usage(one):
 def _tables(command):
     for group in command._action_groups:
         rows = [
-            f"| {_names(action)} | {_meaning(action)} | {_default(action)} |"
+            [f"`{_names(action)}`", _meaning(action), _default(action)]
             for action in group._group_actions
             if action.help != argparse.SUPPRESS and not isinstance(action, argparse._HelpAction)
         ]
         if rows:
             title = group.title[:1].upper() + group.title[1:]
-            yield "\n".join([f"| {title} | | default |", "| --- | --- | --- |", *rows])
+            columns = 3 if any(row[2] for row in rows) else 2
+            table = [[title, "", "Default"], ["---"] * 3, *rows]
+            yield "\n".join(f"| {' | '.join(row[:columns])} |" for row in table)
 
 
 def _names(action):
     value = "" if action.nargs == 0 else _value(action)
     if not action.option_strings:
-        return f"`{value.strip()}`"
-    return f"`{', '.join(action.option_strings)}{value}`"
+        return value.strip() or action.dest.upper()
+    return ", ".join(action.option_strings) + value
 
 
 def _value(action):
@@ -83,11 +85,11 @@ def _value(action):
 
 def _meaning(action):
     # Some end with their default in brackets, which has a column of its own here.
-    text = re.sub(rf" ?\({re.escape(str(action.default))}\)$", "", action.help or "")
+    text = re.sub(r" ?\([\d.]+\)$", "", action.help or "")
     # The names have a sentence of their own.
     text = re.sub(r"(: |one of )?%\(choices\)s$", "", text)
     parts = [_sentence(text.replace("|", r"\|"))] if text else []
-    if action.choices is not None:
+    if action.choices is not None and not all(str(c) in text for c in action.choices):
         parts.append("One of " + ", ".join(f"`{choice}`" for choice in action.choices) + ".")
     if action.required and action.option_strings:
         parts.append("Required.")
