@@ -1,4 +1,4 @@
-"""The API reference: every public object stands in it once, and every command with its options."""
+"""The API reference: it has every public object once, and every command with its options."""
 
 import importlib.util
 import inspect
@@ -36,7 +36,7 @@ def public_names():
             yield f"{package}.{name}", thing
 
 
-def test_every_public_object_stands_in_it_once():
+def test_it_has_every_public_object_once():
     names = [name for _, name in NAMED]
     assert len(set(names)) == len(names)
     places = [id(_find(name)) for name in names]
@@ -72,7 +72,7 @@ def command_line():
     return extension("command_line")
 
 
-def test_every_command_stands_in_the_reference(command_line):
+def test_the_reference_has_every_command(command_line):
     text = command_line.reference(command_line.parser())
     headings = re.findall(r"^## (tfprune .*)$", text, re.MULTILINE)
     assert headings == [
@@ -82,7 +82,7 @@ def test_every_command_stands_in_the_reference(command_line):
     assert "130  interrupted" in text
 
 
-def test_every_option_stands_in_the_reference(command_line):
+def test_the_reference_has_every_option(command_line):
     parser = command_line.parser()
     text = command_line.reference(parser)
     for command, _ in command_line._commands(parser):
