@@ -127,7 +127,11 @@ def test_ci_runs_the_commands_of_the_readme():
 
 
 def test_files_that_the_documents_name_exist():
-    documents = [ROOT / "README.md", ROOT / "docs" / "architecture.md"]
+    documents = [
+        ROOT / "README.md",
+        ROOT / "docs" / "how_to_add.md",
+        ROOT / "docs" / "architecture.md",
+    ]
     for document in [*documents, *(ROOT / "docs" / "guide").glob("*.md")]:
         text = document.read_text()
         named = set(re.findall(r"`((?:tests|docs|tutorials|benchmarks)/[\w./]+)`", text))

@@ -1,4 +1,4 @@
-"""Every example in the documents runs, page by page: README, landing page, guide, architecture.
+"""Every example in the documents runs, page by page: README, landing page, guide, how to add.
 
 A page runs from top to bottom in a process and a folder of its own:
 
@@ -59,7 +59,7 @@ def program(text):
 
 
 def pages_with_examples():
-    for page in [README, LANDING, ROOT / "docs" / "architecture.md", *PAGES]:
+    for page in [README, LANDING, ROOT / "docs" / "how_to_add.md", *PAGES]:
         if program(page.read_text()):
             yield pytest.param(page, id=f"{page.parent.name}/{page.stem}", marks=SLOW_ON_TENSORFLOW)
 
