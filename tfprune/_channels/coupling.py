@@ -30,19 +30,21 @@ _POOLED = {
 
 @dataclass(frozen=True)
 class Part:
-    """One axis of a weight that makes or changes the channels of a group.
+    """One axis of a weight along which the channels of a group lie.
 
     Attributes:
         layer: The layer.
         variable: Its weight.
         axis: The axis, counted from the front.
         units: Integers, one for each position: the channel of the group, -1 for other groups'.
+        reads: Whether the layer reads the channels there; otherwise it makes or changes them.
     """
 
     layer: object
     variable: object
     axis: int
     units: np.ndarray
+    reads: bool = False
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,7 @@ class Coupling:
         sets: List of arrays of channels: of each set, one has to stay.
         scored: The `Part`s whose weights are scored.
         others: The `Part`s that are masked with them.
+        cut: All `Part`s that get shorter where channels go, those that read them too.
     """
 
     size: int
@@ -62,6 +65,7 @@ class Coupling:
     sets: list
     scored: list
     others: list
+    cut: list
 
     @property
     def most_zeros(self):
@@ -93,7 +97,8 @@ def find_couplings(model, candidates):
     }
     found: list = []
     stay: dict = {}
-    for group, parts in zip(groups, _parts(ledger, representatives), strict=True):
+    for group, cut in zip(groups, _parts(ledger, representatives), strict=True):
+        parts = [part for part in cut if not part.reads]
         fixed = dict(group.fixed)
         for part in parts:
             if id(part.variable) in everything and id(part.variable) not in candidates:
@@ -108,7 +113,7 @@ def find_couplings(model, candidates):
             for part in parts
             if id(part.variable) not in everything and part.variable.name not in _NEED_NO_MASK
         ]
-        coupling = Coupling(group.size, fixed, sets, scored, others)
+        coupling = Coupling(group.size, fixed, sets, scored, others, cut)
         if scored and coupling.most_zeros > 0:
             found.append(coupling)
         elif scored:
@@ -130,12 +135,11 @@ def _parts(ledger, representatives):
         group_of[units], unit_of[units] = number, np.arange(len(units))
     found: list = [[] for _ in representatives]
     for cut in ledger.cuts.values():
-        if not cut.reads:
-            labels = roots[cut.labels]
-            for number in np.unique(group_of[labels]).tolist():
-                if number >= 0:
-                    units = np.where(group_of[labels] == number, unit_of[labels], -1)
-                    found[number].append(Part(cut.layer, cut.variable, cut.axis, units))
+        labels = roots[cut.labels]
+        for number in np.unique(group_of[labels]).tolist():
+            if number >= 0:
+                units = np.where(group_of[labels] == number, unit_of[labels], -1)
+                found[number].append(Part(cut.layer, cut.variable, cut.axis, units, cut.reads))
     return found
 
 

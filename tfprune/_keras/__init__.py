@@ -19,6 +19,7 @@ from tfprune._keras.cloning import is_legacy_h5 as is_legacy_h5
 from tfprune._keras.cloning import rebuild_graph as rebuild_graph
 from tfprune._keras.cloning import refresh_constants as refresh_constants
 from tfprune._keras.cloning import replace_inside as replace_inside
+from tfprune._keras.fingerprints import fingerprint as fingerprint
 from tfprune._keras.layers import ConvLSTMCell as ConvLSTMCell
 from tfprune._keras.layers import CustomScaleLayer as CustomScaleLayer
 from tfprune._keras.layers import LayerScale as LayerScale
@@ -61,6 +62,7 @@ from tfprune._keras.training import after_training as after_training
 from tfprune._keras.training import averages as averages
 from tfprune._keras.training import batches_done as batches_done
 from tfprune._keras.training import before_training as before_training
+from tfprune._keras.training import compile_like as compile_like
 from tfprune._keras.training import number_of_batches as number_of_batches
 from tfprune._keras.training import numpy_batches as numpy_batches
 from tfprune._keras.training import single_optimizers as single_optimizers

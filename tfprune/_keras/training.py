@@ -113,3 +113,20 @@ def after_training(model, action):
         action()
 
     history.on_train_end = on_train_end
+
+
+def compile_like(model, other):
+    """Compiles a model as another one is, with an optimizer of its own, as far as that can be told.
+
+    Losses and metrics that have no config cannot be copied: the model stays uncompiled then.
+
+    Returns:
+        Whether it was compiled.
+    """
+    if not getattr(other, "compiled", False):
+        return False
+    try:
+        model.compile_from_config(other.get_compile_config())
+    except Exception:
+        return False
+    return bool(model.compiled)

@@ -178,3 +178,52 @@ def following_batch_norms(model, inputs):
     with _keras.watched_calls(layers, seen):
         _keras.trace(model, inputs)
     return {id(made[tensor]): norm for tensor, norm in taken if tensor in made}
+
+
+def batch_statistics_function(model, norms):
+    """Returns a function `x -> [(mean, variance)]` of what BatchNormalizations see in training.
+
+    Args:
+        model: The model.
+        norms: List of the BatchNormalizations.
+    """
+
+    def statistics(x, mapping=()):
+        with keras.StatelessScope(state_mapping=mapping) as scope:
+            model(x, training=True)
+        return [
+            tuple(scope.get_current_value(v) for v in (norm.moving_mean, norm.moving_variance))
+            for norm in norms
+        ]
+
+    run = _compiled(model, statistics)
+
+    def of_batch(x):
+        momenta = [norm.momentum for norm in norms]
+        try:
+            for norm in norms:
+                # Then the moving statistics are those of the batch.
+                norm.momentum = 0.0
+            found = run(tree.map_structure(_as_tensor, x))
+        finally:
+            for norm, momentum in zip(norms, momenta, strict=True):
+                norm.momentum = momentum
+        return [tuple(ops.convert_to_numpy(part) for part in pair) for pair in found]
+
+    return of_batch
+
+
+def loss_function(model, loss_of):
+    """Returns a compiled function `batch -> loss`, a float, in inference mode.
+
+    Args:
+        model: The model.
+        loss_of: Function `(x, y, sample_weight) -> loss`.
+    """
+
+    def loss_at(batch, mapping=()):
+        with keras.StatelessScope(state_mapping=mapping, collect_losses=True):
+            return ops.cast(loss_of(*batch), "float32")
+
+    run = _compiled(model, loss_at)
+    return lambda batch: float(ops.convert_to_numpy(run(tree.map_structure(_as_tensor, batch))))

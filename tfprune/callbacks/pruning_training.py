@@ -17,7 +17,14 @@ from tfprune.callbacks.step_count import StepCounter
 
 
 class TrainingPart:
-    """What else happens in a training; all methods do nothing unless a subclass writes them."""
+    """What else happens in a training; all methods do nothing unless a subclass writes them.
+
+    Attributes:
+        follows_schedule: Whether the masks are those that the schedules ask for; if so, training
+            that ends short of a schedule is warned of.
+    """
+
+    follows_schedule = True
 
     def check(self, model):
         """Called before the model is touched; raises if it does not fit."""
@@ -173,8 +180,9 @@ class PruningTraining:
         updater.refresh(masks_changed=True)
         owners = updater.update.owners
         takes_steps = bool(self.model.trainable_variables)
-        for said in shortfalls(updater.update, updater.schedules, takes_steps):
-            _warn(*said)
+        if self._part.follows_schedule:
+            for said in shortfalls(updater.update, updater.schedules, takes_steps):
+                _warn(*said)
         for owner in owners:
             owner.leave(self.is_own_loop)
         if isinstance(self.model, keras.Model):

@@ -14,10 +14,22 @@ from tfprune.pruners.recipes import (
     slim,
     taylor_fo_weight,
 )
+from tfprune.pruners.search.annealing import SimulatedAnnealing
+from tfprune.pruners.search.base import Search
+from tfprune.pruners.search.netadapt import NetAdapt
+from tfprune.pruners.search.result import SearchResult
+from tfprune.pruners.search.sensitivity import SensitivitySearch
+from tfprune.pruners.search.session import Trial
 
 __all__ = [
     "LotteryTicket",
+    "NetAdapt",
+    "Search",
+    "SearchResult",
+    "SensitivitySearch",
+    "SimulatedAnnealing",
     "Tickets",
+    "Trial",
     "activation_apoz_rank",
     "activation_mean_rank",
     "agp",

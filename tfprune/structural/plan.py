@@ -16,8 +16,9 @@ from tfprune._reports.cost import model_cost
 from tfprune._reports.latency import compare_latency
 from tfprune._wrapping.strip import strip_pruning
 from tfprune._wrapping.wrapper import mask_owners
+from tfprune.structural.candidates import Candidates
 from tfprune.structural.remove import rebuild
-from tfprune.structural.targets import Candidates, check_targets, search, share
+from tfprune.structural.targets import check_targets, search, share
 
 _SCATTERED = (patterns.Unstructured, patterns.NOfM, patterns.Block)
 _LAST = "a layer keeps its last channel"
@@ -166,18 +167,24 @@ def plan_shrink(
     if targets is None:
         _check_alone(criterion=criterion, scope=scope, rules=rules, data=data, loss=loss)
         _check_masks(model)
-        return _plan(plain(model), step)
+        return planned(plain(model), step)
     check_targets(targets)
     number = check.integer("latency_batch_size", latency_batch_size, 1, "Use for instance 32.")
-    as_it_is = _plan(plain(model), step)
+    as_it_is = planned(plain(model), step)
     if share(as_it_is, targets, number) <= 1:
         as_it_is.sparsity = 0.0
         return as_it_is
     evidence = {"data": data, "batches": batches, "batch_size": batch_size, "loss": loss}
     candidates = Candidates(
-        model, plain(model), step, criterion, scope, rules, {**evidence, "verbose": verbose}
+        model,
+        plain(model),
+        patterns.Filter(round_to=step),
+        criterion,
+        scope,
+        rules,
+        {**evidence, "verbose": verbose},
     )
-    return search(candidates, targets, lambda pruned: _plan(plain(pruned), step), number)
+    return search(candidates, targets, lambda pruned: planned(plain(pruned), step), number)
 
 
 def _check_alone(**arguments):
@@ -192,7 +199,7 @@ def _check_alone(**arguments):
             )
 
 
-def _plan(model, step):
+def planned(model, step):
     ledger = follow(model)
     roots, groups_and_units = ledger.roots(), zip(*channel_groups(ledger), strict=True)
     stays = _reasons(ledger, roots)

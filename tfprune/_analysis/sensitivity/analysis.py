@@ -9,7 +9,7 @@ from rich.table import Table
 
 from tfprune import _keras, criteria, patterns
 from tfprune._analysis.sensitivity.meter import Meter
-from tfprune._analysis.sensitivity.record import Record, fingerprint
+from tfprune._analysis.sensitivity.record import Record
 from tfprune._base import validation as check
 from tfprune._base.text import as_text
 from tfprune._keras.checks import not_keras
@@ -181,8 +181,8 @@ def sensitivity(
     found = prunable_weights.chosen(prunable_weights.find(model), layers)
     meter = Meter(model, data, metric, batch_size, set(criterion.needs) & set(criteria.FROM_DATA))
     settings = {
-        "weights": fingerprint(model.weights),
-        "data": fingerprint(data),
+        "weights": _keras.fingerprint(model.weights),
+        "data": _keras.fingerprint(data),
         "metric": meter.asked,
         "criterion": repr(criterion),
         "pattern": repr(pattern),

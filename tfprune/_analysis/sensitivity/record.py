@@ -1,14 +1,9 @@
 """The file from which a sensitivity analysis goes on where it stopped."""
 
-import hashlib
 import json
 import pathlib
 from typing import Any
 
-import keras
-import numpy as np
-
-from tfprune import _keras
 from tfprune._base import validation as check
 from tfprune._base.files import finished_at_once
 
@@ -98,22 +93,3 @@ class Record:
         }
         with finished_at_once(self._path) as unfinished:
             unfinished.write_text(json.dumps(whole, indent=1))
-
-
-def fingerprint(thing):
-    """Returns a short text that is another one for other weights or other arrays.
-
-    Of data sets, which may be long, it is the name of the class.
-    """
-    digest = hashlib.sha256()
-    for part in keras.tree.flatten(thing):
-        if isinstance(part, keras.Variable):
-            array = _keras.host_array(part)
-        elif isinstance(part, np.ndarray) or keras.ops.is_tensor(part):
-            array = keras.ops.convert_to_numpy(part)
-        else:
-            digest.update(type(part).__name__.encode())
-            continue
-        digest.update(f"{array.dtype}{array.shape}".encode())
-        digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()[:16]

@@ -15,8 +15,8 @@ from tfprune._wrapping.wrapper import pruned_weights
 from tfprune.patterns.single_weights import NOfM
 from tfprune.prune import prune_low_magnitude
 from tfprune.pruners.lottery_ticket.round_step import RoundStep, plain_values
-from tfprune.pruners.lottery_ticket.store import TicketStore, record_name
-from tfprune.pruners.lottery_ticket.tickets import Tickets
+from tfprune.pruners.lottery_ticket.tickets import Tickets, record_name
+from tfprune.pruners.records import RecordStore
 from tfprune.schedules.constant import ConstantSparsity
 
 CONTROLS = ("random_masks", "random_reinit")
@@ -127,7 +127,7 @@ class LotteryTicket:
             "weights": [[list(v.shape), str(v.dtype)] for v in self._plain.weights],
             "pruned": [[list(w.variable.shape), _without_schedule(w.method)] for w in weights],
         }
-        self._memory: TicketStore | None = None
+        self._memory: RecordStore | None = None
 
     def sparsity_of(self, round):
         """Returns the sparsity that the masks of a round have.
@@ -177,10 +177,10 @@ class LotteryTicket:
         if control is not None:
             check.choice("control", control, CONTROLS)
         if folder is None:
-            self._memory = self._memory or TicketStore(None, self._config)
+            self._memory = self._memory or RecordStore(None, self._config, "tickets")
             store = self._memory
         else:
-            store = TicketStore(folder, self._config)
+            store = RecordStore(folder, self._config, "tickets")
         if "start" not in store:
             store.save("start", self._initial)
         for kind in (None, control) if control else (None,):

@@ -8,7 +8,6 @@ from tfprune._base import validation as check
 from tfprune._base.text import as_text
 from tfprune._wrapping.strip import strip_pruning
 from tfprune.plots import rounds
-from tfprune.pruners.lottery_ticket.store import record_name
 
 
 @dataclass(frozen=True)
@@ -124,3 +123,8 @@ class Tickets:
         for tickets in (self, *others):
             check.choice("metric", metric, tickets._metrics())
         return rounds.draw([self, *others], metric, path, ax)
+
+
+def record_name(round, control=None):
+    """Returns what the record of a round is called."""
+    return f"{control or 'round'}_{round:02}"

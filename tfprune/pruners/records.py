@@ -1,4 +1,4 @@
-"""What the rounds of a lottery ticket leave behind: in memory, or in a folder to resume from."""
+"""What a run leaves behind: records in memory, or in a folder from which it is resumed."""
 
 import json
 import pathlib
@@ -10,7 +10,7 @@ from tfprune._base import validation as check
 from tfprune._base.files import finished_at_once, is_leftover
 
 
-class TicketStore:
+class RecordStore:
     """Keeps numbered records of arrays and plain data.
 
     In a folder, each record is one file, which appears whole or not at all.
@@ -18,13 +18,15 @@ class TicketStore:
     Args:
         folder: Path of the folder, made if need be; `None` for memory alone.
         config: Plain data that says what the records are about.
+        what: What messages call the records: "tickets" for instance.
 
     Raises:
         ValueError: If the folder holds records of another configuration, or files of another kind.
     """
 
-    def __init__(self, folder, config):
+    def __init__(self, folder, config, what):
         self._memory: dict = {}
+        self._what = what
         self._folder: Any = None if folder is None else pathlib.Path(folder)
         if self._folder is None:
             return
@@ -35,7 +37,7 @@ class TicketStore:
         elif self._folder.exists() and (not self._folder.is_dir() or _others(self._folder)):
             raise ValueError(
                 check.message(
-                    "`folder` to be an empty folder, or to hold lottery tickets",
+                    f"`folder` to be an empty folder, or to hold {self._what}",
                     f"folder={str(folder)!r}, which is or holds something else",
                     "Choose another folder.",
                 )
@@ -52,8 +54,9 @@ class TicketStore:
             name = different[0]
             raise ValueError(
                 check.message(
-                    f"`folder` to hold tickets of this configuration, {name}={config[name]!r:.200}",
-                    f"folder={str(self._folder)!r}, whose tickets have "
+                    f"`folder` to hold {self._what} of this configuration, "
+                    f"{name}={config[name]!r:.200}",
+                    f"folder={str(self._folder)!r}, whose {self._what} have "
                     f"{name}={found.get(name)!r:.200}",
                     "Choose another folder, or go on with the configuration that it was made with.",
                 )
@@ -104,11 +107,6 @@ class TicketStore:
             return self._memory[name][1]
         with np.load(self._path(name)) as file:
             return json.loads(str(file["data"]))
-
-
-def record_name(round, control=None):
-    """Returns what the record of a round is called."""
-    return f"{control or 'round'}_{round:02}"
 
 
 def _without_modules(config):

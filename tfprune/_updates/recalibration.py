@@ -1,0 +1,63 @@
+"""Statistics of BatchNormalization for the weights that a model has now, again and again."""
+
+import keras
+import numpy as np
+
+from tfprune import _keras
+from tfprune._updates.passes import batch_statistics_function
+from tfprune._wrapping.wrapper import mask_owners
+
+
+def learning_norms(model):
+    """Returns the BatchNormalizations of a model that are not frozen."""
+    return [
+        layer
+        for layer in _keras.flatten(model)
+        if isinstance(layer, keras.layers.BatchNormalization) and layer.trainable
+    ]
+
+
+class Recalibration:
+    """Gives BatchNormalization the mean statistics of some batches; see `tfprune.recalibrate`.
+
+    The batches are read once. Weights and random states stay; a call compiles nothing new.
+
+    Args:
+        model: A built model; its statistics are written.
+        data: Inputs, as in `tfprune.recalibrate`.
+        batches: How many batches to use.
+        batch_size: For arrays.
+    """
+
+    def __init__(self, model, data, batches, batch_size):
+        self._norms = learning_norms(model)
+        self._inputs = []
+        for batch in _keras.numpy_batches(data, batch_size):
+            self._inputs.append(batch[0] if isinstance(batch, tuple) else batch)
+            if len(self._inputs) == batches:
+                break
+        self._statistics = batch_statistics_function(model, self._norms)
+        self._owners = mask_owners(model)
+
+    def __call__(self):
+        # Nothing is trained, though the layers run as if they were.
+        attended = [owner.attended for owner in self._owners]
+        for owner in self._owners:
+            owner.attend()
+        try:
+            self._recalibrate()
+        finally:
+            for owner, was in zip(self._owners, attended, strict=True):
+                owner.attended = was
+
+    def _recalibrate(self):
+        sums: list = [0.0] * len(self._norms)
+        for inputs in self._inputs:
+            found = self._statistics(inputs)
+            sums = [
+                total + np.array(pair, "float64") for total, pair in zip(sums, found, strict=True)
+            ]
+        for norm, total in zip(self._norms, sums, strict=True):
+            mean, variance = total / len(self._inputs)
+            norm.moving_mean.assign(mean.astype("float32"))
+            norm.moving_variance.assign(variance.astype("float32"))

@@ -1,0 +1,1 @@
+"""Searches: which layers give how much, found by evaluating candidates."""

@@ -1,0 +1,173 @@
+"""Simulated annealing: shares of the layers, perturbed and projected onto the budget."""
+
+import numpy as np
+
+from tfprune import distributions
+from tfprune._base import validation as check
+from tfprune.pruners.search.base import Search, described
+from tfprune.pruners.search.result import SearchResult
+
+_STARTS = ("uniform", "erdos_renyi_kernel", "lamp")
+# From the first temperature to the last, in spreads of what candidates are worth.
+_TEMPERATURES = (1.0, 0.02)
+_REDRAWN = 4
+
+
+@described
+class SimulatedAnnealing(Search):
+    """Perturbs the shares of the layers, and keeps what is better, or by chance a little worse.
+
+    Layers' densities are perturbed in their logarithms and moved by one factor onto the budget, so
+    every candidate meets it and none is drawn in vain. Differences count in units of their spread
+    among the candidates so far, so the temperature means the same for every metric. No layer gives
+    so much that less than `least` of its uniform share stays: a search that may empty a layer
+    falls off a cliff.
+
+    What it is worth, as far as it was measured, stands in the guide "Which layers give how much":
+    no more than where it starts from, LAMP for single weights, `SensitivitySearch` for filters,
+    which costs less.
+
+    Args:
+        {shared}
+        evaluations: How many candidates are drawn, the starts included; one that is drawn again is
+            not evaluated again.
+        start: Where to start from, beside the same share everywhere, Erdos-Renyi-Kernel and LAMP: a
+            `SearchResult` of the same model, a sensitivity search for instance, or `None`. The
+            best of all is perturbed.
+        perturbation: Standard deviation of the first changes to the logarithm of a density; it
+            falls with the root of the temperature.
+        {options}
+
+    Raises:
+        ValueError: If an argument is out of range, the model cannot be pruned so, or the budget
+            cannot be reached; it says what can be.
+        TypeError: If an argument is of the wrong kind.
+
+    Example:
+
+    >>> model = keras.Sequential([
+    ...     keras.Input((8,)), keras.layers.Dense(16, activation="relu", name="first"),
+    ...     keras.layers.Dense(16, activation="relu", name="second"), keras.layers.Dense(1)])
+    >>> model.compile("sgd", "mse")
+    >>> x = np.random.default_rng(0).normal(size=(64, 8))
+    >>> search = tfprune.pruners.SimulatedAnnealing(
+    ...     model, {"sparsity": 0.8}, pattern="unstructured", evaluations=6)
+    >>> found = search.run(
+    ...     lambda model: model.evaluate(x, x[:, :1], verbose=0, return_dict=True), verbose=0)
+    >>> round(found.sparsity, 2), len(found.trials)
+    (0.8, 6)
+
+    Reference:
+
+    - [Liu et al., 2020: AutoCompress](https://arxiv.org/abs/1907.03141), which searches so
+    """
+
+    def __init__(self, model, budget, *, evaluations=60, start=None, perturbation=0.5, **options):
+        mend = "Use for instance 60."
+        self._evaluations = check.integer("evaluations", evaluations, 1, mend)
+        self._perturbation = check.positive("perturbation", perturbation, "Use for instance 0.5.")
+        if start is not None and not isinstance(start, SearchResult):
+            raise TypeError(
+                check.message(
+                    "`start` to be a SearchResult",
+                    f"start={start!r:.200}",
+                    "Give what run() of another search returned.",
+                )
+            )
+        super().__init__(model, budget, **options)
+        self._start = None if start is None else self._shares_of(start)
+
+    def _shares_of(self, start):
+        names = [name for name, _ in self._config["competitors"]]
+        shares = start.by_competitor
+        if set(names) != set(shares):
+            raise ValueError(
+                check.message(
+                    "`start` to be of the same model and pattern",
+                    f"one of the layers {sorted(shares)[:8]}",
+                    f"This one has {names[:8]}.",
+                )
+            )
+        return [shares[name] for name in names]
+
+    def _options(self):
+        return {
+            "evaluations": self._evaluations,
+            "perturbation": self._perturbation,
+            "start": self._start,
+        }
+
+    def _search(self, session):
+        allocator = session.allocator
+        session.expect(self._evaluations)
+        if allocator.load(allocator.now) <= 1:
+            return list(allocator.now)
+        starts = list(self._starts(session).items())[: self._evaluations]
+        trials = [session.judge(zeros, f"from {name}") for name, zeros in starts]
+        best = now = min(trials, key=lambda trial: trial.badness)
+        random = np.random.default_rng(self._seed)
+        turns = self._evaluations - len(session.trials)
+        for turn in range(turns):
+            progress = turn / max(1, turns - 1)
+            temperature = _TEMPERATURES[0] * (_TEMPERATURES[1] / _TEMPERATURES[0]) ** progress
+            width = self._perturbation * temperature**0.5
+            trial = session.judge(self._perturbed(session, now, width, random), "annealing")
+            chance = random.uniform()
+            spread = float(np.std([known.badness for known in session.trials])) or 1.0
+            worse = (trial.badness - now.badness) / (spread * temperature)
+            if worse <= 0 or chance < np.exp(-worse):
+                now = trial
+            best = min(best, trial, key=lambda known: known.badness)
+        zeros = list(best.zeros)
+        if session.trains:
+            session.train(zeros)
+        return zeros
+
+    def _perturbed(self, session, trial, width, random):
+        """A candidate that is not known yet, if a few draws that get wider find one."""
+        allocator = session.allocator
+        density = np.log([(n - z) / n for n, z in zip(allocator.units, trial.zeros, strict=True)])
+        for _ in range(_REDRAWN):
+            changed = density + random.normal(scale=width, size=len(density))
+            zeros = allocator.project(np.minimum(changed, 0.0))
+            if not session.knows(zeros):
+                break
+            width *= 2
+        return zeros
+
+    def _starts(self, session):
+        """`{name: zeros}` of the allocations to start from, each once."""
+        allocator = session.allocator
+        found: dict = {}
+        if self._start is not None:
+            given = [round(s * n) for s, n in zip(self._start, allocator.units, strict=True)]
+            given = allocator.bounded(given)
+            density = [(n - z) / n for n, z in zip(allocator.units, given, strict=True)]
+            met = allocator.load(given) <= 1
+            found["start"] = given if met else allocator.project(np.log(density))
+        for name in _STARTS:
+            found[name] = self._by_distribution(session, distributions.get(name))
+        unique: dict = {}
+        for name, zeros in found.items():
+            unique.setdefault(tuple(zeros), name)
+        return {name: list(zeros) for zeros, name in unique.items()}
+
+    @staticmethod
+    def _by_distribution(session, distribution):
+        """The lowest sparsity at which a distribution's shares meet the budget."""
+        allocator, requests = session.allocator, session.candidates.requests
+
+        def at(sparsity):
+            try:
+                return allocator.bounded(distribution.zeros(requests, sparsity))
+            except ValueError:
+                # No layer has more to give.
+                return allocator.most
+
+        low, high = 0.0, 0.9999
+        for _ in range(20):
+            middle = (low + high) / 2
+            low, high = (low, middle) if allocator.load(at(middle)) <= 1 else (middle, high)
+        zeros = at(high)
+        density = np.log([(n - z) / n for n, z in zip(allocator.units, zeros, strict=True)])
+        return allocator.project(density)

@@ -1,0 +1,72 @@
+"""The callback with which a search lets a candidate be trained."""
+
+import numpy as np
+
+from tfprune import _keras
+from tfprune._base import validation as check
+from tfprune._wrapping.wrapper import mask_owners
+from tfprune.callbacks.pruning_callback import OwnLoop, PruningCallback
+from tfprune.callbacks.pruning_training import PruningTraining, TrainingPart
+
+
+class _Held(TrainingPart):
+    """Masks that a search has chosen."""
+
+    follows_schedule = False
+
+
+class HeldMasks(OwnLoop, PruningCallback):
+    """Keeps the masks of a candidate through training, and knows afterwards whether it did.
+
+    Args:
+        model: The wrapped model.
+    """
+
+    def __init__(self, model):
+        super().__init__(PruningTraining(_Held()), model)
+        self._owners = mask_owners(model)
+        self._variables = list(model.weights)
+        self._shapes = [tuple(variable.shape) for variable in self._variables]
+        self._steps = self._counted()
+        self._masks = [np.array(_keras.host_array(w.mask)) for w in self._weights()]
+
+    def _weights(self):
+        return [weight for owner in self._owners for weight in owner.pruned_weights]
+
+    def _counted(self):
+        return max(owner.pruning_step for owner in self._owners)
+
+    def check(self, model):
+        """Raises unless the model was trained, is the same, and has the same masks."""
+        now = list(model.weights)
+        same = len(now) == len(self._variables) and all(
+            one is other and tuple(one.shape) == shape
+            for one, other, shape in zip(now, self._variables, self._shapes, strict=True)
+        )
+        if not same:
+            raise ValueError(
+                check.message(
+                    "`train` to leave the model's layers and shapes as they are",
+                    "a model with other weights after it",
+                    "Build nothing into the model, and quantize it afterwards.",
+                )
+            )
+        if self._counted() == self._steps:
+            raise ValueError(
+                check.message(
+                    "`train` to use the callback that it is given",
+                    "a training in which it counted no step",
+                    "Add it to the callbacks of model.fit, or call callback.step() after each "
+                    "optimizer step.",
+                )
+            )
+        for weight, mask in zip(self._weights(), self._masks, strict=True):
+            if not np.array_equal(_keras.host_array(weight.mask), mask):
+                raise ValueError(
+                    check.message(
+                        "`train` to leave the masks as they are",
+                        f"another mask of {weight.name} after it",
+                        "Leave out callbacks that update masks or restore earlier epochs.",
+                    )
+                )
+            weight.project()

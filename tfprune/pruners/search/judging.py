@@ -1,0 +1,154 @@
+"""What a candidate is worth: one number of what `evaluate` returns."""
+
+import math
+
+import numpy as np
+from keras import ops
+
+from tfprune import _keras
+from tfprune._base import validation as check
+
+_LOWER_IS_BETTER = ("loss", "error", "entropy", "divergence", "perplexity", "mse", "mae", "mape")
+_HIGHER_IS_BETTER = ("acc", "auc", "precision", "recall", "f1", "iou", "r2", "similarity")
+
+
+def direction(metric, mode):
+    """Returns "max" or "min" for a metric.
+
+    Args:
+        metric: Its name.
+        mode: What the user said, or `None`.
+
+    Raises:
+        ValueError: If neither says it.
+    """
+    if mode is not None:
+        return check.choice("mode", mode, ("max", "min"))
+    name = metric.lower()
+    for part in _LOWER_IS_BETTER:
+        if part in name:
+            return "min"
+    for part in _HIGHER_IS_BETTER:
+        if part in name:
+            return "max"
+    raise ValueError(
+        check.message(
+            "`mode` for a metric whose name does not say whether more of it is better",
+            f"metric={metric!r}, mode=None",
+            'Give mode="max" or mode="min".',
+        )
+    )
+
+
+class Judge:
+    """Calls the user's `evaluate` and checks what comes back.
+
+    Args:
+        evaluate: Function from a model to a dictionary of numbers, or to one number.
+        metric: Name of the number that counts.
+        mode: "max", "min", or `None` where the name says it.
+
+    Raises:
+        TypeError, ValueError: If `evaluate` is no function, or the direction is unknown.
+    """
+
+    def __init__(self, evaluate, metric, mode):
+        if not callable(evaluate):
+            mend = "Give a function of the model: it returns model.evaluate(..., return_dict=True)."
+            raise TypeError(check.message("`evaluate` to be a function", f"{evaluate=}", mend))
+        self._evaluate = evaluate
+        self._metric = metric
+        self._mode = mode
+        self._sign = 1 if direction(metric, mode) == "min" else -1
+
+    def badness(self, metrics):
+        """Returns the number that counts, so that less is better."""
+        return self._sign * metrics[self._metric]
+
+    def __call__(self, model):
+        """Returns `{name: number}` of a model.
+
+        Raises:
+            ValueError: If `evaluate` fails, changes the model, or returns NaN or no number.
+        """
+        before = _keras.fingerprint(model.weights)
+        try:
+            found = self._evaluate(model)
+        except Exception as error:
+            raise ValueError(
+                check.message(
+                    "`evaluate` to return what a candidate is worth",
+                    f"{type(error).__name__}: {error}"[:400],
+                    "What was evaluated before is kept. Try evaluate(model) on a copy of your "
+                    "model; candidates are compiled as it is, where losses and metrics can be "
+                    "copied by their configs.",
+                )
+            ) from error
+        if _keras.fingerprint(model.weights) != before:
+            raise ValueError(
+                check.message(
+                    "`evaluate` to leave the model as it is",
+                    "a model whose weights it changed",
+                    "Train in `train`, or on a copy of the model.",
+                )
+            )
+        metrics = self._numbers(found)
+        value = metrics[self._metric]
+        if not math.isfinite(value):
+            raise ValueError(
+                check.message(
+                    f"{self._metric!r} to be a finite number",
+                    f"{value}",
+                    "Look for NaN in the data, or for a loss that overflows where much is pruned.",
+                )
+            )
+        return metrics
+
+    def _numbers(self, found):
+        if isinstance(found, dict):
+            try:
+                numbers = {str(name): _number(value) for name, value in found.items()}
+            except (TypeError, ValueError) as error:
+                raise self._no_number(found) from error
+            if self._metric not in numbers:
+                raise ValueError(
+                    check.message(
+                        "`metric` to be one of " + ", ".join(map(repr, numbers)),
+                        f"metric={self._metric!r}",
+                        "Choose one of what `evaluate` returns.",
+                    )
+                )
+            return numbers
+        try:
+            value = _number(found)
+        except (TypeError, ValueError) as error:
+            raise self._no_number(found) from error
+        if self._mode is None:
+            raise ValueError(
+                check.message(
+                    '`mode` to be "max" or "min" where `evaluate` returns a number without a name',
+                    "mode=None",
+                    "Give the mode, or return a dictionary such as "
+                    "model.evaluate(..., return_dict=True).",
+                )
+            )
+        return {self._metric: value}
+
+    @staticmethod
+    def _no_number(found):
+        return TypeError(
+            check.message(
+                "`evaluate` to return a number or a dictionary of numbers",
+                f"{found!r:.200}",
+                "Return for instance model.evaluate(x, y, return_dict=True).",
+            )
+        )
+
+
+def _number(value):
+    if isinstance(value, (bool, str, bytes)) or value is None:
+        raise TypeError
+    array = np.asarray(ops.convert_to_numpy(value))
+    if array.ndim or (not np.issubdtype(array.dtype, np.number) and array.dtype.kind != "V"):
+        raise TypeError
+    return float(array)

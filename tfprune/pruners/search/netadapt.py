@@ -1,0 +1,190 @@
+"""NetAdapt: one small step of the budget after the other, each taken where it hurts least."""
+
+import math
+
+import numpy as np
+
+from tfprune._base import validation as check
+from tfprune.pruners.search.base import Search, described
+
+# Of the model as it is, as the authors' first step.
+_FIRST = 0.025
+# With steps that are found by themselves, the last is no smaller than this part of the first.
+_LAST = 0.1
+
+
+@described
+class NetAdapt(Search):
+    """Takes one step of the budget after the other, each from the layer where it hurts least.
+
+    In each step, every layer (every group of filters) is a candidate: so many of its units go that
+    the step is made, an amount that is computed for it each time. The candidate that
+    `evaluate` likes best is kept. With `train`, the chosen model is trained after each step, its
+    optimizer going on, and units are scored again: the candidates themselves are judged without
+    training, which costs little and measured better at the same number of training steps.
+
+    What it is worth, as far as it was measured, stands in the guide "Which layers give how much":
+    half a point to one point of accuracy where training after it is short, and nothing on top of
+    gradual pruning.
+
+    Args:
+        {shared}
+        steps: How many steps lead to the budget; `None` for as many as it takes with a first one
+            of 2.5 % of the model, up to those that `decay` makes a tenth of it.
+        decay: Each step is this part of the one before, in (0, 1].
+        candidates: Try only so many layers in each step, those that were least sensitive when
+            they were tried last; `None` for all.
+        train_candidates: Whether `train` trains every candidate before it is judged, as in the
+            paper, and not only the chosen one. It takes as many times longer.
+        {options}
+
+    Raises:
+        ValueError: If an argument is out of range, the model cannot be pruned so, or the budget
+            cannot be reached; it says what can be.
+        TypeError: If an argument is of the wrong kind.
+
+    Example:
+
+    >>> model = keras.Sequential([
+    ...     keras.Input((8,)), keras.layers.Dense(16, activation="relu", name="first"),
+    ...     keras.layers.Dense(16, activation="relu", name="second"), keras.layers.Dense(1)])
+    >>> model.compile("sgd", "mse")
+    >>> x = np.random.default_rng(0).normal(size=(64, 8))
+    >>> search = tfprune.pruners.NetAdapt(model, {"macs": 0.5}, steps=3)
+    >>> found = search.run(
+    ...     lambda model: model.evaluate(x, x[:, :1], verbose=0, return_dict=True), verbose=0)
+    >>> found.costs["macs"] <= 0.5 * found.dense["macs"]
+    True
+    >>> small = found.model   # plain: compile and train it
+
+    Reference:
+
+    - [Yang et al., 2018: NetAdapt](https://arxiv.org/abs/1804.03230)
+    """
+
+    def __init__(
+        self,
+        model,
+        budget,
+        *,
+        steps=None,
+        decay=0.96,
+        candidates=None,
+        train_candidates=False,
+        **options,
+    ):
+        mend = "Give a whole number, or None."
+        self._steps = None if steps is None else check.integer("steps", steps, 1, mend)
+        self._decay = check.positive("decay", decay, "Use for instance 0.96.")
+        if self._decay > 1:
+            raise ValueError(
+                check.message("`decay` to be at most 1", f"{decay=}", "Use for instance 0.96.")
+            )
+        self._tried = (
+            None if candidates is None else check.integer("candidates", candidates, 1, mend)
+        )
+        self._trains_candidates = bool(train_candidates)
+        super().__init__(model, budget, **options)
+
+    def _options(self):
+        return {
+            "steps": self._steps,
+            "decay": self._decay,
+            "candidates": self._tried,
+            "train_candidates": self._trains_candidates,
+        }
+
+    def _search(self, session):
+        if self._trains_candidates and not session.trains:
+            raise ValueError(
+                check.message(
+                    "`train` for train_candidates=True",
+                    "train=None",
+                    "Give run(evaluate, train=...), or leave train_candidates out.",
+                )
+            )
+        zeros = list(session.allocator.now)
+        loads = loads_of(session.allocator.load(zeros), self._steps, self._decay)
+        session.expect(len(loads) * (self._tried or len(zeros)))
+        worth: dict = {}
+        for step, load in enumerate(loads, 1):
+            # Where no layer alone can give the whole step, several give a part of it each.
+            while session.allocator.load(zeros) > load:
+                chosen, winner = self._best(session, zeros, load, step, worth)
+                zeros = list(chosen.zeros)
+                if session.trains:
+                    session.keep(chosen) if winner else session.train(zeros)
+        return zeros
+
+    def _best(self, session, zeros, load, step, worth):
+        """The best `Trial` of a step, and whether it is trained already."""
+        options = self._candidates_of(session.allocator, zeros, load)
+        if self._tried is not None and len(worth) >= len(options):
+            known = sorted(options, key=lambda i: (worth.get(i, np.inf), i))
+            options = {i: options[i] for i in known[: self._tried]}
+        trials = {}
+        for i, changed in options.items():
+            what = f"step {step}: {session.name_of(i)}"
+            judge = session.judge_trained if self._trains_candidates else session.judge
+            trials[i] = judge(changed, what)
+            worth[i] = trials[i].badness
+        best = min(trials, key=lambda i: (trials[i].badness, i))
+        return trials[best], self._trains_candidates
+
+    @staticmethod
+    def _candidates_of(allocator, zeros, load):
+        """`{competitor: zeros}` of those that make the step alone, or as much of it as they can."""
+        whole, part = {}, {}
+        for i, most in enumerate(allocator.most):
+            changed = list(zeros)
+            changed[i] = most
+            if most <= zeros[i]:
+                continue
+            if allocator.load(changed) > load:
+                part[i] = changed
+                continue
+            low, high = zeros[i], most
+            while high - low > allocator.step(i):
+                changed[i] = allocator.bounded_one(i, (low + high) // 2)
+                if changed[i] <= low:
+                    changed[i] = min(high, low + allocator.step(i))
+                if allocator.load(changed) <= load:
+                    if changed[i] == high:
+                        break
+                    high = changed[i]
+                else:
+                    low = changed[i]
+            changed[i] = high
+            whole[i] = changed
+        if not whole and not part:
+            raise ValueError(
+                check.message(
+                    "a layer that can give units",
+                    f"none, at {allocator.load(zeros):.3g} times the budget",
+                    "Lower `least`, or raise the budget.",
+                )
+            )
+        return whole or part
+
+
+def loads_of(start, steps, decay):
+    """Returns what is to be left after each step, in parts of the budget; the last one is 1.
+
+    Args:
+        start: What the model has, in parts of the budget.
+        steps: Number of steps, or `None`.
+        decay: Each step is this part of the one before.
+    """
+    missing = start - 1
+    if missing <= 0:
+        return []
+    if steps is None:
+        steps, longest = 1, math.inf if decay == 1 else math.log(_LAST) / math.log(decay)
+        while _first(missing, steps, decay) > _FIRST * start and steps < longest:
+            steps += 1
+    sizes = [_first(missing, steps, decay) * decay**i for i in range(steps)]
+    return [*(start - sum(sizes[:i]) for i in range(1, steps)), 1.0]
+
+
+def _first(missing, steps, decay):
+    return missing / sum(decay**i for i in range(steps))

@@ -1,0 +1,225 @@
+"""One run of a search: evaluates candidates, trains, keeps records to go on from."""
+
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+from keras import ops
+
+from tfprune import _keras
+from tfprune._base import validation as check
+from tfprune.pruners.records import RecordStore
+from tfprune.pruners.search.held_masks import HeldMasks
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One candidate that was evaluated.
+
+    Attributes:
+        number: Its number, from 0.
+        what: What the search tried there.
+        zeros: Pruned units of each layer or group.
+        costs: `{"sparsity", "parameters", "macs"}`, by count.
+        metrics: What `evaluate` returned, `{name: number}`.
+        badness: The number that counts, so that less is better.
+    """
+
+    number: int
+    what: str
+    zeros: tuple
+    costs: dict
+    metrics: dict
+    badness: float
+
+
+class Session:
+    """What a search works with.
+
+    A search is a function of its seed and of what candidates are worth. So it is resumed by running
+    it again: a record that is there takes the place of an evaluation or a training.
+
+    Args:
+        candidates: `Candidates`.
+        make_allocator: Function from candidates to their `Allocator`.
+        judge: `Judge`.
+        store: `RecordStore`.
+        train: The user's function, or `None`.
+        recalibration: `Recalibration`, or `None`.
+        seed: For trainings.
+        verbose: 1 shows a progress bar.
+
+    Attributes:
+        allocator: The `Allocator`.
+        trials: List of `Trial`s.
+        trained: How often the model was trained.
+    """
+
+    def __init__(
+        self, candidates, make_allocator, judge, store, train, recalibration, seed, verbose
+    ):
+        self.candidates = candidates
+        self._make_allocator = make_allocator
+        self.allocator = make_allocator(candidates)
+        self._judge = judge
+        self._store: RecordStore = store
+        self._train = train
+        self._recalibration = recalibration
+        self._seed = seed
+        self._verbose = verbose
+        self._progress = None
+        self._known: dict = {}
+        self.trials: list = []
+        self.trained = 0
+
+    @property
+    def dense(self):
+        """`{name: cost}` of the model without any unit pruned."""
+        return self.allocator.dense
+
+    @property
+    def trains(self):
+        """Whether there is a function that trains."""
+        return self._train is not None
+
+    def expect(self, evaluations):
+        """Says how many evaluations there will be, at most, for the progress bar."""
+        self._progress = keras.utils.Progbar(
+            evaluations, verbose=self._verbose, unit_name="evaluation", stateful_metrics=["best"]
+        )
+
+    def finished(self):
+        """Ends the progress bar."""
+        if self._progress is not None and self.trials:
+            self._show(finalize=True)
+
+    def _show(self, finalize=None):
+        if self._progress is not None and self._verbose:
+            best = min(self.trials, key=lambda trial: trial.badness)
+            values = [("best", abs(best.badness))]
+            done = min(len(self.trials), self._progress.target or len(self.trials))
+            self._progress.update(done, values=values, finalize=finalize)
+
+    def name_of(self, number):
+        """What messages call a competitor."""
+        return self.candidates.requests[number].name.rpartition("/")[0]
+
+    def knows(self, zeros):
+        """Whether a candidate was evaluated since the last training."""
+        return tuple(zeros) in self._known
+
+    def model_with(self, zeros):
+        """Returns the wrapped model as this candidate, ready to be judged or trained."""
+        model = self.candidates.with_zeros(zeros)
+        if self._recalibration is not None:
+            self._recalibration()
+        return model
+
+    def judge(self, zeros, what):
+        """Evaluates a candidate, or reads what it was worth; a known one costs nothing.
+
+        Args:
+            zeros: Pruned units of each competitor.
+            what: What the search tries.
+
+        Returns:
+            A `Trial`.
+        """
+        zeros = tuple(int(number) for number in zeros)
+        if zeros in self._known:
+            return self._known[zeros]
+        number = len(self.trials)
+        name = f"trial_{number:05}"
+        if name in self._store:
+            data = self._store.data(name)
+            if tuple(data["zeros"]) != zeros:
+                raise ValueError(
+                    check.message(
+                        f"`folder` to hold the evaluations of this run, {list(zeros)} as number "
+                        f"{number}",
+                        f"{data['zeros']}, of a run in which candidates were worth something else",
+                        "Choose another folder.",
+                    )
+                )
+        else:
+            metrics = self._judge(self.model_with(zeros))
+            data = {"zeros": list(zeros), "metrics": metrics, "what": what}
+            self._store.save(name, {}, data)
+        return self._noted(number, zeros, what, data)
+
+    def _noted(self, number, zeros, what, data):
+        metrics = data["metrics"]
+        costs = self.allocator.costs(zeros)
+        trial = Trial(number, what, zeros, costs, metrics, self._judge.badness(metrics))
+        self._known[zeros] = trial
+        self.trials.append(trial)
+        self._show()
+        return trial
+
+    def train(self, zeros):
+        """Trains a candidate, or reads what training made of it; scores are taken again then."""
+        name = f"trained_{self.trained:05}"
+        model = self.model_with(zeros)
+        if name in self._store:
+            _restore(model, self._store.arrays(name))
+        else:
+            self._store.save(name, self._trained(model, self.trained))
+        self._go_on()
+
+    def judge_trained(self, zeros, what):
+        """Evaluates a candidate after training; the model is then what it was before."""
+        number = len(self.trials)
+        name = f"trial_{number:05}"
+        if name not in self._store:
+            before = _arrays(self.candidates.model)
+            model = self.model_with(zeros)
+            arrays = self._trained(model, number)
+            data = {"zeros": list(zeros), "metrics": self._judge(model), "what": what}
+            self._store.save(name, arrays, data)
+            _restore(model, before)
+        return self._noted(number, tuple(zeros), what, self._store.data(name))
+
+    def keep(self, trial):
+        """Goes on with what training made of a candidate that `judge_trained` evaluated."""
+        _restore(self.candidates.model, self._store.arrays(f"trial_{trial.number:05}"))
+        self._go_on()
+
+    def _trained(self, model, number):
+        if self._seed is not None:
+            keras.utils.set_random_seed(self._seed + number)
+        held = HeldMasks(model)
+        optimizer = getattr(model, "optimizer", None)
+        self._train(model, held)
+        held.check(model)
+        # One that `train` made itself is made again in each training.
+        same = getattr(model, "optimizer", None) is optimizer
+        return _arrays(model, with_optimizer=same)
+
+    def _go_on(self):
+        self.trained += 1
+        self._known = {}
+        self.candidates.score()
+        self.allocator = self._make_allocator(self.candidates)
+
+
+def _arrays(model, with_optimizer=True):
+    optimizer = getattr(model, "optimizer", None) if with_optimizer else None
+    states = [] if optimizer is None or not optimizer.built else optimizer.variables
+    return {
+        "variables": [np.array(_keras.host_array(v)) for v in model.weights],
+        "seeds": [np.array(ops.convert_to_numpy(g.state)) for g in _keras.seed_generators(model)],
+        "optimizer": [np.array(ops.convert_to_numpy(v)) for v in states],
+    }
+
+
+def _restore(model, arrays):
+    for variable, value in zip(model.weights, arrays["variables"], strict=True):
+        variable.assign(value)
+    for generator, value in zip(_keras.seed_generators(model), arrays["seeds"], strict=True):
+        generator.state.assign(value)
+    optimizer = getattr(model, "optimizer", None)
+    if optimizer is not None and arrays["optimizer"]:
+        if not optimizer.built:
+            optimizer.build(model.trainable_variables)
+        for variable, value in zip(optimizer.variables, arrays["optimizer"], strict=True):
+            variable.assign(value)

@@ -1,0 +1,270 @@
+"""Which competitor gives how much: numbers of pruned units that meet a budget."""
+
+import copy
+import math
+import numbers
+
+import numpy as np
+
+from tfprune._base import validation as check
+
+_MEND = 'Use for instance budget={"macs": 0.5}, half of what the model has now.'
+KNOWN = ("sparsity", "parameters", "macs", "latency")
+
+
+class Budget:
+    """What a candidate may cost.
+
+    Args:
+        targets: `{"sparsity" | "parameters" | "macs" | "latency": number}`, one or more.
+        dense: `{name: cost}` of the model as it is; `None` where it is not known.
+
+    Raises:
+        TypeError, ValueError: If it is none.
+    """
+
+    def __init__(self, targets, dense):
+        check_budget(targets)
+        self.targets = dict(targets)
+        self._limits = {}
+        for name, value in targets.items():
+            if name != "sparsity" and dense.get(name) is None:
+                raise ValueError(
+                    check.message(
+                        f"a model whose {name} can be counted",
+                        "one with open lengths of its inputs",
+                        "Give its keras.Input a full shape, or use another budget.",
+                    )
+                )
+            if name == "sparsity":
+                self._limits[name] = 1 - value
+            else:
+                self._limits[name] = value * dense[name] if value < 1 else value
+
+    def load(self, costs):
+        """Returns a cost in parts of the budget, the largest of several; 1 meets it."""
+        return max(
+            (1 - costs[name] if name == "sparsity" else costs[name]) / limit
+            for name, limit in self._limits.items()
+        )
+
+    def __str__(self):
+        return ", ".join(f"{name} {value:g}" for name, value in self.targets.items())
+
+
+def check_budget(targets):
+    """Raises TypeError or ValueError if this is no budget."""
+    if not isinstance(targets, dict):
+        raise TypeError(check.message("`budget` to be a dictionary", f"budget={targets!r}", _MEND))
+    if not targets or any(name not in KNOWN for name in targets):
+        expected = "`budget` for one or more of " + ", ".join(map(repr, KNOWN))
+        raise ValueError(check.message(expected, f"budget={targets!r}", _MEND))
+    for name, value in targets.items():
+        if not isinstance(value, numbers.Real) or isinstance(value, bool):
+            raise TypeError(check.message(f"{name} to be a number", f"{value!r}", _MEND))
+        if name == "sparsity":
+            check.sparsity("sparsity", value)
+        whole = name in ("parameters", "macs") and value > 1 and float(value).is_integer()
+        if not (0 < value < 1 or whole):
+            expected = f"{name} as a fraction, between 0 and 1"
+            if name in ("parameters", "macs"):
+                expected += ", or a whole number above 1"
+            mend = f"Did you mean {value / 100:g}?" if 1 < value <= 100 else _MEND
+            raise ValueError(check.message(expected, f"{value!r}", mend))
+
+
+class Allocator:
+    """Finds numbers of pruned units that meet a budget.
+
+    Args:
+        candidates: `Candidates`.
+        costs: Their `Costs`, or anything with their `at`.
+        budget: The `Budget`.
+        least: What every competitor keeps at least, as a share of what the same density
+            everywhere would leave it.
+
+    Attributes:
+        units: Units of each competitor.
+        most: The most of them that may be pruned.
+        now: How many are pruned already.
+
+    Raises:
+        ValueError: If the budget is out of reach.
+    """
+
+    def __init__(self, candidates, costs, budget, least=0.0):
+        self._costs, self._budget, self._factor = costs, budget, 1.0
+        requests = candidates.requests
+        self.units = [request.units for request in requests]
+        self.now = [request.zeros_now for request in requests]
+        self._steps = [request.pattern.round_to for request in requests]
+        self.most = [self._rounded_down(i, r.most_zeros) for i, r in enumerate(requests)]
+        if self.load(self.most) > 1:
+            raise ValueError(self._out_of_reach())
+        if least:
+            kept = [n - z for n, z in zip(self.units, self.uniform(), strict=True)]
+            self.most = [
+                max(now, min(most, self._rounded_down(i, n - max(1, math.ceil(least * k)))))
+                for i, (now, most, n, k) in enumerate(
+                    zip(self.now, self.most, self.units, kept, strict=True)
+                )
+            ]
+
+    def _out_of_reach(self):
+        costs = self._costs.at(self.most)
+        reached = ", ".join(
+            f"{name} {costs[name]:,.3g}"
+            + (f" ({costs[name] / self._costs.dense[name]:.1%})" if name != "sparsity" else "")
+            for name in self._budget.targets
+        )
+        return check.message(
+            "a budget that can be reached by pruning all but one unit of each layer",
+            f"budget={self._budget.targets!r}, where this still has {reached}",
+            "Raise the budget, or free more layers.",
+        )
+
+    @property
+    def dense(self):
+        """`{name: cost}` of the model without any unit pruned."""
+        return self._costs.dense
+
+    def costs(self, zeros):
+        """Returns `{name: cost}` of numbers of pruned units."""
+        return self._costs.at(zeros)
+
+    def load(self, zeros):
+        """Returns the cost in parts of the budget; 1 meets it."""
+        return self._budget.load(self._costs.at(zeros)) / self._factor
+
+    def tightened(self, factor):
+        """Returns an allocator for this part of the budget, below 1; `None` if out of reach."""
+        tighter = copy.copy(self)
+        tighter._factor = factor
+        return tighter if tighter.load(tighter.most) <= 1 else None
+
+    def _rounded_down(self, number, zeros):
+        """At most so many pruned units, so that a multiple of `round_to` stays."""
+        step, units = self._steps[number], self.units[number]
+        kept = max(units - zeros, 0)
+        return max(0, units - max(step, -(-kept // step) * step)) if step > 1 else zeros
+
+    def step(self, number):
+        """How many units of a competitor go together, for `round_to`."""
+        return self._steps[number]
+
+    def bounded(self, zeros):
+        """Puts numbers between what is pruned already and the most that may be."""
+        return [self.bounded_one(i, number) for i, number in enumerate(zeros)]
+
+    def bounded_one(self, number, zeros):
+        """The same for one competitor."""
+        return max(self.now[number], self._rounded_down(number, min(self.most[number], int(zeros))))
+
+    def uniform(self):
+        """Returns the numbers of the same density everywhere."""
+        return self.project([0.0] * len(self.units))
+
+    def project(self, logarithms):
+        """Returns the numbers nearest to densities that meet the budget, by one common factor.
+
+        Args:
+            logarithms: List of logarithms of densities.
+        """
+
+        def at(shift):
+            densities = np.exp(np.minimum(0.0, np.asarray(logarithms) + shift))
+            return self.bounded(
+                [n - max(1, round(n * d)) for n, d in zip(self.units, densities, strict=True)]
+            )
+
+        # At the upper end all densities are 1, at the lower one each has a single unit.
+        high = -float(np.min(logarithms, initial=0.0))
+        low = -float(np.max(logarithms, initial=0.0)) - math.log(max(self.units) + 1) - 1
+        if self.load(at(high)) <= 1:
+            return at(high)
+        for _ in range(60):
+            middle = (low + high) / 2
+            low, high = (middle, high) if self.load(at(middle)) <= 1 else (low, middle)
+        return self.filled(at(low), logarithms)
+
+    def filled(self, zeros, preferred=None):
+        """Gives units back as far as the budget has room for them, the densest competitors first.
+
+        Args:
+            zeros: Numbers of pruned units that meet the budget.
+            preferred: One number for each competitor: those with the highest come first.
+        """
+        zeros = list(zeros)
+        by_rank = sorted(
+            range(len(zeros)), key=lambda i: -(preferred[i] if preferred is not None else 0)
+        )
+        for i in by_rank:
+            step = self._steps[i]
+            low, high = 0, (zeros[i] - self.now[i]) // step
+            while low < high:
+                middle = (low + high + 1) // 2
+                fewer = [*zeros[:i], zeros[i] - middle * step, *zeros[i + 1 :]]
+                low, high = (middle, high) if self.load(fewer) <= 1 else (low, middle - 1)
+            zeros[i] -= low * step
+        return zeros
+
+
+def levels(allocator, number):
+    """Returns for each competitor a few numbers of pruned units, from those that are pruned now."""
+    found = []
+    for i, (now, most) in enumerate(zip(allocator.now, allocator.most, strict=True)):
+        steps = [now + (most - now) * level / number for level in range(number + 1)]
+        found.append(sorted({allocator.bounded_one(i, round(step)) for step in steps}))
+    return found
+
+
+def tolerated(allocator, curves):
+    """Returns the numbers at the smallest loss of single competitors with which a budget is met.
+
+    A curve is what the model loses where one competitor alone is pruned. It is made monotone, and
+    read between its points along straight lines.
+
+    Args:
+        allocator: The `Allocator`.
+        curves: One list of `(pruned units, loss)` for each competitor, by rising numbers, from
+            those that are pruned already.
+
+    Reference:
+        The rule of FastNAS in NVIDIA's Model Optimizer: one threshold of loss for all.
+    """
+    rising = [
+        (np.array([z for z, _ in curve]), np.maximum.accumulate([loss for _, loss in curve]))
+        for curve in curves
+    ]
+
+    def at(tolerance):
+        return allocator.bounded([_most_within(*curve, tolerance) for curve in rising])
+
+    low = min(float(losses[0]) for _, losses in rising)
+    high = max(float(losses[-1]) for _, losses in rising)
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (low, middle) if allocator.load(at(middle)) <= 1 else (middle, high)
+    fewer, more = np.array(at(low)), np.array(at(high))
+    if allocator.load(more) > 1:
+        # All curves end below the threshold: what is missing goes from all alike.
+        densities = [(n - z) / n for n, z in zip(allocator.units, more, strict=True)]
+        return allocator.project(np.log(densities))
+    # Where a curve is flat, many units come within the threshold at once.
+    low, high = 0.0, 1.0
+    for _ in range(40):
+        middle = (low + high) / 2
+        found = allocator.bounded(fewer + middle * (more - fewer))
+        low, high = (low, middle) if allocator.load(found) <= 1 else (middle, high)
+    return allocator.filled(allocator.bounded(fewer + high * (more - fewer)))
+
+
+def _most_within(zeros, losses, tolerance):
+    """The largest number of pruned units whose loss is tolerated."""
+    last = int(np.searchsorted(losses, tolerance, side="right")) - 1
+    if last < 0:
+        return int(zeros[0])
+    if last == len(zeros) - 1:
+        return int(zeros[-1])
+    share = (tolerance - losses[last]) / (losses[last + 1] - losses[last])
+    return int(zeros[last] + share * (zeros[last + 1] - zeros[last]))

@@ -1,0 +1,165 @@
+"""Copies of a model with ever other units pruned: each costs one assignment of masks."""
+
+import numpy as np
+
+from tfprune import _keras
+from tfprune._base import validation as check
+from tfprune._updates.evidence import Evidence
+from tfprune._updates.mask_update import MaskUpdate
+from tfprune.patterns.single_weights import NOfM
+from tfprune.patterns.slices import Filter
+from tfprune.prune import prune_low_magnitude
+from tfprune.schedules.constant import ConstantSparsity
+
+# Any scope can have as little; what is tried comes later.
+_ANY = ConstantSparsity.one_shot(0.001)
+
+
+class Candidates:
+    """One wrapped copy of a model, which becomes one candidate after the other.
+
+    Units are scored once, by the weights that the model has when it is made, or has when `score`
+    is called again. A candidate then says how many units of each competitor are pruned: those with
+    the lowest scores.
+
+    Args:
+        compiled: The user's model, whose loss is taken.
+        model: The same without wrappers, built.
+        pattern: The `Pattern` of all layers.
+        criterion: See `tfprune.prune_low_magnitude`, likewise `scope` and `rules`.
+        evidence: Arguments of `Evidence`.
+
+    Attributes:
+        model: The wrapped copy.
+        competitors: List of `Competitor`s: layers' weights, or groups of filters.
+        requests: The `Request` of each.
+
+    Raises:
+        ValueError: If rules give layers a schedule or a pattern of their own, or the pattern has
+            one sparsity only.
+    """
+
+    def __init__(self, compiled, model, pattern, criterion, scope, rules, evidence):
+        self._pattern = pattern
+        if isinstance(self._pattern, NOfM):
+            raise ValueError(
+                check.message(
+                    "a pattern that can have any sparsity",
+                    f"{self._pattern!r}",
+                    "Prune to N:M with prune_low_magnitude, or choose another pattern.",
+                )
+            )
+        self.model = prune_low_magnitude(
+            model, _ANY, pattern=pattern, criterion=criterion, scope=scope, rules=rules
+        )
+        self.update = MaskUpdate(self.model)
+        for owner in self.update.owners:
+            # The one step at which the schedule is due is done: the masks are those of candidates.
+            owner.mask_set.advance(1)
+        self._weights = self.update.weights
+        self._check_methods()
+        self._competitions = self.update.competitions((0.5, weight) for weight in self._weights)
+        self.competitors = [c for known in self._competitions for c in known.competitors]
+        self._evidence = Evidence(self.model, compiled=compiled, **evidence)
+        self._evidence.check(self._scored)
+        self.score()
+
+    @property
+    def _scored(self):
+        return [weight for competitor in self.competitors for weight in competitor.scored]
+
+    def _check_methods(self):
+        """Raises if rules ask for what a search over sparsities cannot give."""
+        grouped = isinstance(self._pattern, Filter) and self._pattern.coupled
+        for weight in (w for w in self._weights if not w.follows):
+            method = weight.method
+            received = None
+            if method.schedule != _ANY:
+                received = f"a schedule of its own for {weight.name}"
+            elif method.pattern != self._pattern or (grouped and not weight.coupled):
+                received = f"the pattern {method.pattern!r} for {weight.name}"
+            if received:
+                raise ValueError(
+                    check.message(
+                        "rules that leave schedule and pattern to the search for targets",
+                        received,
+                        "Leave them out of the rule; tfprune.Rule(..., prune=False) exempts a "
+                        "layer.",
+                    )
+                )
+
+    def score(self):
+        """Scores all units by the weights that the model has now."""
+        self._dense = [np.array(_keras.host_array(weight.variable)) for weight in self._weights]
+        found = self._evidence([weight for weight in self._scored if weight.method.criterion.needs])
+        by_competition = [
+            [item.request(found, number) for number, item in enumerate(known.competitors)]
+            for known in self._competitions
+        ]
+        self.requests = [request for requests in by_competition for request in requests]
+        self._by_competition = by_competition
+        # Scores are those of the weights now, whatever is pruned in the meantime.
+        for request in (part for r in self.requests for part in getattr(r, "requests", [r])):
+            request.weight = np.array(request.weight)
+            request.evidence = {name: np.array(value) for name, value in request.evidence.items()}
+            request.mask = None if request.mask is None else np.array(request.mask)
+        self._orders: list = [None] * len(self.requests)
+
+    def order(self, number):
+        """Returns the units of a competitor in the order in which they go; the pruned ones first.
+
+        Of equal scores, those further back go first, as in `tfprune.masks.keep_masks`.
+        """
+        if self._orders[number] is None:
+            request = self.requests[number]
+            scores = request.scores(rising=True).read(slice(None), checked=True)
+            scores = np.where(request.pruned, -np.inf, scores)
+            self._orders[number] = len(scores) - 1 - np.argsort(scores[::-1], kind="stable")
+        return self._orders[number]
+
+    @property
+    def highest(self):
+        """The highest sparsity that can be tried."""
+        low, high = 0.0, 0.999
+        middle = high
+        while high - low > 1e-4:
+            low, high = (middle, high) if self._can_have(middle) else (low, middle)
+            middle = (low + high) / 2
+        return low
+
+    def _can_have(self, sparsity):
+        try:
+            for known, requests in zip(self._competitions, self._by_competition, strict=True):
+                known.scope.check(requests, sparsity)
+        except ValueError:
+            return False
+        return True
+
+    def at(self, sparsity):
+        """Returns the wrapped model with its units pruned to this sparsity under its scope."""
+        kept = [
+            mask
+            for known, requests in zip(self._competitions, self._by_competition, strict=True)
+            for mask, _ in known.scope.masks(requests, sparsity)
+        ]
+        return self._assigned(kept)
+
+    def with_zeros(self, zeros):
+        """Returns the wrapped model with so many units of each competitor pruned.
+
+        Args:
+            zeros: List of whole numbers, in the order of `competitors`.
+        """
+        masks = []
+        for number, (request, gone) in enumerate(zip(self.requests, zeros, strict=True)):
+            kept = np.ones(request.units, bool)
+            kept[self.order(number)[:gone]] = False
+            masks.append(kept)
+        return self._assigned(masks)
+
+    def _assigned(self, masks):
+        for weight, values in zip(self._weights, self._dense, strict=True):
+            weight.variable.assign(values)
+        for competitor, request, kept in zip(self.competitors, self.requests, masks, strict=True):
+            competitor.set_mask(request.spread(kept))
+        return self.model
