@@ -62,9 +62,10 @@ def check_budget(targets):
     for name, value in targets.items():
         if not isinstance(value, numbers.Real) or isinstance(value, bool):
             raise TypeError(check.message(f"{name} to be a number", f"{value!r}", _MEND))
+        value = float(value)
         if name == "sparsity":
             check.sparsity("sparsity", value)
-        whole = name in ("parameters", "macs") and value > 1 and float(value).is_integer()
+        whole = name in ("parameters", "macs") and value > 1 and value.is_integer()
         if not (0 < value < 1 or whole):
             expected = f"{name} as a fraction, between 0 and 1"
             if name in ("parameters", "macs"):
