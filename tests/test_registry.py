@@ -5,7 +5,7 @@ import pytest
 from keras import layers
 
 import tfprune
-from tfprune._layers import registry
+from tfprune._layers import facts, registry
 
 # Kernel shapes as Keras documents them; axes of (inputs, outputs) named by hand.
 AXES = {
@@ -68,7 +68,7 @@ class FineBlend(Blend):
 @pytest.fixture
 def blend(monkeypatch):
     """Registrations of a test end with it."""
-    monkeypatch.setattr(registry, "_REGISTRY", dict(registry._REGISTRY))
+    monkeypatch.setattr(facts, "_FACTS", dict(facts._FACTS))
     return Blend
 
 

@@ -363,9 +363,9 @@ def test_a_rule_makes_a_custom_layer_known():
         call.cut(call.layer.scale, 0, flow.labels)
         return [flow.carrying(np.where(flow.values == 0, 0, np.nan))]
 
-    from tfprune._channels.rules import table as rules
+    from tfprune._layers import facts
 
-    known = dict(rules._RULES)
+    known = dict(facts._FACTS)
     try:
         tfprune.register_channel_rule(Scaled, rule)
         tfprune.register_channel_rule(Cubed, "elementwise")
@@ -377,8 +377,8 @@ def test_a_rule_makes_a_custom_layer_known():
         assert small.get_layer("scaled").scale.shape == (4,)
         assert distance(silenced, small, data(model)) < 1e-4
     finally:
-        rules._RULES.clear()
-        rules._RULES.update(known)
+        facts._FACTS.clear()
+        facts._FACTS.update(known)
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,12 @@ from tfprune._analysis.sensitivity.analysis import Sensitivity, sensitivity
 from tfprune._base.version import __version__ as __version__
 from tfprune._deployment.exporting import Exported, export
 from tfprune._deployment.policies import PruneForLatencyOnXNNPack, PruningPolicy
-from tfprune._layers.registry import PrunableLayer, PrunableWeight, register_prunable
+from tfprune._layers.registry import (
+    PrunableLayer,
+    PrunableWeight,
+    register_layer,
+    register_prunable,
+)
 from tfprune._reports.cost import LayerCost, ModelCost, layer_costs, model_cost
 from tfprune._reports.latency import Latency, compare_latency, measure_latency
 from tfprune._reports.report import SparsityReport, sparsity_report
@@ -183,6 +188,7 @@ __all__ = [
     "pruners",
     "recalibrate",
     "register_channel_rule",
+    "register_layer",
     "register_prunable",
     "remove_channels",
     "schedules",

@@ -3,21 +3,10 @@
 from dataclasses import dataclass, field
 
 import keras
-from keras import layers
 
 from tfprune import _keras
+from tfprune._layers import facts
 
-# Layers that compute nothing when a model predicts.
-_TRANSPARENT = (
-    layers.ActivityRegularization,
-    layers.AlphaDropout,
-    layers.Dropout,
-    layers.GaussianDropout,
-    layers.GaussianNoise,
-    layers.Identity,
-    layers.InputLayer,
-    layers.SpatialDropout2D,
-)
 # Activations that the converter writes as one operation on single numbers, or as a product.
 _ACTIVATIONS = (
     "elu",
@@ -63,7 +52,7 @@ def steps(model):
     found: list = []
 
     def visit(call, given):
-        if isinstance(call.layer, _TRANSPARENT):
+        if _is(call.layer, "transparent"):
             return given[:1]
         step = Step(call.layer, given, call.shapes)
         found.append(step)
@@ -175,18 +164,21 @@ def _name(step):
     return f"'{step.layer.name}'"
 
 
+def _is(layer, kind):
+    return facts.fact(layer, "xnnpack") == kind
+
+
 def _is_convolution(layer):
-    other = (layers.Conv2DTranspose, layers.DepthwiseConv2D, layers.SeparableConv2D)
-    return isinstance(layer, layers.Conv2D) and not isinstance(layer, other)
+    return _is(layer, "convolution")
 
 
 def _is_average(step):
     """A GlobalAveragePooling2D, or a keras.ops.mean over height and width."""
     layer = step.layer
-    if isinstance(layer, layers.GlobalAveragePooling2D):
+    if _is(layer, "average"):
         return True
     axes = getattr(layer, "axis", None)
-    named = type(layer).__name__ == "Mean" and not isinstance(layer, layers.Layer)
+    named = type(layer).__name__ == "Mean" and not isinstance(layer, keras.layers.Layer)
     return named and isinstance(axes, (list, tuple)) and {axis % 4 for axis in axes} == {1, 2}
 
 
@@ -233,7 +225,7 @@ def _activation_problems(layer):
 def _padded(step):
     """The zeros that a ZeroPadding2D puts around what this convolution alone reads."""
     (producer,) = step.inputs
-    if producer is None or not isinstance(producer.layer, layers.ZeroPadding2D):
+    if producer is None or not _is(producer.layer, "zeros"):
         return None
     return producer.layer.padding if producer.readers == [step] else None
 
@@ -261,20 +253,20 @@ def _padding_problems(step, size):
 
 def _inside_problem(step):
     layer = step.layer
-    if isinstance(layer, layers.DepthwiseConv2D):
+    if _is(layer, "depthwise"):
         return _joined(step, _depthwise_problems(step))
     if _is_convolution(layer):
         if layer.kernel_size == (1, 1):
             return _joined(step, _pointwise_problems(layer) + _activation_problems(layer))
         size = f"kernel_size={layer.kernel_size}"
         return _joined(step, [(size, "a depthwise convolution and a 1x1")])
-    if isinstance(layer, layers.ZeroPadding2D):
+    if _is(layer, "zeros"):
         return _zeros_problem(step)
     if _is_average(step):
-        return _joined(step, _layout(layer) if isinstance(layer, layers.Layer) else [])
-    for kind, misfits in _INSIDE.items():
-        if isinstance(layer, kind):
-            return _joined(step, misfits(step))
+        return _joined(step, _layout(layer) if isinstance(layer, keras.layers.Layer) else [])
+    kind = facts.fact(layer, "xnnpack")
+    if kind in _INSIDE:
+        return _joined(step, _INSIDE[kind](step))
     return (
         f"{_name(step)} is of class {type(layer).__name__}, which has no kernel in this layout (a "
         "chain without it would fit)"
@@ -297,10 +289,7 @@ def _depthwise_problems(step):
 
 def _zeros_problem(step):
     """Zeros become part of the convolution behind them, if it is one that takes them."""
-    fits = all(
-        isinstance(reader.layer, layers.DepthwiseConv2D) or _is_entry(reader)
-        for reader in step.readers
-    )
+    fits = all(_is(reader.layer, "depthwise") or _is_entry(reader) for reader in step.readers)
     return None if fits else _joined(step, [("no depthwise convolution behind it", "one")])
 
 
@@ -321,7 +310,7 @@ def _normalization_problems(step):
     (producer,) = step.inputs
     layer = getattr(producer, "layer", None)
     folds = (
-        (isinstance(layer, layers.DepthwiseConv2D) or _is_convolution(layer))
+        (_is(layer, "depthwise") or _is_convolution(layer))
         and _function(layer) == "linear"
         and producer.readers == [step]
     )
@@ -333,13 +322,12 @@ def _upsampling_problems(step):
     return _settings(step.layer, wanted) + _layout(step.layer)
 
 
+# By the kind that stands in the table of layer facts.
 _INSIDE = {
-    layers.Add: _merge_problems,
-    layers.Multiply: _merge_problems,
-    layers.ReLU: _relu_problems,
-    layers.LeakyReLU: lambda step: [],
-    layers.ELU: lambda step: [],
-    layers.Activation: lambda step: _activation_problems(step.layer),
-    layers.BatchNormalization: _normalization_problems,
-    layers.UpSampling2D: _upsampling_problems,
+    "activation": lambda step: _activation_problems(step.layer),
+    "alone": lambda step: [],
+    "merge": _merge_problems,
+    "normalization": _normalization_problems,
+    "relu": _relu_problems,
+    "upsampling": _upsampling_problems,
 }

@@ -1,14 +1,16 @@
 """Parameters, multiplications and bytes of a model."""
 
 import inspect
+from collections.abc import Callable
 from dataclasses import dataclass
+from operator import attrgetter
 
 import keras
 import numpy as np
 
 from tfprune import _keras
 from tfprune._keras.checks import check_followable
-from tfprune._layers import registry
+from tfprune._layers import facts, registry
 
 
 @dataclass(frozen=True)
@@ -171,8 +173,12 @@ def _nonzeros_once():
 
     def count(weight):
         if id(weight) not in known:
-            known[id(weight)] = int(np.count_nonzero(_keras.host_array(weight)))
-        return known[id(weight)]
+            # A layer with LoRA or 4-bit weights makes a tensor at each access: it has to live on,
+            # so that no other one gets its id.
+            variable = isinstance(weight, keras.Variable)
+            array = _keras.host_array(weight) if variable else _keras.on_host(weight)
+            known[id(weight)] = (weight, int(np.count_nonzero(array)))
+        return known[id(weight)][1]
 
     return count
 
@@ -219,11 +225,6 @@ def known_sum(numbers):
     return None if None in found else sum(found)
 
 
-_OF_OUTPUT = ["Conv1D", "Conv2D", "Conv3D", "DepthwiseConv1D", "DepthwiseConv2D"]
-_OF_INPUT = ["Conv1DTranspose", "Conv2DTranspose", "Conv3DTranspose"]
-_SEPARABLE = ["SeparableConv1D", "SeparableConv2D"]
-
-
 def _shapes(call):
     """`{argument: shape}` of the tensors that a layer is called on, the batch included."""
     bound = inspect.signature(call.layer.call).bind(*call.args, **call.kwargs).arguments
@@ -235,32 +236,63 @@ def _shapes(call):
     }
 
 
+@dataclass(frozen=True)
+class _Work:
+    """A call whose multiplications are counted.
+
+    Attributes:
+        layer: The layer.
+        path: Its path.
+        shapes: `{argument: shape}` of what it is called on, the batch included.
+        out_shape: The shape of what it returns.
+        count: Function from a weight to how many of its numbers multiply.
+    """
+
+    layer: keras.layers.Layer
+    path: str
+    shapes: dict
+    out_shape: tuple
+    count: Callable
+
+    @property
+    def shape(self):
+        return next(iter(self.shapes.values()))
+
+
 def _of_call(layer, path, shapes, out_shape, count):
     """Multiplications of one call, `None` if unknown, and paths of layers that are not counted."""
-    shape = next(iter(shapes.values()))
-    if _is(layer, ["TimeDistributed"]):
-        step = shape[:1] + shape[2:]
-        out_step = out_shape[:1] + out_shape[2:]
-        inner, inside = _of_layer(layer.layer, path, step, out_step, count)
-        return _times(inner, shape[1]), inside
-    if _is(layer, ["Bidirectional"]):
-        found = [
-            _of_layer(inner, path, shape, out_shape, count)
-            for inner in (layer.forward_layer, layer.backward_layer)
-        ]
-        return known_sum(item[0] for item in found), [name for item in found for name in item[1]]
-    if _is(layer, ["LSTM", "GRU", "SimpleRNN"]):
-        weights = [layer.cell.kernel, layer.cell.recurrent_kernel]
-        return _times(sum(map(count, weights)), shape[1]), []
-    if _is(layer, ["MultiHeadAttention", "GroupQueryAttention"]):
-        return _of_attention(layer, shapes, count), []
-    if _is(layer, ["EinsumDense"]):
-        return _of_einsum(layer, shape, count), []
-    return _of_matrices(layer, path, shape, out_shape, count)
+    macs = facts.fact(layer, "macs")
+    if macs is None:
+        # Numbers for each channel, as in a normalization, are no matrix products.
+        wide = [weight for weight in layer.trainable_weights if len(weight.shape) > 1]
+        return 0, [path] if wide else []
+    work = _Work(layer, path, shapes, out_shape, count)
+    if macs.places in _INSIDE:
+        return _INSIDE[macs.places](work)
+    if macs.places == "attention":
+        return _of_attention(work), []
+    places = _PLACES[macs.places](work)
+    return _times(sum(count(attrgetter(name)(layer)) for name in macs.weights), places), []
+
+
+def _in_each_step(work):
+    """The layer inside sees one step after the other."""
+    shape, out_shape = work.shape, work.out_shape
+    step, out_step = shape[:1] + shape[2:], out_shape[:1] + out_shape[2:]
+    inner, inside = _of_layer(work.layer.layer, work.path, step, out_step, work.count)
+    return _times(inner, shape[1]), inside
+
+
+def _in_both_directions(work):
+    found = [
+        _of_layer(inner, work.path, work.shape, work.out_shape, work.count)
+        for inner in (work.layer.forward_layer, work.layer.backward_layer)
+    ]
+    return known_sum(item[0] for item in found), [name for item in found for name in item[1]]
 
 
 def _of_layer(layer, path, shape, out_shape, count):
-    """The same for a layer, or a model, that another one holds."""
+    """The same as `_of_call` for a layer, or a model, that another one holds."""
     path = f"{path}/{layer.name}"
     if _keras.is_graph(layer):
         return _macs(layer, path, count) if _keras.runs_as_graph(layer) else (0, [path])
@@ -271,8 +303,9 @@ def _times(macs, number):
     return None if macs is None or number is None else macs * number
 
 
-def _of_attention(layer, shapes, count):
+def _of_attention(work):
     """Projections of each place, a product of places with places, and the mean that it weighs."""
+    layer, shapes = work.layer, work.shapes
     parts = _keras.attention_parts(layer)
     query, value = shapes["query"], shapes["value"]
     places = {name: shapes.get(name, value) for name in ("query", "key", "value")}
@@ -280,7 +313,7 @@ def _of_attention(layer, shapes, count):
     if any(None in shape[1:-1] for shape in places.values()):
         return None
     projected = sum(
-        _product(places[name][1:-1]) * count(part.kernel) for name, part in parts.items()
+        _product(places[name][1:-1]) * work.count(part.kernel) for name, part in parts.items()
     )
     axes = getattr(layer, "attention_axes", None) or (1,)
     pairs = _product(query[1:-1]) * _product([value[axis] for axis in axes])
@@ -289,44 +322,34 @@ def _of_attention(layer, shapes, count):
     return projected + pairs * int(heads) * int(key_dim + value_dim)
 
 
-def _of_einsum(layer, shape, count):
-    """One for each weight and each combination of the other letters' values."""
-    equation: str = layer.equation.replace(" ", "")
+def _einsum_places(work):
+    """Each combination of the values of the letters that the kernel has not."""
+    equation: str = work.layer.equation.replace(" ", "")
     inputs, kernel = equation.split("->")[0].split(",")
     before, _, behind = inputs.partition("...")
-    dots = [str(number) for number in range(len(shape) - len(before) - len(behind))]
+    dots = [str(number) for number in range(len(work.shape) - len(before) - len(behind))]
     names = [*before, *dots, *behind]
-    sizes = dict(zip(names, shape, strict=True))
-    others = [sizes[name] for name in names[1:] if name not in kernel]
-    return _times(count(layer.kernel), _product(others))
+    sizes = dict(zip(names, work.shape, strict=True))
+    return _product([sizes[name] for name in names[1:] if name not in kernel])
 
 
-def _of_matrices(layer, path, shape, out_shape, count):
-    if _is(layer, _SEPARABLE):
-        places = _places(layer, out_shape)
-        weights = [layer.depthwise_kernel, layer.pointwise_kernel]
-    elif _is(layer, _OF_OUTPUT):
-        places, weights = _places(layer, out_shape), [layer.kernel]
-    elif _is(layer, _OF_INPUT):
-        places, weights = _places(layer, shape), [layer.kernel]
-    elif _is(layer, ["Dense"]):
-        places, weights = _product(shape[1:-1]), [layer.kernel]
-    else:
-        # Numbers for each channel, as in a normalization, are no matrix products.
-        wide = [w for w in layer.trainable_weights if len(w.shape) > 1]
-        looked_up = _is(layer, ["Embedding", "PReLU"])
-        return 0, [path] if wide and not looked_up else []
-    return _times(sum(map(count, weights)), places), []
-
-
-def _is(layer, names):
-    return any(isinstance(layer, getattr(keras.layers, name)) for name in names)
-
-
-def _places(layer, shape):
+def _window_places(layer, shape):
     first = layer.data_format == "channels_first"
     return _product(shape[2:] if first else shape[1:-1])
 
 
 def _product(sizes):
     return None if None in sizes else int(np.prod(sizes))
+
+
+# At how many places each weight multiplies, by the kind that stands in the table of layer facts.
+_PLACES: dict = {
+    "einsum": _einsum_places,
+    "inputs": lambda work: _window_places(work.layer, work.shape),
+    "nowhere": lambda work: 0,
+    "outputs": lambda work: _window_places(work.layer, work.out_shape),
+    "rows": lambda work: _product(work.shape[1:-1]),
+    "steps": lambda work: work.shape[1],
+}
+# Layers whose multiplications are those of the layers that they were given.
+_INSIDE = {"both_directions": _in_both_directions, "each_step": _in_each_step}

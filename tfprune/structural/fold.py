@@ -7,22 +7,7 @@ from tfprune import _keras
 from tfprune._channels.graph import plain
 from tfprune._channels.rules.makers import channel_axis
 from tfprune._keras.checks import check_followable
-
-# The class, the weight that makes the channels, and the axes of that weight that count them. Only
-# these classes themselves: a subclass may compute something else.
-_MAKERS = {
-    keras.layers.Conv1D: ("kernel", (-1,)),
-    keras.layers.Conv2D: ("kernel", (-1,)),
-    keras.layers.Conv3D: ("kernel", (-1,)),
-    keras.layers.Conv1DTranspose: ("kernel", (-2,)),
-    keras.layers.Conv2DTranspose: ("kernel", (-2,)),
-    keras.layers.Conv3DTranspose: ("kernel", (-2,)),
-    keras.layers.DepthwiseConv1D: ("kernel", (-2, -1)),
-    keras.layers.DepthwiseConv2D: ("kernel", (-2, -1)),
-    keras.layers.SeparableConv1D: ("pointwise_kernel", (-1,)),
-    keras.layers.SeparableConv2D: ("pointwise_kernel", (-1,)),
-    keras.layers.Dense: ("kernel", (-1,)),
-}
+from tfprune._layers import facts
 
 
 def fold_batch_norm(model):
@@ -36,8 +21,8 @@ def fold_batch_norm(model):
 
     A BatchNormalization stays if something else reads what the layer before it makes, if one of
     them is called several times or always in training mode, if it works along another axis or in
-    another precision, or if the layer before it is quantized, has LoRA weights or is of a class of
-    the user's.
+    another precision, or if the layer before it is quantized, has LoRA weights or is of a class
+    that computes in a way of its own (`tfprune.register_layer` makes it known).
 
     Args:
         model: A built Sequential or Functional model, plain or wrapped; models inside are folded
@@ -82,10 +67,8 @@ def fold_batch_norm(model):
             _keras.copy_variables(old.weights, new.weights, old.name)
             return
         kernel, bias = folded[id(old)]
-        name = _MAKERS[type(old)][0]
-        if name != "kernel":
-            new.depthwise_kernel.assign(_keras.host_array(old.depthwise_kernel))
-        getattr(new, name).assign(kernel)
+        _keras.copy_variables(_others(old), _others(new), old.name)
+        _scaled(new).get(new).assign(kernel)
         new.bias.assign(bias)
 
     def shape_of(inner, number):
@@ -136,8 +119,19 @@ def _is_tensor(item):
     return isinstance(item, keras.KerasTensor)
 
 
+def _scaled(layer):
+    """The `PrunableWeight` that takes over the scale; `None` if the layer cannot."""
+    return facts.fact(layer, "folds", computes_alike=True)
+
+
+def _others(layer):
+    """The weights of a layer that stay as they are."""
+    changed = {id(_scaled(layer).get(layer)), id(layer.bias)}
+    return [variable for variable in layer.weights if id(variable) not in changed]
+
+
 def _can_take_over(layer):
-    if type(layer) not in _MAKERS or layer.activation not in (None, keras.activations.linear):
+    if _scaled(layer) is None or layer.activation not in (None, keras.activations.linear):
         return False
     quantized = getattr(layer, "quantization_mode", None) or layer.dtype_policy.quantization_mode
     return not quantized and not getattr(layer, "lora_enabled", False)
@@ -157,10 +151,11 @@ def _fits(maker, call):
 
 def _folded(maker, norms):
     """The new kernel and bias of a layer; `None` where they are no finite numbers."""
-    name, axes = _MAKERS[type(maker)]
-    variable = getattr(maker, name)
+    made = _scaled(maker)
+    variable = made.get(maker)
     kernel = _double(variable)
-    shape = [size if axis - kernel.ndim in axes else 1 for axis, size in enumerate(kernel.shape)]
+    axes = made.axes_of(maker).resolve(kernel.ndim).outputs
+    shape = [size if axis in axes else 1 for axis, size in enumerate(kernel.shape)]
     scale, bias = np.ones(1), np.zeros(1) if maker.bias is None else _double(maker.bias)
     # Numbers that do not come out finite are looked for below.
     with np.errstate(all="ignore"):

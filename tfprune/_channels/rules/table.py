@@ -36,10 +36,8 @@ from tfprune._channels.rules.operations import (
     reordering,
 )
 from tfprune._channels.rules.recurrent import bidirectional, recurrent, time_distributed
-from tfprune._keras.layers import CustomScaleLayer, LayerScale
-
-_RULES: dict = {}
-_OF_ONE_INPUT: set = set()
+from tfprune._layers import facts
+from tfprune._layers.registry import check_layer_class
 
 
 def register_channel_rule(layer_class, rule):
@@ -71,21 +69,13 @@ def register_channel_rule(layer_class, rule):
     ...     return [flow.carrying(flow.values * call.layer.scale.numpy())]
     >>> tfprune.register_channel_rule(Scale, scale_rule)
     """
-    if not (isinstance(layer_class, type) and issubclass(layer_class, keras.layers.Layer)):
-        raise TypeError(
-            check.message(
-                "`layer_class` to be a subclass of keras.layers.Layer",
-                f"layer_class={layer_class!r}",
-                "Pass the class, not an instance.",
-            )
-        )
+    check_layer_class("layer_class", layer_class)
     mend = 'Pass "elementwise", or a function that takes a tfprune.structural.Call.'
     if isinstance(rule, str):
         check.choice("rule", rule, ("elementwise",))
-        rule = elementwise
-    if not callable(rule):
+    elif not callable(rule):
         raise TypeError(check.message("`rule` to be a function", f"rule={rule!r}", mend))
-    _RULES[layer_class] = rule
+    facts.declare(layer_class, flow=rule)
 
 
 def rule_of(layer):
@@ -95,31 +85,17 @@ def rule_of(layer):
         return OPERATIONS.get(type(layer).__name__) if known else None
     if any(_has_other_weights(inner) for inner in _keras.flatten(layer)):
         return None
-    for base in type(layer).__mro__:
-        if base in _RULES:
-            return _RULES[base] if _computes_as(type(layer), base) else None
-    return None
+    flow = facts.fact(layer, "flow", computes_alike=True)
+    return KINDS[flow] if isinstance(flow, str) else flow
 
 
 def _has_other_weights(layer):
     return getattr(layer, "quantization_mode", None) or getattr(layer, "lora_enabled", False)
 
 
-def _computes_as(layer_class, base):
-    """Whether a subclass leaves all methods of its base that compute something as they are."""
-    harmless = ("get_config", "from_config", "compute_output_shape", "compute_output_spec")
-    between = layer_class.__mro__[: layer_class.__mro__.index(base)]
-    return not any(
-        callable(value) and hasattr(base, name) and name not in harmless
-        for cls in between
-        for name, value in vars(cls).items()
-        if not name.startswith("__")
-    )
-
-
 def takes_several(rule):
     """Whether a rule is made for layers that are called on several tensors."""
-    return rule not in _OF_ONE_INPUT
+    return rule in _SEVERAL or rule not in KINDS.values()
 
 
 # -- Layers that pass channels on ------------------------------------------------------------------
@@ -217,59 +193,54 @@ def _custom_scale(call):
     return merge(call, lambda one, two: one + two * call.layer.scale)
 
 
-def _register_keras_layers():
-    layers = keras.layers
-    table = {
-        dense: "Dense",
-        einsum_dense: "EinsumDense",
-        attention: "MultiHeadAttention GroupQueryAttention",
-        recurrent: "LSTM GRU SimpleRNN",
-        bidirectional: "Bidirectional",
-        time_distributed: "TimeDistributed",
-        _masking: "Masking",
-        embedding: "Embedding",
-        convolution: "Conv1D Conv2D Conv3D",
-        transposed_convolution: "Conv1DTranspose Conv2DTranspose Conv3DTranspose",
-        depthwise_convolution: "DepthwiseConv1D DepthwiseConv2D",
-        separable_convolution: "SeparableConv1D SeparableConv2D",
-        batch_normalization: "BatchNormalization",
-        layer_normalization: "LayerNormalization",
-        rms_normalization: "RMSNormalization",
-        group_normalization: "GroupNormalization",
-        _prelu: "PReLU",
-        _rescaling: "Rescaling",
-        _softmax: "Softmax",
-        elementwise: "ReLU LeakyReLU ELU",
-        _unchanged: "Identity Dropout SpatialDropout1D SpatialDropout2D SpatialDropout3D "
-        "GaussianDropout GaussianNoise AlphaDropout ActivityRegularization",
-        _spatial: "MaxPooling1D MaxPooling2D MaxPooling3D AveragePooling1D AveragePooling2D "
-        "AveragePooling3D ZeroPadding1D ZeroPadding2D ZeroPadding3D",
-        functools.partial(_spatial, keeps_constants=True): "Cropping1D Cropping2D Cropping3D "
-        "UpSampling1D UpSampling2D UpSampling3D",
-        _global_pooling: "GlobalAveragePooling1D GlobalAveragePooling2D GlobalAveragePooling3D "
-        "GlobalMaxPooling1D GlobalMaxPooling2D GlobalMaxPooling3D",
-        _flatten: "Flatten",
-        _reshape: "Reshape",
-        _permute: "Permute",
-        _repeat_vector: "RepeatVector",
-        _concatenate: "Concatenate",
-        merge: "Add Subtract Multiply Average Maximum Minimum",
-    }
-    for rule, names in table.items():
-        for name in names.split():
-            if hasattr(layers, name):
-                _RULES[getattr(layers, name)] = rule
-    _RULES[layers.Activation] = _activation_layer
-    several = {merge, _concatenate, elementwise, attention}
-    several |= {recurrent, bidirectional, time_distributed}
-    _OF_ONE_INPUT.update(set(_RULES.values()) - several)
-    _RULES[LayerScale] = _layer_scale
-    _RULES[CustomScaleLayer] = _custom_scale
-
-
 def _activation_layer(call):
     flow = call.inputs[0]
     return [UNKNOWN] if flow.axis is None else [activated(call, flow)]
 
 
-_register_keras_layers()
+# By the kind of flow that stands in the table of layer facts.
+KINDS = {
+    "activation": _activation_layer,
+    "attention": attention,
+    "batch_normalization": batch_normalization,
+    "bidirectional": bidirectional,
+    "concatenate": _concatenate,
+    "convolution": convolution,
+    "custom_scale": _custom_scale,
+    "dense": dense,
+    "depthwise_convolution": depthwise_convolution,
+    "einsum_dense": einsum_dense,
+    "elementwise": elementwise,
+    "embedding": embedding,
+    "flatten": _flatten,
+    "global_pooling": _global_pooling,
+    "group_normalization": group_normalization,
+    "layer_normalization": layer_normalization,
+    "layer_scale": _layer_scale,
+    "masking": _masking,
+    "merge": merge,
+    "permute": _permute,
+    "pooling": _spatial,
+    "prelu": _prelu,
+    "recurrent": recurrent,
+    "repeat_vector": _repeat_vector,
+    "rescaling": _rescaling,
+    "reshape": _reshape,
+    "resizing": functools.partial(_spatial, keeps_constants=True),
+    "rms_normalization": rms_normalization,
+    "separable_convolution": separable_convolution,
+    "softmax": _softmax,
+    "time_distributed": time_distributed,
+    "transposed_convolution": transposed_convolution,
+    "unchanged": _unchanged,
+}
+_SEVERAL = (
+    merge,
+    _concatenate,
+    _custom_scale,
+    elementwise,
+    attention,
+    recurrent,
+    bidirectional,
+    time_distributed,
+)

@@ -1,0 +1,287 @@
+"""The table of layer facts: all that the library knows of a layer class, in one entry."""
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from keras import layers
+
+from tfprune._keras.layers import ConvLSTMCell, CustomScaleLayer, LayerScale, plain_class
+from tfprune._layers.weights import DEPTHWISE, TRANSPOSED, PrunableWeight, attribute
+from tfprune.patterns.axes import KernelAxes
+
+
+@dataclass(frozen=True)
+class Macs:
+    """How the multiplications of a layer are counted.
+
+    Attributes:
+        places: At which places each weight multiplies once: one of the kinds that
+            `_reports/cost.py` knows, "outputs" for those of the layer's output.
+        weights: The attributes of the weights that multiply, "cell.kernel" for those of a cell.
+    """
+
+    places: str
+    weights: tuple = ()
+
+
+@dataclass(frozen=True)
+class LayerFacts:
+    """What is known of a layer class. Where a fact is `None`, that of the nearest base counts.
+
+    Attributes:
+        prunable: Tuple of its own `PrunableWeight`s, or a function from the layer to them.
+        flow: How channels go through it: a kind that `_channels/rules/table.py` has a rule for, or
+            a rule.
+        macs: A `Macs`.
+        folds: The `PrunableWeight` that can take over the scale of a BatchNormalization behind the
+            layer, along the axes of its outputs; `bias` takes over the offset.
+        xnnpack: What it is to XNNPACK's sparse kernels: a kind that `_deployment/xnnpack.py` knows.
+        complete: Whether bases have nothing to add.
+    """
+
+    prunable: tuple | Callable | None = None
+    flow: str | Callable | None = None
+    macs: Macs | None = None
+    folds: PrunableWeight | None = None
+    xnnpack: str | None = None
+    complete: bool = False
+
+
+_FACTS: dict = {}
+# Methods that a subclass may write without computing something else.
+_HARMLESS = ("get_config", "from_config", "compute_output_shape", "compute_output_spec")
+
+
+def declare(layer_class, **facts):
+    """Enters facts of a layer class; those that are not given stay as they are.
+
+    Args:
+        layer_class: The class.
+        **facts: Fields of `LayerFacts`.
+    """
+    known = _FACTS.get(layer_class, LayerFacts())
+    _FACTS[layer_class] = dataclasses.replace(known, **facts)
+
+
+def declare_like(layer_class, known_class):
+    """Enters for a layer class all that is known of another one and its bases, and no more."""
+    names = {field.name for field in dataclasses.fields(LayerFacts)} - {"complete"}
+    known = {name: _nearest(known_class, name)[1] for name in names}
+    _FACTS[layer_class] = LayerFacts(**known, complete=True)
+
+
+def fact(layer, name, computes_alike=False):
+    """Returns what is known of a layer.
+
+    Args:
+        layer: A layer, or an operation, of which nothing is known.
+        name: A field of `LayerFacts`.
+        computes_alike: Whether the fact holds only for subclasses that leave all methods of their
+            base that compute something as they are.
+
+    Returns:
+        The fact of the nearest class among the layer's own and its bases; `None` if there is none.
+    """
+    layer_class = plain_class(layer)
+    base, value = _nearest(layer_class, name)
+    if computes_alike and base is not None and not _computes_alike(layer_class, base):
+        return None
+    return value
+
+
+def is_known(layer_class):
+    """Whether anything is known of a layer class or its bases."""
+    return any(base in _FACTS for base in layer_class.__mro__)
+
+
+def _nearest(layer_class, name):
+    for base in layer_class.__mro__:
+        package = base.__module__.partition(".")[0]
+        known = _FACTS.get(base) or _FACTS.get(f"{package}.{base.__name__}")
+        if known and (known.complete or getattr(known, name) is not None):
+            return base, getattr(known, name)
+    return None, None
+
+
+def _computes_alike(layer_class, base):
+    between = layer_class.__mro__[: layer_class.__mro__.index(base)]
+    return not any(
+        callable(value) and hasattr(base, name) and name not in _HARMLESS
+        for cls in between
+        for name, value in vars(cls).items()
+        if not name.startswith("__")
+    )
+
+
+# -- The table -------------------------------------------------------------------------------------
+
+
+def _einsum_axes(layer):
+    left, output = layer.equation.replace(" ", "").split("->")
+    inputs, kernel = left.split(",")
+    output, inputs = output.replace("...", ""), inputs.replace("...", "")
+    return KernelAxes(
+        tuple(i for i, letter in enumerate(kernel) if letter not in output),
+        tuple(i for i, letter in enumerate(kernel) if letter not in inputs),
+    )
+
+
+def _reversible_embedding(layer):
+    if layer.tie_weights:
+        return (attribute("embeddings", KernelAxes((-2,), (-1,), reduced=(-1,))),)
+    return (attribute("embeddings"), attribute("reverse_embeddings", makes_output=False))
+
+
+def _experts(*names):
+    """Matrices of all experts in one weight of shape (experts, inputs, outputs)."""
+    axes = KernelAxes((-2,), (-1,), experts=True)
+    return LayerFacts(
+        tuple(
+            dataclasses.replace(
+                attribute(name, axes, makes_output=False), name=name.lstrip("_"), since_lists=True
+            )
+            for name in names
+        )
+    )
+
+
+_KERNEL = attribute("kernel")
+_TRANSPOSED = attribute("kernel", TRANSPOSED)
+_DEPTHWISE = attribute("kernel", DEPTHWISE)
+_SEPARABLE = (attribute("depthwise_kernel", DEPTHWISE, False), attribute("pointwise_kernel"))
+_EINSUM = attribute("kernel", _einsum_axes)
+_EMBEDDINGS = (attribute("embeddings"),)
+# The outputs of these are gates, several to a unit.
+_GATES = ("kernel", "recurrent_kernel")
+_IN_CELL = Macs("steps", tuple(f"cell.{name}" for name in _GATES))
+_NOTHING = Macs("nowhere")
+
+_CONVOLUTION = LayerFacts((_KERNEL,), "convolution", Macs("outputs", ("kernel",)), _KERNEL)
+_TRANSPOSED_CONVOLUTION = LayerFacts(
+    (_TRANSPOSED,), "transposed_convolution", Macs("inputs", ("kernel",)), _TRANSPOSED
+)
+_DEPTHWISE_CONVOLUTION = LayerFacts(
+    (_DEPTHWISE,), "depthwise_convolution", Macs("outputs", ("kernel",)), _DEPTHWISE
+)
+_SEPARABLE_CONVOLUTION = LayerFacts(
+    _SEPARABLE,
+    "separable_convolution",
+    Macs("outputs", ("depthwise_kernel", "pointwise_kernel")),
+    _SEPARABLE[1],
+)
+_CELL = LayerFacts(tuple(attribute(name, makes_output=False) for name in _GATES))
+_RECURRENT = LayerFacts(flow="recurrent", macs=_IN_CELL)
+_ATTENTION = LayerFacts(flow="attention", macs=Macs("attention"))
+_NOISE = LayerFacts(flow="unchanged", xnnpack="transparent")
+_POOLING = LayerFacts(flow="pooling")
+_CUT = LayerFacts(flow="resizing")
+_GLOBAL_POOLING = LayerFacts(flow="global_pooling")
+_MERGE = LayerFacts(flow="merge")
+
+_BY_NAME = {
+    "Dense": LayerFacts((_KERNEL,), "dense", Macs("rows", ("kernel",)), _KERNEL),
+    "EinsumDense": LayerFacts((_EINSUM,), "einsum_dense", Macs("einsum", ("kernel",))),
+    "Embedding": LayerFacts(_EMBEDDINGS, "embedding", _NOTHING),
+    "ReversibleEmbedding": LayerFacts(_reversible_embedding),
+    "Conv1D": _CONVOLUTION,
+    "Conv2D": dataclasses.replace(_CONVOLUTION, xnnpack="convolution"),
+    "Conv3D": _CONVOLUTION,
+    "Conv1DTranspose": _TRANSPOSED_CONVOLUTION,
+    "Conv2DTranspose": _TRANSPOSED_CONVOLUTION,
+    "Conv3DTranspose": _TRANSPOSED_CONVOLUTION,
+    "DepthwiseConv1D": _DEPTHWISE_CONVOLUTION,
+    "DepthwiseConv2D": dataclasses.replace(_DEPTHWISE_CONVOLUTION, xnnpack="depthwise"),
+    "SeparableConv1D": _SEPARABLE_CONVOLUTION,
+    "SeparableConv2D": _SEPARABLE_CONVOLUTION,
+    "SimpleRNNCell": _CELL,
+    "LSTMCell": _CELL,
+    "GRUCell": _CELL,
+    "LSTM": _RECURRENT,
+    "GRU": _RECURRENT,
+    "SimpleRNN": _RECURRENT,
+    "Bidirectional": LayerFacts(flow="bidirectional", macs=Macs("both_directions")),
+    "TimeDistributed": LayerFacts(flow="time_distributed", macs=Macs("each_step")),
+    "MultiHeadAttention": _ATTENTION,
+    "GroupQueryAttention": _ATTENTION,
+    "BatchNormalization": LayerFacts(flow="batch_normalization", xnnpack="normalization"),
+    "LayerNormalization": LayerFacts(flow="layer_normalization"),
+    "RMSNormalization": LayerFacts(flow="rms_normalization"),
+    "GroupNormalization": LayerFacts(flow="group_normalization"),
+    "Activation": LayerFacts(flow="activation", xnnpack="activation"),
+    "ReLU": LayerFacts(flow="elementwise", xnnpack="relu"),
+    "LeakyReLU": LayerFacts(flow="elementwise", xnnpack="alone"),
+    "ELU": LayerFacts(flow="elementwise", xnnpack="alone"),
+    "PReLU": LayerFacts(flow="prelu", macs=_NOTHING),
+    "Softmax": LayerFacts(flow="softmax"),
+    "Rescaling": LayerFacts(flow="rescaling"),
+    "Masking": LayerFacts(flow="masking"),
+    "Identity": _NOISE,
+    "Dropout": _NOISE,
+    "SpatialDropout1D": _NOISE,
+    "SpatialDropout2D": _NOISE,
+    "SpatialDropout3D": _NOISE,
+    "GaussianDropout": _NOISE,
+    "GaussianNoise": _NOISE,
+    "AlphaDropout": _NOISE,
+    "ActivityRegularization": _NOISE,
+    "MaxPooling1D": _POOLING,
+    "MaxPooling2D": _POOLING,
+    "MaxPooling3D": _POOLING,
+    "AveragePooling1D": _POOLING,
+    "AveragePooling2D": _POOLING,
+    "AveragePooling3D": _POOLING,
+    "ZeroPadding1D": _POOLING,
+    "ZeroPadding2D": dataclasses.replace(_POOLING, xnnpack="zeros"),
+    "ZeroPadding3D": _POOLING,
+    "Cropping1D": _CUT,
+    "Cropping2D": _CUT,
+    "Cropping3D": _CUT,
+    "UpSampling1D": _CUT,
+    "UpSampling2D": dataclasses.replace(_CUT, xnnpack="upsampling"),
+    "UpSampling3D": _CUT,
+    "GlobalAveragePooling1D": _GLOBAL_POOLING,
+    "GlobalAveragePooling2D": dataclasses.replace(_GLOBAL_POOLING, xnnpack="average"),
+    "GlobalAveragePooling3D": _GLOBAL_POOLING,
+    "GlobalMaxPooling1D": _GLOBAL_POOLING,
+    "GlobalMaxPooling2D": _GLOBAL_POOLING,
+    "GlobalMaxPooling3D": _GLOBAL_POOLING,
+    "Flatten": LayerFacts(flow="flatten"),
+    "Reshape": LayerFacts(flow="reshape"),
+    "Permute": LayerFacts(flow="permute"),
+    "RepeatVector": LayerFacts(flow="repeat_vector"),
+    "Concatenate": LayerFacts(flow="concatenate"),
+    "Add": dataclasses.replace(_MERGE, xnnpack="merge"),
+    "Multiply": dataclasses.replace(_MERGE, xnnpack="merge"),
+    "Subtract": _MERGE,
+    "Average": _MERGE,
+    "Maximum": _MERGE,
+    "Minimum": _MERGE,
+}
+_GATED_EXPERTS = _experts("_expert_feedforward_gate_dense", "_expert_feedforward_output_dense")
+# Classes of packages that are not imported for them, by package and name.
+_FACTS.update(
+    {
+        "keras_hub.MixtralMoeExperts": _experts(
+            "_expert_feedforward_gate_dense",
+            "_expert_feedforward_intermediate_dense",
+            "_expert_feedforward_output_dense",
+        ),
+        "keras_hub.QwenMoeExperts": _GATED_EXPERTS,
+        "keras_hub.Qwen3MoeExperts": _GATED_EXPERTS,
+        "keras_hub.Qwen3_5MoeExperts": _GATED_EXPERTS,
+        "keras_hub.GptOssExperts": _experts("gate_up_proj", "down_proj"),
+        "keras_hub.Gemma4MoEBlock": _experts("gate_proj", "up_proj", "down_proj"),
+    }
+)
+# Not every version of Keras has all of them.
+_FACTS.update(
+    {getattr(layers, name): facts for name, facts in _BY_NAME.items() if hasattr(layers, name)}
+)
+_FACTS.update(
+    {
+        ConvLSTMCell: _CELL,
+        LayerScale: LayerFacts(flow="layer_scale"),
+        CustomScaleLayer: LayerFacts(flow="custom_scale"),
+    }
+)
