@@ -224,7 +224,7 @@ def _has_nothing_to_group(layer):
     by_channel = (keras.layers.DepthwiseConv2D, keras.layers.SeparableConv2D)
     if isinstance(layer, by_channel):
         return True
-    return isinstance(layer, keras.layers.Conv2D) and layer.kernel.shape[-2] == 1
+    return isinstance(layer, keras.layers.Conv2D) and layer.built and layer.kernel.shape[-2] == 1
 
 
 def _enable_lora(model):

@@ -247,6 +247,11 @@ class GroupRequest(Request):
         largest = max(requests, key=lambda request: request.weight.size)
         self.weight, self.axes, self.name = largest.weight, largest.axes, requests[0].name
 
+    def release(self):
+        super().release()
+        for request in self.requests:
+            request.release()
+
     def scores(self, rising):
         """The scores of the channels that may be chosen."""
         pooled = self.pooled([request.criterion_scores() for request in self.requests])

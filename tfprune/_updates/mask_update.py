@@ -119,9 +119,15 @@ class MaskUpdate:
         for known in competitions:
             requests = known.requests(found, positions)
             results = known.scope.masks(requests, known.sparsity)
+            for request in requests:
+                # What was read stays in memory as long as somebody holds it, beside the values
+                # that the weights get.
+                request.release()
             computed += zip(known.competitors, requests, results, strict=True)
+        computed.reverse()
         changed = False
-        for competitor, request, (kept, threshold) in computed:
+        while computed:
+            competitor, request, (kept, threshold) = computed.pop()
             if threshold is None:
                 continue
             for weight in competitor.scored:

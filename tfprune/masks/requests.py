@@ -79,6 +79,10 @@ class Request:
         """Lists the requests of all experts that the weight holds; itself without experts."""
         return [self]
 
+    def release(self):
+        """Lets go of the arrays that were read; `spread` still works."""
+        self.weight = _Shape(self.weight.shape)  # type: ignore[assignment]
+
     def spread(self, kept):
         """Returns the mask that a flat bool array over units stands for."""
         raise NotImplementedError(f"{type(self).__name__} has to spread a mask.")
@@ -117,6 +121,10 @@ class MaskRequest(Request):
         else:
             self.pruned = ~self.pattern.collapse(self.mask, self.axes).reshape(-1)
         self.zeros_now = int(np.count_nonzero(self.pruned))
+
+    def release(self):
+        super().release()
+        self.mask, self.evidence, self.pruned = None, {}, np.empty(0, dtype=bool)
 
     def split(self):
         """Lists a request for each expert's weight; itself where there are no experts."""
@@ -196,6 +204,13 @@ class MaskRequest(Request):
     def spread(self, kept):
         """Spreads a flat mask over units over the weight."""
         return self.pattern.expand(kept, self.weight.shape, self.axes)
+
+
+class _Shape:
+    """What is left of an array that was let go: its shape."""
+
+    def __init__(self, shape):
+        self.shape, self.ndim = shape, len(shape)
 
 
 def _flat(array):
