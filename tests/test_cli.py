@@ -325,7 +325,7 @@ def test_schedule(command, tmp_path):
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (["report", "missing.keras"], "which is not there"),
+        (["report", "missing.keras"], "which does not exist"),
         (["report", "empty"], "the folder"),
         (["report", "saved_model"], "exported from"),
         (["report", "model.txt"], "ends with .keras or .h5"),

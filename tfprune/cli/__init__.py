@@ -16,8 +16,8 @@ from tfprune.cli.parsers import compare, export, prune, report, schedule, shrink
 _COMMANDS = (report, prune, shrink, export, compare, schedule)
 _EXITS = """exit codes:
   0  done
-  1  something was wrong with a file, an argument or the model; one line says what
-  2  the command line itself was not understood
+  1  a file, an argument or the model is wrong; one line explains the error
+  2  the command line cannot be parsed
   130  interrupted
 """
 
@@ -26,10 +26,10 @@ def main(arguments=None):
     """Runs the command line.
 
     Args:
-        arguments: List of words; those that the process was started with by default.
+        arguments: List of words. Defaults to the arguments of the process.
 
     Returns:
-        The exit code: 0 done, 1 an error, 130 interrupted. A command line that is not understood
+        The exit code: 0 done, 1 an error, 130 interrupted. A command line that cannot be parsed
         exits with 2.
     """
     return run(parser().parse_args(arguments))
@@ -47,7 +47,7 @@ def run(args):
     except Exception as error:
         if INTERRUPTS.came:
             return INTERRUPTS.say()
-        # Whatever goes wrong, a user of the command line gets one line and the way to the rest.
+        # Any error is reported in one line; --traceback shows the rest.
         if args.traceback:
             traceback.print_exc()
         output.say(one_line(error))
@@ -56,7 +56,7 @@ def run(args):
 
 
 def one_line(error):
-    """Returns what the command says of an error."""
+    """Returns the line that the command prints for an error."""
     text = str(error) if str(error) else type(error).__name__
     if isinstance(error, KeyError):
         text = f"missing {error}"
@@ -67,7 +67,7 @@ def parser():
     """Returns the parser of the command line."""
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument("--json", action="store_true", help="print JSON instead of tables")
-    shared.add_argument("--traceback", action="store_true", help="on an error, show where it arose")
+    shared.add_argument("--traceback", action="store_true", help="show the traceback of an error")
     top = argparse.ArgumentParser(
         prog="tfprune",
         description="Prune, shrink, export and compare Keras 3 models.",

@@ -1,8 +1,8 @@
 """Makes `python -m tfprune` answer as fast as the command does.
 
 Python imports the package before it runs `__main__.py`. So `tfprune/__init__.py` imports this file
-first: where this process is `python -m tfprune`, the words are read here, and `--help` ends the
-process before Keras is imported. In any other process, nothing happens.
+first: if this process is `python -m tfprune`, the arguments are parsed here, and `--help` ends the
+process before Keras is imported. In any other process, this file does nothing.
 """
 
 import sys
@@ -14,5 +14,5 @@ if process.is_module():
     INTERRUPTS.catch()
     _with_traceback = process.begin().traceback
     if not _with_traceback:
-        # Until `__main__.py` runs, an error of the import is nobody's to catch.
+        # Nothing catches an import error before `__main__.py` runs.
         sys.excepthook = lambda kind, error, trace: process.failed(error)

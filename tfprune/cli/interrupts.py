@@ -1,4 +1,4 @@
-"""Ctrl-C ends the command in one line, whenever it comes."""
+"""Ends the command with a single line when the user presses Ctrl-C."""
 
 import os
 import signal
@@ -10,15 +10,15 @@ MESSAGE = "tfprune: interrupted"
 
 
 class Interrupts:
-    """What Ctrl-C does to this process.
+    """Handles Ctrl-C in this process.
 
     Attributes:
-        at_once: Whether it ends the process on the spot. So it does while modules are imported:
-            some of them catch every exception, and nothing has been written yet. Otherwise it
-            raises KeyboardInterrupt, so that unfinished files are removed; a second one ends the
-            process on the spot.
-        came: Whether there was one. Libraries turn a KeyboardInterrupt into errors of their own.
-        said: Whether the user was told.
+        at_once: Whether Ctrl-C ends the process immediately. This is so while modules are
+            imported, because some of them catch every exception and no file has been written yet.
+            Otherwise, Ctrl-C raises KeyboardInterrupt, so that unfinished files are removed; a
+            second Ctrl-C ends the process immediately.
+        came: Whether Ctrl-C was pressed. Libraries may turn a KeyboardInterrupt into other errors.
+        said: Whether the message has been printed.
     """
 
     def __init__(self):
@@ -27,18 +27,18 @@ class Interrupts:
         self.said = False
 
     def catch(self):
-        """Begins, unless the user's shell told the process to ignore Ctrl-C."""
+        """Installs the handler, unless the shell told the process to ignore Ctrl-C."""
         in_main_thread = threading.current_thread() is threading.main_thread()
         if in_main_thread and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
             signal.signal(signal.SIGINT, self._handle)
 
     def release(self):
-        """Gives Ctrl-C back to Python."""
+        """Restores Python's own handler."""
         if signal.getsignal(signal.SIGINT) == self._handle:
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def say(self):
-        """Tells the user, once, and returns the exit code."""
+        """Prints the message once and returns the exit code."""
         if not self.said:
             self.said = True
             print(MESSAGE, file=sys.stderr)
@@ -47,9 +47,9 @@ class Interrupts:
     def _handle(self, number, frame):
         if self.at_once or self.came:
             if not self.said:
-                # A progress bar hides the cursor.
+                # The progress bar hides the cursor; show it again.
                 shown = "\x1b[?25h" if sys.stderr.isatty() else ""
-                # This may come amid a write to the buffered stream, so it goes past that.
+                # Bypass the buffered stream: the signal may arrive in the middle of a write to it.
                 os.write(sys.stderr.fileno(), f"{shown}{MESSAGE}\n".encode())
             os._exit(EXIT_CODE)
         self.came = True

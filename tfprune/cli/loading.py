@@ -1,4 +1,4 @@
-"""Models and data for the commands, from files, safely."""
+"""Loads models and data for the commands, without running code from untrusted files."""
 
 import importlib
 import os
@@ -24,8 +24,8 @@ def load_model(path, args, compile=False):
     Args:
         path: The file, or the folder of a SavedModel that tf_keras wrote.
         args: The command's arguments, with `imports` and `unsafe`.
-        compile: Whether to compile it as it was when it was saved. Where this fails, the model
-            is not compiled.
+        compile: Whether to compile the model with its saved configuration. If this fails, the
+            model is returned uncompiled.
     """
     _check_file(path)
     _import(args.imports)
@@ -43,14 +43,16 @@ def _load(path, unsafe, compile):
     except Exception:
         if not compile:
             raise
-        # A loss or metric of the user's own, which only training needs: say --loss there.
+        # Only training needs the user's own loss or metrics, and it has --loss.
         return keras.saving.load_model(path, compile=False, safe_mode=not unsafe)
 
 
 def _check_file(path):
-    mend = "Give a file that model.save() of Keras wrote."
+    mend = "Pass a file written by Keras's model.save()."
     if not path.exists():
-        raise ValueError(check.message("a model file", f"{str(path)!r}, which is not there", mend))
+        raise ValueError(
+            check.message("a model file", f"{str(path)!r}, which does not exist", mend)
+        )
     if path.is_dir():
         if (path / "keras_metadata.pb").is_file():
             return
@@ -58,8 +60,8 @@ def _check_file(path):
         if (path / "saved_model.pb").is_file():
             received = f"the SavedModel {str(path)!r}"
             mend = (
-                "One that tf_keras did not save holds computations and no layers that could be "
-                "pruned: give the .keras file that it was exported from."
+                "Only SavedModels written by tf_keras contain layers to prune. Pass the .keras "
+                "file that this one was exported from."
             )
         raise ValueError(check.message("a .keras or .h5 file", received, mend))
     if path.suffix not in (".keras", ".h5", ".hdf5"):
@@ -69,7 +71,7 @@ def _check_file(path):
     if path.suffix == ".keras" and not zipfile.is_zipfile(path):
         raise ValueError(
             check.message(
-                "a .keras file", f"{str(path)!r}, which is damaged or something else", mend
+                "a .keras file", f"{str(path)!r}, which is damaged or of another kind", mend
             )
         )
 
@@ -85,7 +87,7 @@ def _import(modules):
                     check.message(
                         "a module that can be imported",
                         f"--import {name} ({error})",
-                        "Run the command in its folder, or install it.",
+                        "Run the command in the folder of the module, or install the module.",
                     )
                 ) from error
     finally:
@@ -96,11 +98,11 @@ def _explained(path, error):
     text = str(error)
     first = text.strip().splitlines()[0] if text.strip() else type(error).__name__
     if "safe_mode" in text or "safe mode" in text or "lambda" in text.lower():
-        mend = "Say --unsafe if you trust the file: it runs code that the file brings."
-        return ValueError(check.message("a model without code of its own", f"{path}", mend))
+        mend = "Pass --unsafe if you trust the file. It runs the code that the file contains."
+        return ValueError(check.message("a model file without code", f"{path}", mend))
     if "Could not locate" in text or "Unknown layer" in text or "not registered" in text:
         mend = (
-            "Say --import MODULE, with a module that registers its classes by "
+            "Pass --import MODULE, naming a module that registers the model's classes with "
             "keras.saving.register_keras_serializable."
         )
         return ValueError(
@@ -119,7 +121,7 @@ def _explained(path, error):
 
 @dataclass(frozen=True)
 class Data:
-    """What to train on and what to test on.
+    """Data for training and testing.
 
     Attributes:
         train: Inputs and labels, as a tuple of arrays.
@@ -141,7 +143,7 @@ def load_data(args, model):
     path = args.data
     if not path.exists():
         raise ValueError(
-            check.message("data", f"{str(path)!r}, which is not there", "Check the path.")
+            check.message("data", f"{str(path)!r}, which does not exist", "Check the path.")
         )
     parts = _from_folder(path, model) if path.is_dir() else _from_npz(path)
     for name, (x, y) in parts.items():
@@ -172,14 +174,14 @@ def _from_npz(path):
     except _Unfit:
         raise
     except Exception as error:
-        # NumPy's readers raise errors of many kinds for files that are something else.
+        # NumPy's readers raise many kinds of errors for files of another kind.
         raise ValueError(
             check.message(wanted, f"{path}, which cannot be read ({error})", "Check the file.")
         ) from error
 
 
 class _Unfit(ValueError):
-    """A file that can be read but holds the wrong things."""
+    """Raised for a readable file with the wrong contents."""
 
 
 _IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".gif")
@@ -189,7 +191,7 @@ def _from_folder(path, model):
     if any((path / part).is_dir() for part in ("train", "test")):
         parts = [part for part in ("train", "test") if (path / part).is_dir()]
         if "train" not in parts:
-            raise ValueError(check.message("a folder train/ beside test/", f"{path}", "Add one."))
+            raise ValueError(check.message("a folder train/ next to test/", f"{path}", "Add one."))
         classes = _classes(path / "train")
         return {part: _images(path / part, classes, model) for part in parts}
     return {"train": _images(path, _classes(path), model)}
@@ -200,9 +202,10 @@ def _classes(path):
     if not names:
         raise ValueError(
             check.message(
-                "a folder for each class, with its images in it",
-                f"{path}, which has no folders",
-                "Sort the images into folders; classes are numbered in the order of their names.",
+                "one folder of images for each class",
+                f"{path}, which contains no folders",
+                "Sort the images into folders, one per class. Classes are numbered in "
+                "alphabetical order.",
             )
         )
     return names
@@ -213,9 +216,9 @@ def _images(path, classes, model):
     if len(shape) != 3 or None in shape or shape[-1] not in (1, 3, 4):
         raise ValueError(
             check.message(
-                "a model that takes images of one size, for a folder of images",
+                "a model that takes images of a fixed size, for a folder of images",
                 f"input shape {shape}",
-                "Give the data as an .npz file.",
+                "Pass the data as an .npz file.",
             )
         )
     mode = {1: "grayscale", 3: "rgb", 4: "rgba"}[shape[-1]]
@@ -263,7 +266,7 @@ def _check(path, name, x, y, model):
     fits = len(shape) == x.ndim and all(
         n in (None, m) for n, m in zip(shape[1:], x.shape[1:], strict=True)
     )
-    # Images in grey without an axis for channels are common.
+    # Grayscale images often have no channel axis.
     if not fits and shape[-1] == 1 and tuple(shape[1:-1]) == x.shape[1:]:
         return
     if not fits:
@@ -271,7 +274,7 @@ def _check(path, name, x, y, model):
             check.message(
                 f"inputs of shape {tuple(shape[1:])}, which '{model.name}' takes",
                 f"{path}: {x.shape[1:]}",
-                "Bring the data to the shape that the model was made for.",
+                "Reshape or resize the data to match the model.",
             )
         )
 
@@ -281,12 +284,12 @@ def _scaled(x, scale):
 
 
 def _split(x, y, share):
-    """The same part every time: a result can be compared with an earlier one."""
+    """Splits off the same examples every time, so that results can be compared across runs."""
     order = np.random.default_rng(0).permutation(len(x))
     held_out = min(len(x) - 1, max(1, round(share * len(x))))
     if held_out < 1:
         raise ValueError(
-            check.message("two examples or more", f"{len(x)}", "Give more data, or a test part.")
+            check.message("two examples or more", f"{len(x)}", "Pass more data, or a test part.")
         )
     test, train = order[:held_out], order[held_out:]
     return {"train": (x[train], y[train]), "test": (x[test], y[test])}

@@ -1,4 +1,4 @@
-"""What the commands print: tables or JSON on stdout, progress and errors on stderr."""
+"""Prints tables or JSON to stdout, progress and errors to stderr."""
 
 import json
 import sys
@@ -14,7 +14,7 @@ _UNBOUNDED = 10_000
 
 
 class Output:
-    """Where a command prints.
+    """The output of a command.
 
     Args:
         as_json: Whether results are printed as JSON.
@@ -22,19 +22,19 @@ class Output:
 
     def __init__(self, as_json=False):
         self.as_json = as_json
-        # Beyond a terminal, in a file or a pipe, tables are as wide as they need to be.
+        # In a file or a pipe, tables are as wide as they need to be.
         self.results = Console(soft_wrap=False, width=None if sys.stdout.isatty() else _UNBOUNDED)
         self.messages = Console(stderr=True, highlight=False, soft_wrap=True)
 
     def give(self, data, *shown):
-        """Prints a result: `data` as JSON, or what is `shown` to people."""
+        """Prints a result: `data` as JSON, or the renderables `shown`."""
         if self.as_json:
             print(json.dumps(data, indent=2, default=str))
             return
         show(self.results, *shown)
 
     def say(self, text):
-        """Prints a message beside the result."""
+        """Prints a message to stderr."""
         self.messages.print(text, markup=False)
 
     def progress(self, epochs):
@@ -43,7 +43,7 @@ class Output:
 
 
 class _Progress(keras.callbacks.Callback):
-    """One bar an epoch, with the loss, the metrics and the sparsity beside it."""
+    """One progress bar per epoch, with the loss, the metrics and the sparsity."""
 
     def __init__(self, console, epochs):
         super().__init__()

@@ -1,6 +1,6 @@
-"""The process that is the command: from its words to its exit code.
+"""Runs the command as a process, from its arguments to its exit code.
 
-Nothing but the standard library is imported here, because this runs before Keras is imported.
+This file imports only the standard library, because it runs before Keras is imported.
 """
 
 import os
@@ -13,10 +13,10 @@ from tfprune.cli.interrupts import INTERRUPTS
 
 
 def main(load=None):
-    """Runs the command with the words that the process was started with.
+    """Runs the command with the arguments of the process.
 
     Args:
-        load: Function that imports the rest of tfprune, once the words are understood.
+        load: Function that imports the rest of tfprune; called once the arguments are parsed.
 
     Returns:
         The exit code, as in `tfprune.cli.main`.
@@ -31,7 +31,7 @@ def main(load=None):
             return failed(error, args.traceback)
         INTERRUPTS.at_once = False
         code = cli.run(args)
-        # What threads and libraries do at the end is of no interest.
+        # The result is out: an interrupt may now stop threads and libraries immediately.
         INTERRUPTS.at_once = True
         return code
     except BaseException:
@@ -40,7 +40,7 @@ def main(load=None):
 
 
 def begin():
-    """Returns the arguments, or exits where the words ask for no more than a text."""
+    """Returns the parsed arguments, or exits after `--help`, `--version` or a wrong argument."""
     args = cli.parser().parse_args()
     if not args.traceback:
         _quieten()
@@ -67,18 +67,18 @@ _quiet = False
 
 
 def _quieten():
-    """Keeps what compiled code logs out of what the command prints.
+    """Keeps the logs of compiled code out of the command's output.
 
-    TensorFlow logs to the standard error as soon as it is imported, and its converters do so
-    whatever they are told. So this comes before the import.
+    TensorFlow logs to stderr as soon as it is imported, and its converters ignore every setting.
+    Call this before the import.
     """
     global _quiet
     if _quiet:
         return
     _quiet = True
-    # What Python writes goes on to the standard error; what is written past Python goes nowhere.
+    # Python keeps writing to stderr; compiled code writes to the null device.
     sys.stderr = os.fdopen(os.dup(2), "w", buffering=1)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-    # Of libraries about each other: their developers are meant, not who types a command.
+    # These warnings address developers of libraries, not users of the command.
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", category=DeprecationWarning)

@@ -26,7 +26,7 @@ def run(args, output):
             check.message(
                 "one of --shrink and --keep-wrappers",
                 "both",
-                "A smaller model has no masks: leave one out.",
+                "Leave one out: a shrunk model has no masks.",
             )
         )
     if args.seed is not None:
@@ -99,7 +99,7 @@ def _pattern(args):
 
 
 def _compile(model, original, data, args):
-    """With the original model's own loss and optimizer, where it has any and none are given."""
+    """Compiles with the given loss and optimizer, or else with those of the original model."""
     own = original.get_compile_config() if original.compiled else None
     if args.learning_rate is not None:
         optimizer = keras.optimizers.Adam(args.learning_rate)
@@ -117,11 +117,11 @@ def _measured(model, data, args):
     try:
         return measured(model, data, args.batch_size)
     except Exception as error:
-        # Losses raise errors of many kinds for labels of another form.
+        # Losses raise many kinds of errors for labels of the wrong form.
         raise ValueError(
             check.message(
-                f"labels that the loss of '{model.name}' takes",
+                f"labels that fit the loss of '{model.name}'",
                 f"labels of shape {data.test[1].shape[1:]} and type {data.test[1].dtype} ({error})",
-                "Give another --loss, for instance sparse_categorical_crossentropy.",
+                "Pass another --loss, for instance sparse_categorical_crossentropy.",
             )
         ) from error

@@ -19,7 +19,7 @@ def run(args, output):
     try:
         cost = model_cost(strip_pruning(model))
     except ValueError:
-        # A model whose `call` is code has zeros to count, but no multiplications.
+        # The zeros of a model whose `call` is code can be counted, its multiplications cannot.
         cost = None
     if args.output is not None:
         plots.plot_sparsity(report, args.output)

@@ -1,4 +1,4 @@
-"""Files that the commands write: nothing is replaced unasked, nothing half-written stays."""
+"""Writes the commands' files: replaces none without --force, leaves none half-written."""
 
 from tfprune._base import validation as check
 from tfprune._base.files import check_target, finished_at_once
@@ -6,7 +6,7 @@ from tfprune._deployment.exporting import export
 
 
 def check_output(path, force, suffix=None):
-    """Raises unless a file can be written; called before any work is done."""
+    """Raises unless a file can be written. Call it before doing any work."""
     if suffix is not None and path.suffix != suffix:
         raise ValueError(
             check.message(
@@ -16,14 +16,14 @@ def check_output(path, force, suffix=None):
     if path.exists() and not force:
         raise ValueError(
             check.message(
-                "a file that does not exist yet", f"{str(path)!r}", "Say --force to replace it."
+                "a file that does not exist yet", f"{str(path)!r}", "Pass --force to replace it."
             )
         )
     check_target(path, "file" if suffix else None)
 
 
 def save_plain(model, path):
-    """Writes a stripped model, loads it and compares; returns an `Exported`."""
+    """Writes a stripped model, loads it again and compares the two; returns an `Exported`."""
     return export(model, path, format="keras")
 
 

@@ -33,7 +33,7 @@ def run(args, output):
 
 
 def _drawn(steps, due, value):
-    """The staircase that the masks follow, in characters."""
+    """The sparsity of the masks over the steps, as a text plot."""
     latest = np.maximum.accumulate(np.where(due, steps, -1))
     held = np.where(latest >= 0, value[np.maximum(latest, 0)], 0.0)
     columns = held[np.linspace(0, len(steps) - 1, _COLUMNS).round().astype(int)]

@@ -1,11 +1,11 @@
-"""The sparsities of schedules on the command line."""
+"""Sparsities for schedules, from options of the command line."""
 
 from tfprune import schedules
 from tfprune._base import validation as check
 
 
 def sparsities(schedule, initial, final):
-    """The arguments of a schedule that are sparsities."""
+    """Returns the sparsities that a schedule takes as its first arguments."""
     if schedule is schedules.ConstantSparsity:
         if initial:
             raise ValueError(

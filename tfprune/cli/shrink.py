@@ -27,11 +27,11 @@ def run(args, output):
 
 
 def _check_share(name, value):
-    """A model has more than 100 parameters, so a number up to there is a percentage."""
+    """Rejects numbers from 1 to 100, which are almost certainly percentages."""
     if 1 < value <= 100:
         raise ValueError(
             check.message(
-                f"--{name} as a share of what the model costs now, between 0 and 1",
+                f"--{name} as a share of the model's present cost, between 0 and 1",
                 f"--{name} {value:g}",
                 f"Did you mean {value / 100:g}?",
             )

@@ -1,4 +1,4 @@
-"""How the commands train a model, and measure it, where the model does not say so itself."""
+"""Default losses and metrics for models that were saved uncompiled."""
 
 import keras
 import numpy as np
@@ -19,7 +19,7 @@ def compile_for(model, data, loss, optimizer):
 
 
 def _loss(model, labels):
-    """The usual loss for class numbers, for class vectors and for other numbers."""
+    """Returns the usual loss for class indices, one-hot vectors or other numbers."""
     last = getattr(model.layers[-1], "activation", None)
     name = getattr(last, "__name__", "")
     classes = model.output_shape[-1]
@@ -33,7 +33,7 @@ def _loss(model, labels):
 
 
 def check_labels(model, labels):
-    """Raises for class numbers that the model has no output for."""
+    """Raises ValueError for class indices for which the model has no output."""
     if not isinstance(model.output_shape, tuple):
         raise ValueError(
             check.message(
@@ -49,13 +49,13 @@ def check_labels(model, labels):
             check.message(
                 f"class numbers from 0 to {classes - 1}, the outputs of '{model.name}'",
                 f"{labels.min()} to {labels.max()}",
-                "Number the classes from 0, or give the model that was made for this data.",
+                "Number the classes from 0, or pass the model that was made for this data.",
             )
         )
 
 
 def measured(model, data, batch_size):
-    """The loss and the metrics on the test part, as `{name: value}`."""
+    """Returns the loss and the metrics on the test data, as `{name: value}`."""
     x, y = data.test
     found = model.evaluate(x, y, batch_size=batch_size, verbose=0, return_dict=True)
     return {name: float(np.asarray(value)) for name, value in found.items()}

@@ -1,1 +1,1 @@
-"""The parsers of the subcommands; the standard library alone is imported here."""
+"""The parsers of the subcommands. They import only the standard library."""

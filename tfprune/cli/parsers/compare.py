@@ -10,25 +10,40 @@ def add(commands, shared):
     parser = commands.add_parser(
         "compare",
         parents=[shared],
-        help="two models side by side: layers, files, latency, accuracy",
+        help="compare two models: layers, file sizes, latency and accuracy",
     )
-    add_model(parser, "before")
-    add_model(parser, "after")
-    parser.add_argument("--html", type=Path, metavar="FILE", help="write a page with plots")
-    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write Markdown")
-    parser.add_argument("--force", action="store_true", help="replace these files if they exist")
+    kinds = "a .keras or .h5 file, or the folder of a SavedModel written by tf_keras"
+    add_model(parser, "before", f"the original model: {kinds}")
+    add_model(parser, "after", "the pruned or shrunk model, in one of the same forms")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write an HTML page with plots")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write a Markdown report")
+    parser.add_argument(
+        "--force", action="store_true", help="replace the report files if they exist"
+    )
     parser.add_argument(
         "--formats",
         nargs="*",
         choices=COMPARED,
         default=list(COMPARED_BY_DEFAULT),
         metavar="FORMAT",
-        help="files to measure: %(choices)s",
+        help="file formats to compare: %(choices)s",
     )
-    parser.add_argument("--no-latency", action="store_true", help="do not measure seconds")
-    parser.add_argument("--batch-size", type=int, default=1, help="for the latency (1)")
-    parser.add_argument("--runs", type=int, default=30, help="for the latency (30)")
-    add_data(parser, "to measure accuracy on: an .npz file, or a folder of images")
-    parser.add_argument("--loss", help="where no model says its own: a Keras loss")
+    parser.add_argument("--no-latency", action="store_true", help="skip the latency measurement")
+    parser.add_argument(
+        "--batch-size",
+        type=int,
+        default=1,
+        metavar="N",
+        help="batch size for the latency measurement (default: 1)",
+    )
+    parser.add_argument(
+        "--runs",
+        type=int,
+        default=30,
+        metavar="N",
+        help="number of timed runs of each model (default: 30)",
+    )
+    add_data(parser, "data to measure accuracy on: an .npz file, or a folder of images")
+    parser.add_argument("--loss", help="a Keras loss, for models that were saved uncompiled")
     add_trust(parser)
     parser.set_defaults(command="tfprune.cli.compare")

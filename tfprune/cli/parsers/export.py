@@ -8,34 +8,38 @@ def add(commands, shared):
     parser = commands.add_parser(
         "export",
         parents=[shared],
-        help="write a model for deployment, and check the file in its own runtime",
+        help="export a model for deployment, and verify the file in its runtime",
     )
     add_model(parser)
-    add_target(parser, "a .keras, .onnx or .tflite file, or a folder for a SavedModel")
-    add_name(parser, "--format", FORMATS, "instead of what the ending of the file says")
+    add_target(parser, "output: a .keras, .onnx or .tflite file, or a folder for a SavedModel")
+    add_name(parser, "--format", FORMATS, "output format; by default, the file extension decides")
     parser.add_argument(
-        "--shrink", action="store_true", help="remove channels that are silent first"
+        "--shrink", action="store_true", help="remove silent channels before exporting"
     )
     parser.add_argument(
         "--quantize",
         choices=QUANTIZED,
-        help="for .tflite; int8 needs --data",
+        help="quantize the weights (.tflite only); int8 needs --data",
     )
     parser.add_argument(
-        "--sparse", action="store_true", help="for .tflite: store weights without their zeros"
+        "--sparse", action="store_true", help="store weights without their zeros (.tflite only)"
     )
     parser.add_argument(
-        "--opset", type=int, metavar="N", help="for .onnx: the version of its operations"
+        "--opset", type=int, metavar="N", help="version of the ONNX operator set (.onnx only)"
     )
     parser.add_argument(
         "--tolerance",
         type=float,
         metavar="SHARE",
-        help="the largest difference allowed, in parts of the largest output",
+        help="largest difference allowed, as a share of the largest output",
     )
     parser.add_argument(
-        "--samples", type=int, default=32, metavar="N", help="examples to compare on (32)"
+        "--samples",
+        type=int,
+        default=32,
+        metavar="N",
+        help="number of examples to verify the file on (default: 32)",
     )
-    add_data(parser, "examples to compare on: an .npz file, or a folder of images")
+    add_data(parser, "examples to verify the file on: an .npz file, or a folder of images")
     add_trust(parser)
     parser.set_defaults(command="tfprune.cli.export")

@@ -1,17 +1,19 @@
-"""Arguments that several subcommands share."""
+"""Arguments shared by several subcommands."""
 
 from pathlib import Path
 
 
 def add_model(
-    parser, name="model", meaning="a .keras or .h5 file, or the folder of a SavedModel of tf_keras"
+    parser,
+    name="model",
+    meaning="a .keras or .h5 file, or the folder of a SavedModel written by tf_keras",
 ):
     """Adds the argument for a model."""
     parser.add_argument(name, type=Path, metavar=name.upper(), help=meaning)
 
 
 def add_target(parser, meaning, required=True):
-    """Adds the options for the file to write."""
+    """Adds the options for the output file."""
     parser.add_argument(
         "-o", "--output", type=Path, required=required, metavar="FILE", help=meaning
     )
@@ -26,7 +28,7 @@ def add_name(parser, option, choices, meaning, default=None):
 
 
 def add_trust(parser):
-    """Adds the options that allow a model to bring code."""
+    """Adds the options for models that need code."""
     group = parser.add_argument_group("models that need code")
     group.add_argument(
         "--import",
@@ -34,12 +36,12 @@ def add_trust(parser):
         action="append",
         default=[],
         metavar="MODULE",
-        help="a Python module that registers the model's own layers; may be given several times",
+        help="import a Python module that registers the model's custom layers; repeatable",
     )
     group.add_argument(
         "--unsafe",
         action="store_true",
-        help="run code that a file brings, as in Lambda layers: only for files that you trust",
+        help="run code contained in the file, as in Lambda layers; use it only for files you trust",
     )
 
 
@@ -52,14 +54,14 @@ def add_data(parser, meaning, required=False):
         type=float,
         default=1.0,
         metavar="FACTOR",
-        help="multiply the inputs by this, for instance 0.00392157 for bytes",
+        help="multiply the inputs by this factor, for instance 0.00392157 for bytes",
     )
     group.add_argument(
         "--held-out",
         type=float,
         default=0.1,
         metavar="SHARE",
-        help="share to test on, where the data has no test part (0.1)",
+        help="share held out for testing if the data has no test part (default: 0.1)",
     )
 
 
@@ -69,5 +71,5 @@ def add_seed(parser):
         "--seed",
         type=int,
         metavar="N",
-        help="of all random numbers: two runs with the same one train alike",
+        help="seed for all random numbers; runs with the same seed train alike",
     )

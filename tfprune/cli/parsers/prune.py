@@ -15,54 +15,91 @@ def add(commands, shared):
     parser = commands.add_parser(
         "prune",
         parents=[shared],
-        help="train a model on while its sparsity rises",
-        description="Trains a model on data while a schedule raises its sparsity, and writes the "
-        "pruned model, a plain Keras model.",
+        help="prune a model while training it",
+        description="Trains a model while a schedule raises its sparsity, and writes the pruned "
+        "model as a plain Keras model.",
     )
     add_model(parser)
-    add_target(parser, "the pruned model, a .keras file")
-    parser.add_argument("--sparsity", type=float, required=True, help="share of zeros, as 0.9")
-    parser.add_argument("--epochs", type=int, default=3, help="(3)")
+    add_target(parser, "the .keras file to write the pruned model to")
+    parser.add_argument(
+        "--sparsity",
+        type=float,
+        required=True,
+        help="final share of zeros, for instance 0.9",
+    )
+    parser.add_argument(
+        "--epochs",
+        type=int,
+        default=3,
+        metavar="N",
+        help="number of epochs to train (default: 3)",
+    )
     parser.add_argument(
         "--pruning-epochs",
         type=float,
         metavar="EPOCHS",
-        help="when the sparsity is reached; two thirds of the epochs by default",
+        help="epochs until the final sparsity is reached (default: two thirds of --epochs)",
     )
     meaning = "how the sparsity rises"
     add_name(parser, "--schedule", SCHEDULES, meaning, default="polynomial_decay")
-    parser.add_argument("--initial-sparsity", type=float, default=0.0, help="(0)")
-    parser.add_argument("--frequency", type=int, help="steps between two updates of the masks")
-    meaning = "what weights are scored by"
+    parser.add_argument(
+        "--initial-sparsity",
+        type=float,
+        default=0.0,
+        metavar="SPARSITY",
+        help="sparsity at the first step (default: 0)",
+    )
+    parser.add_argument(
+        "--frequency", type=int, metavar="STEPS", help="steps between two mask updates"
+    )
+    meaning = "how weights are scored"
     add_name(parser, "--criterion", CRITERIA, meaning, default="magnitude")
     meaning = "which weights compete, or how layers share the sparsity"
     add_name(parser, "--scope", SCOPES + DISTRIBUTIONS, meaning, default="local")
     units = parser.add_mutually_exclusive_group()
-    add_name(units, "--pattern", PATTERNS, "what is pruned as one")
-    units.add_argument("--block", type=int, nargs=2, metavar=("HEIGHT", "WIDTH"))
-    units.add_argument("--n-of-m", type=int, nargs=2, metavar=("ZEROS", "GROUP"))
+    add_name(units, "--pattern", PATTERNS, "which weights are pruned together")
+    units.add_argument(
+        "--block",
+        type=int,
+        nargs=2,
+        metavar=("HEIGHT", "WIDTH"),
+        help="prune blocks of this size",
+    )
+    units.add_argument(
+        "--n-of-m",
+        type=int,
+        nargs=2,
+        metavar=("ZEROS", "GROUP"),
+        help="zero this many weights in each group, for instance 2 of 4",
+    )
     parser.add_argument(
         "--exclude",
         action="append",
         default=[],
         metavar="LAYER",
-        help="a layer that is not pruned, by name; * stands for anything; several times",
+        help="exempt a layer by name; * matches any text; repeatable",
     )
     parser.add_argument(
-        "--shrink", action="store_true", help="remove the channels that are silent at the end"
+        "--shrink", action="store_true", help="remove silent channels after training"
     )
     parser.add_argument(
-        "--keep-wrappers", action="store_true", help="write the masks too, to train on"
+        "--keep-wrappers",
+        action="store_true",
+        help="save the wrapped model with its masks, to continue training",
     )
     training = parser.add_argument_group("training")
-    training.add_argument("--batch-size", type=int, default=32, help="(32)")
+    training.add_argument(
+        "--batch-size", type=int, default=32, metavar="N", help="examples per batch (default: 32)"
+    )
     training.add_argument(
         "--learning-rate",
         type=float,
-        help="of Adam; without it the model's own optimizer, or Adam at 0.0001",
+        metavar="RATE",
+        help="train with Adam at this learning rate (default: the model's own optimizer, or Adam "
+        "at 0.0001)",
     )
-    training.add_argument("--loss", help="a Keras loss, where the model's own does not fit")
+    training.add_argument("--loss", help="a Keras loss to use instead of the model's own")
     add_seed(training)
-    add_data(parser, "an .npz file, or a folder with a folder of images for each class", True)
+    add_data(parser, "an .npz file, or a folder with one subfolder of images per class", True)
     add_trust(parser)
     parser.set_defaults(command="tfprune.cli.prune")

@@ -8,6 +8,6 @@ def add(commands, shared):
         "report", parents=[shared], help="count a model's parameters, zeros and multiplications"
     )
     add_model(parser)
-    add_target(parser, "a picture (.png, .svg or .pdf) of the layers' sparsity", required=False)
+    add_target(parser, "plot the sparsity of each layer (.png, .svg or .pdf)", required=False)
     add_trust(parser)
     parser.set_defaults(command="tfprune.cli.report")

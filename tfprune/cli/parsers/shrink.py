@@ -10,21 +10,28 @@ def add(commands, shared):
     parser = commands.add_parser(
         "shrink",
         parents=[shared],
-        help="make a model physically smaller",
-        description="Removes channels that are silent. With targets, prunes the filters with the "
-        "lowest scores until the model costs no more than that; fine-tune the result.",
+        help="remove channels to make a model smaller",
+        description="Removes silent channels. With targets, first prunes the filters with the "
+        "lowest scores until the model meets the targets; fine-tune the result.",
     )
     add_model(parser)
-    add_target(parser, "the smaller model, a .keras file")
-    targets = parser.add_argument_group("targets, in parts of what the model costs now")
-    for name in ("macs", "parameters", "latency"):
-        targets.add_argument(f"--{name}", type=float, metavar="SHARE")
+    add_target(parser, "the .keras file to write the smaller model to")
+    targets = parser.add_argument_group("targets, as shares of the model's present cost")
+    costs = {
+        "macs": "multiply-accumulate operations",
+        "parameters": "parameters",
+        "latency": "prediction time, measured on this machine",
+    }
+    for name, meaning in costs.items():
+        targets.add_argument(
+            f"--{name}", type=float, metavar="SHARE", help=f"largest share of {meaning} to keep"
+        )
     parser.add_argument(
         "--round-to", type=int, default=1, metavar="N", help="keep multiples of N channels"
     )
-    add_name(parser, "--criterion", CRITERIA, "what channels are scored by, with targets")
+    add_name(parser, "--criterion", CRITERIA, "how channels are scored, with targets")
     meaning = "which channels compete, or how layers share the sparsity, with targets"
     add_name(parser, "--scope", SCOPES + DISTRIBUTIONS, meaning)
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw which channels go")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="plot which channels are removed")
     add_trust(parser)
     parser.set_defaults(command="tfprune.cli.shrink")
