@@ -1,4 +1,4 @@
-"""Shrinking: channels that are silent leave the model."""
+"""Shrinking: removes silent channels from a model."""
 
 from tfprune._channels.graph import ChannelGroup, Member, dependency_groups
 from tfprune._channels.ledger import Call, Flow, Ledger

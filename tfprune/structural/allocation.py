@@ -1,4 +1,4 @@
-"""Which competitor gives how much: numbers of pruned units that meet a budget."""
+"""Distributes pruned units over the competitors so that the model meets a budget."""
 
 import copy
 import math
@@ -8,19 +8,19 @@ import numpy as np
 
 from tfprune._base import validation as check
 
-_MEND = 'Use for instance budget={"macs": 0.5}, half of what the model has now.'
+_MEND = 'Use for instance budget={"macs": 0.5}, half of the present MACs.'
 KNOWN = ("sparsity", "parameters", "macs", "latency")
 
 
 class Budget:
-    """What a candidate may cost.
+    """The largest costs that a candidate may have.
 
     Args:
         targets: `{"sparsity" | "parameters" | "macs" | "latency": number}`, one or more.
-        dense: `{name: cost}` of the model as it is; `None` where it is not known.
+        dense: `{name: cost}` of the unpruned model; `None` for an unknown cost.
 
     Raises:
-        TypeError, ValueError: If it is none.
+        TypeError, ValueError: If `targets` is not a valid budget.
     """
 
     def __init__(self, targets, dense):
@@ -32,7 +32,7 @@ class Budget:
                 raise ValueError(
                     check.message(
                         f"a model whose {name} can be counted",
-                        "one with open lengths of its inputs",
+                        "one whose inputs have unknown lengths",
                         "Give its keras.Input a full shape, or use another budget.",
                     )
                 )
@@ -42,7 +42,7 @@ class Budget:
                 self._limits[name] = value * dense[name] if value < 1 else value
 
     def load(self, costs):
-        """Returns a cost in parts of the budget, the largest of several; 1 meets it."""
+        """Returns the largest ratio of a cost to its budget; at most 1 meets the budget."""
         return max(
             (1 - costs[name] if name == "sparsity" else costs[name]) / limit
             for name, limit in self._limits.items()
@@ -53,7 +53,7 @@ class Budget:
 
 
 def check_budget(targets):
-    """Raises TypeError or ValueError if this is no budget."""
+    """Raises TypeError or ValueError if `targets` is not a valid budget."""
     if not isinstance(targets, dict):
         raise TypeError(check.message("`budget` to be a dictionary", f"budget={targets!r}", _MEND))
     if not targets or any(name not in KNOWN for name in targets):
@@ -79,18 +79,18 @@ class Allocator:
 
     Args:
         candidates: `Candidates`.
-        costs: Their `Costs`, or anything with their `at`.
+        costs: Their `Costs`, or any object with the same `at` method.
         budget: The `Budget`.
-        least: What every competitor keeps at least, as a share of what the same density
-            everywhere would leave it.
+        least: The smallest number of units that every competitor keeps, as a share of the number
+            that it would keep at a uniform density.
 
     Attributes:
-        units: Units of each competitor.
-        most: The most of them that may be pruned.
-        now: How many are pruned already.
+        units: Number of units of each competitor.
+        most: Largest number of units of each competitor that may be pruned.
+        now: Number of units of each competitor that are already pruned.
 
     Raises:
-        ValueError: If the budget is out of reach.
+        ValueError: If the budget cannot be met.
     """
 
     def __init__(self, candidates, costs, budget, least=0.0):
@@ -120,53 +120,53 @@ class Allocator:
         )
         return check.message(
             "a budget that can be reached by pruning all but one unit of each layer",
-            f"budget={self._budget.targets!r}, where this still has {reached}",
-            "Raise the budget, or free more layers.",
+            f"budget={self._budget.targets!r}, while the smallest model still has {reached}",
+            "Raise the budget, or exempt fewer layers.",
         )
 
     @property
     def dense(self):
-        """`{name: cost}` of the model without any unit pruned."""
+        """`{name: cost}` of the unpruned model."""
         return self._costs.dense
 
     def costs(self, zeros):
-        """Returns `{name: cost}` of numbers of pruned units."""
+        """Returns `{name: cost}` for these numbers of pruned units."""
         return self._costs.at(zeros)
 
     def load(self, zeros):
-        """Returns the cost in parts of the budget; 1 meets it."""
+        """Returns the ratio of the cost to the budget; at most 1 meets the budget."""
         return self._budget.load(self._costs.at(zeros)) / self._factor
 
     def tightened(self, factor):
-        """Returns an allocator for this part of the budget, below 1; `None` if out of reach."""
+        """Returns an allocator for this fraction of the budget; `None` if it cannot be met."""
         tighter = copy.copy(self)
         tighter._factor = factor
         return tighter if tighter.load(tighter.most) <= 1 else None
 
     def _rounded_down(self, number, zeros):
-        """At most so many pruned units, so that a multiple of `round_to` stays."""
+        """Lowers a number of pruned units until a multiple of `round_to` is kept."""
         step, units = self._steps[number], self.units[number]
         kept = max(units - zeros, 0)
         return max(0, units - max(step, -(-kept // step) * step)) if step > 1 else zeros
 
     def step(self, number):
-        """How many units of a competitor go together, for `round_to`."""
+        """Returns how many units of a competitor are pruned together, for `round_to`."""
         return self._steps[number]
 
     def bounded(self, zeros):
-        """Puts numbers between what is pruned already and the most that may be."""
+        """Clips numbers of pruned units to the range from `now` to `most`."""
         return [self.bounded_one(i, number) for i, number in enumerate(zeros)]
 
     def bounded_one(self, number, zeros):
-        """The same for one competitor."""
+        """Clips the number of one competitor."""
         return max(self.now[number], self._rounded_down(number, min(self.most[number], int(zeros))))
 
     def uniform(self):
-        """Returns the numbers of the same density everywhere."""
+        """Returns the numbers that give every competitor the same density."""
         return self.project([0.0] * len(self.units))
 
     def project(self, logarithms):
-        """Returns the numbers nearest to densities that meet the budget, by one common factor.
+        """Scales densities by a common factor until they meet the budget; returns the numbers.
 
         Args:
             logarithms: List of logarithms of densities.
@@ -178,7 +178,7 @@ class Allocator:
                 [n - max(1, round(n * d)) for n, d in zip(self.units, densities, strict=True)]
             )
 
-        # At the upper end all densities are 1, at the lower one each has a single unit.
+        # At the upper end all densities are 1; at the lower end each competitor keeps one unit.
         high = -float(np.min(logarithms, initial=0.0))
         low = -float(np.max(logarithms, initial=0.0)) - math.log(max(self.units) + 1) - 1
         if self.load(at(high)) <= 1:
@@ -189,11 +189,11 @@ class Allocator:
         return self.filled(at(low), logarithms)
 
     def filled(self, zeros, preferred=None):
-        """Gives units back as far as the budget has room for them, the densest competitors first.
+        """Restores units while the budget has room for them, the densest competitors first.
 
         Args:
             zeros: Numbers of pruned units that meet the budget.
-            preferred: One number for each competitor: those with the highest come first.
+            preferred: One number for each competitor; competitors with the highest come first.
         """
         zeros = list(zeros)
         by_rank = sorted(
@@ -211,7 +211,7 @@ class Allocator:
 
 
 def levels(allocator, number):
-    """Returns for each competitor a few numbers of pruned units, from those that are pruned now."""
+    """Returns a few numbers of pruned units to try for each competitor, starting from `now`."""
     found = []
     for i, (now, most) in enumerate(zip(allocator.now, allocator.most, strict=True)):
         steps = [now + (most - now) * level / number for level in range(number + 1)]
@@ -220,15 +220,15 @@ def levels(allocator, number):
 
 
 def tolerated(allocator, curves):
-    """Returns the numbers at the smallest loss of single competitors with which a budget is met.
+    """Prunes every competitor up to the same loss, the smallest that meets the budget.
 
-    A curve is what the model loses where one competitor alone is pruned. It is made monotone, and
-    read between its points along straight lines.
+    A curve gives the loss of the model when a single competitor is pruned. Curves are made
+    monotone and interpolated linearly.
 
     Args:
         allocator: The `Allocator`.
-        curves: One list of `(pruned units, loss)` for each competitor, by rising numbers, from
-            those that are pruned already.
+        curves: One list of `(pruned units, loss)` for each competitor, in rising order, starting
+            from the units that are already pruned.
 
     Reference:
         The rule of FastNAS in NVIDIA's Model Optimizer: one threshold of loss for all.
@@ -248,10 +248,10 @@ def tolerated(allocator, curves):
         low, high = (low, middle) if allocator.load(at(middle)) <= 1 else (middle, high)
     fewer, more = np.array(at(low)), np.array(at(high))
     if allocator.load(more) > 1:
-        # All curves end below the threshold: what is missing goes from all alike.
+        # All curves end below the threshold: lower all densities by the same factor.
         densities = [(n - z) / n for n, z in zip(allocator.units, more, strict=True)]
         return allocator.project(np.log(densities))
-    # Where a curve is flat, many units come within the threshold at once.
+    # Where a curve is flat, many units cross the threshold at once.
     low, high = 0.0, 1.0
     for _ in range(40):
         middle = (low + high) / 2
@@ -261,7 +261,7 @@ def tolerated(allocator, curves):
 
 
 def _most_within(zeros, losses, tolerance):
-    """The largest number of pruned units whose loss is tolerated."""
+    """Returns the largest number of pruned units whose loss is within the tolerance."""
     last = int(np.searchsorted(losses, tolerance, side="right")) - 1
     if last < 0:
         return int(zeros[0])

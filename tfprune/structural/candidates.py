@@ -1,4 +1,4 @@
-"""Copies of a model with ever other units pruned: each costs one assignment of masks."""
+"""Makes candidates of a search from one copy of a model, by assigning masks."""
 
 import numpy as np
 
@@ -11,20 +11,20 @@ from tfprune.patterns.slices import Filter
 from tfprune.prune import prune_low_magnitude
 from tfprune.schedules.constant import ConstantSparsity
 
-# Any scope can have as little; what is tried comes later.
+# Every scope allows a sparsity this small; the candidates set the real ones later.
 _ANY = ConstantSparsity.one_shot(0.001)
 
 
 class Candidates:
-    """One wrapped copy of a model, which becomes one candidate after the other.
+    """A wrapped copy of a model that becomes one candidate after another.
 
-    Units are scored once, by the weights that the model has when it is made, or has when `score`
-    is called again. A candidate then says how many units of each competitor are pruned: those with
-    the lowest scores.
+    The constructor scores all units by the weights of the model; `score` scores them again. A
+    candidate then gives the number of pruned units of each competitor, and the units with the
+    lowest scores are pruned.
 
     Args:
-        compiled: The user's model, whose loss is taken.
-        model: The same without wrappers, built.
+        compiled: The user's model, which provides the loss.
+        model: The same model without wrappers, built.
         pattern: The `Pattern` of all layers.
         criterion: See `tfprune.prune_low_magnitude`, likewise `scope` and `rules`.
         evidence: Arguments of `Evidence`.
@@ -35,8 +35,8 @@ class Candidates:
         requests: The `Request` of each.
 
     Raises:
-        ValueError: If rules give layers a schedule or a pattern of their own, or the pattern has
-            one sparsity only.
+        ValueError: If a rule gives a layer its own schedule or pattern, or the pattern allows
+            only one sparsity.
     """
 
     def __init__(self, compiled, model, pattern, criterion, scope, rules, evidence):
@@ -54,7 +54,7 @@ class Candidates:
         )
         self.update = MaskUpdate(self.model)
         for owner in self.update.owners:
-            # The one step at which the schedule is due is done: the masks are those of candidates.
+            # Get past the only step at which the schedule is due: candidates set the masks.
             owner.mask_set.advance(1)
         self._weights = self.update.weights
         self._check_methods()
@@ -69,7 +69,7 @@ class Candidates:
         return [weight for competitor in self.competitors for weight in competitor.scored]
 
     def _check_methods(self):
-        """Raises if rules ask for what a search over sparsities cannot give."""
+        """Raises ValueError if a rule cannot be combined with a search over sparsities."""
         grouped = isinstance(self._pattern, Filter) and self._pattern.coupled
         for weight in (w for w in self._weights if not w.follows):
             method = weight.method
@@ -83,13 +83,13 @@ class Candidates:
                     check.message(
                         "rules that leave schedule and pattern to the search for targets",
                         received,
-                        "Leave them out of the rule; tfprune.Rule(..., prune=False) exempts a "
-                        "layer.",
+                        "Leave them out of the rule. To exempt a layer, use "
+                        "tfprune.Rule(..., prune=False).",
                     )
                 )
 
     def score(self):
-        """Scores all units by the weights that the model has now."""
+        """Scores all units by the present weights of the model."""
         self._dense = [np.array(_keras.host_array(weight.variable)) for weight in self._weights]
         found = self._evidence([weight for weight in self._scored if weight.method.criterion.needs])
         by_competition = [
@@ -98,7 +98,7 @@ class Candidates:
         ]
         self.requests = [request for requests in by_competition for request in requests]
         self._by_competition = by_competition
-        # Scores are those of the weights now, whatever is pruned in the meantime.
+        # Copies keep the scores independent of masks assigned later.
         for request in (part for r in self.requests for part in getattr(r, "requests", [r])):
             request.weight = np.array(request.weight)
             request.evidence = {name: np.array(value) for name, value in request.evidence.items()}
@@ -106,9 +106,9 @@ class Candidates:
         self._orders: list = [None] * len(self.requests)
 
     def order(self, number):
-        """Returns the units of a competitor in the order in which they go; the pruned ones first.
+        """Returns the units of a competitor in pruning order, already pruned ones first.
 
-        Of equal scores, those further back go first, as in `tfprune.masks.keep_masks`.
+        Of equal scores, the last is pruned first, as in `tfprune.masks.keep_masks`.
         """
         if self._orders[number] is None:
             request = self.requests[number]
@@ -136,7 +136,7 @@ class Candidates:
         return True
 
     def at(self, sparsity):
-        """Returns the wrapped model with its units pruned to this sparsity under its scope."""
+        """Returns the wrapped model, pruned to this sparsity under its scope."""
         kept = [
             mask
             for known, requests in zip(self._competitions, self._by_competition, strict=True)
@@ -145,7 +145,7 @@ class Candidates:
         return self._assigned(kept)
 
     def with_zeros(self, zeros):
-        """Returns the wrapped model with so many units of each competitor pruned.
+        """Returns the wrapped model with the given number of units of each competitor pruned.
 
         Args:
             zeros: List of whole numbers, in the order of `competitors`.

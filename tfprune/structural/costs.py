@@ -1,4 +1,4 @@
-"""What a candidate costs, counted from the numbers of its pruned units alone."""
+"""Computes the cost of a candidate from its numbers of pruned units alone."""
 
 from math import prod
 
@@ -10,7 +10,7 @@ from tfprune._reports.cost import layer_costs, model_cost
 
 
 class _Cut:
-    """A weight that gets shorter along some axes, by the channels that groups lose.
+    """A weight that shrinks along some axes when groups lose channels.
 
     Args:
         shape: Its shape.
@@ -22,7 +22,7 @@ class _Cut:
         self._axes: dict = {}
 
     def add(self, axis, number, gone):
-        """Says how many positions of an axis are gone, by the pruned channels of a group."""
+        """Adds an axis, with the positions that it loses for each number of pruned channels."""
         self._axes.setdefault(axis, []).append((number, gone))
 
     def left(self, zeros):
@@ -33,12 +33,12 @@ class _Cut:
 
 
 class _Thinned:
-    """A weight with single zeros.
+    """A weight that keeps its shape and gets zeros.
 
     Args:
-        size: How many weights it has.
-        number: Number of its competitor.
-        gone: How many of them are zero, by the pruned units.
+        size: Number of its elements.
+        number: Index of its competitor.
+        gone: Number of zeros for each number of pruned units.
     """
 
     def __init__(self, size, number, gone):
@@ -52,17 +52,17 @@ class _Thinned:
 class Costs:
     """Sparsity, parameters and multiplications of the candidates of a model.
 
-    Of groups of filters, they are those of the smaller model without these filters; of other
-    patterns, those that the nonzero weights make. Attention also multiplies places with places:
-    that is taken as if it went by its kernels, and counted exactly when a model is found.
+    For groups of filters, these are the costs of the smaller model without these filters; for
+    other patterns, the costs of the nonzero weights. The product of positions with positions in
+    attention is assumed to shrink with its kernels; the search counts it exactly for the result.
 
     Args:
         model: The plain model.
-        candidates: Its `Candidates`; the order in which they prune counts.
+        candidates: Its `Candidates`. Their pruning order affects the costs.
 
     Attributes:
-        dense: `{"sparsity", "parameters", "macs"}` of the model without any unit pruned; `None`
-            where a number is not known.
+        dense: `{"sparsity", "parameters", "macs"}` of the unpruned model; `None` for an unknown
+            number.
     """
 
     def __init__(self, model, candidates):
@@ -118,7 +118,7 @@ class Costs:
 
 
 def _weights_of_units(request):
-    """How many weights each unit of a request has."""
+    """Returns the number of weights in each unit of a request."""
     if request.units == request.weight.size:
         return np.ones(request.units, int)
     place = request.spread(np.arange(request.units))

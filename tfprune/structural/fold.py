@@ -1,4 +1,4 @@
-"""BatchNormalization folded into the layers before it."""
+"""Folds BatchNormalization into the layers before it."""
 
 import keras
 import numpy as np
@@ -13,28 +13,28 @@ from tfprune._layers import facts
 def fold_batch_norm(model):
     """Folds BatchNormalization into the layers before it, for inference.
 
-    When a model predicts, a BatchNormalization multiplies each channel by one number and adds
-    another. A convolution (transposed, depthwise and separable ones too) or dense layer without
-    activation before it can do that itself, with other weights and another bias. The result
-    computes the same up to rounding, in less time. In training it would not: it has no statistics
-    left to follow.
+    At inference, a BatchNormalization multiplies each channel by a constant and adds another. A
+    preceding dense layer or convolution (including transposed, depthwise and separable ones)
+    without activation can absorb both into its kernel and bias. The folded model predicts the
+    same values up to rounding, in less time. Do not train it as a replacement for the original:
+    it no longer normalizes by batch statistics.
 
-    A BatchNormalization stays if something else reads what the layer before it makes, if one of
-    them is called several times or always in training mode, if it works along another axis or in
-    another precision, or if the layer before it is quantized, has LoRA weights or is of a class
-    that computes in a way of its own (`tfprune.register_layer` makes it known).
+    A BatchNormalization is kept if another layer also reads its input, if it or the layer before
+    it is called several times or always in training mode, if the two differ in channel axis or
+    precision, or if the layer before it is quantized, has LoRA weights, or belongs to a class with
+    its own computation (register such a class with `tfprune.register_layer`).
 
     Args:
-        model: A built Sequential or Functional model, plain or wrapped; models inside are folded
-            too. It is not changed.
+        model: A built Sequential or Functional model, plain or wrapped. Nested models are folded
+            too. `model` is not changed.
 
     Returns:
-        A new, plain, uncompiled model; a copy, if there is nothing to fold. Zeros in kernels stay
-        zeros. An output that a BatchNormalization made bears the name of the layer before it.
+        A new, plain, uncompiled model; a copy if there is nothing to fold. Zeros in kernels stay
+        zeros. An output of a folded BatchNormalization takes the name of the layer before it.
 
     Raises:
-        TypeError: If `model` is no Keras 3 model.
-        ValueError: If it is not built, or its `call` is code, which cannot be followed.
+        TypeError: If `model` is not a Keras 3 model.
+        ValueError: If `model` is not built, or its `call` is code, which cannot be followed.
 
     Example:
 
@@ -78,7 +78,7 @@ def fold_batch_norm(model):
 
 
 def _chains(model):
-    """Yields `(maker, norms)`: a layer and the normalizations behind it that it can take over."""
+    """Yields `(maker, norms)`: a layer and the normalizations after it that it can absorb."""
     models = [m for m in _keras.flatten(model) if _keras.is_graph(m) and _keras.runs_as_graph(m)]
     times: dict = {}
     for one in models:
@@ -108,7 +108,7 @@ def _chains(model):
 
 
 def _is_plain(call, left_out=()):
-    """Whether a call has one tensor, and nothing that asks for another way of computing."""
+    """Whether a call has one tensor and no argument that changes the computation."""
     named = [value for name, value in call.kwargs.items() if name not in left_out]
     asked = [value for value in (*call.args[1:], *named) if value is not None]
     tensors = [x for x in keras.tree.flatten((call.args, named)) if _is_tensor(x)]
@@ -120,12 +120,12 @@ def _is_tensor(item):
 
 
 def _scaled(layer):
-    """The `PrunableWeight` that takes over the scale; `None` if the layer cannot."""
+    """Returns the `PrunableWeight` that absorbs the scale; `None` if the layer has none."""
     return facts.fact(layer, "folds", computes_alike=True)
 
 
 def _others(layer):
-    """The weights of a layer that stay as they are."""
+    """Returns the weights of a layer that folding leaves unchanged."""
     changed = {id(_scaled(layer).get(layer)), id(layer.bias)}
     return [variable for variable in layer.weights if id(variable) not in changed]
 
@@ -139,7 +139,7 @@ def _can_take_over(layer):
 
 def _fits(maker, call):
     norm, shape = call.layer, call.output_shapes[0]
-    # A mask decides on statistics alone, and these are estimated in training only.
+    # A mask affects only the statistics, which are estimated only in training.
     plain_call = _is_plain(call, left_out=("mask",))
     if type(norm) is not keras.layers.BatchNormalization or not plain_call:
         return False
@@ -150,14 +150,14 @@ def _fits(maker, call):
 
 
 def _folded(maker, norms):
-    """The new kernel and bias of a layer; `None` where they are no finite numbers."""
+    """Returns the new kernel and bias of a layer; `None` if they are not finite."""
     made = _scaled(maker)
     variable = made.get(maker)
     kernel = _double(variable)
     axes = made.axes_of(maker).resolve(kernel.ndim).outputs
     shape = [size if axis in axes else 1 for axis, size in enumerate(kernel.shape)]
     scale, bias = np.ones(1), np.zeros(1) if maker.bias is None else _double(maker.bias)
-    # Numbers that do not come out finite are looked for below.
+    # The check for finite numbers comes below.
     with np.errstate(all="ignore"):
         for norm in norms:
             gamma = 1.0 if norm.gamma is None else _double(norm.gamma)
@@ -165,7 +165,7 @@ def _folded(maker, norms):
             factor = gamma / np.sqrt(_double(norm.moving_variance) + norm.epsilon)
             scale = scale * factor
             bias = bias * factor + (beta - _double(norm.moving_mean) * factor)
-        # No -0.0 where a negative number meets a zero: it compresses worse.
+        # Adding 0.0 turns -0.0 into 0.0, which compresses better.
         arrays = [kernel * scale.reshape(shape) + 0.0, bias]
         arrays = [array.astype(_host_type(variable)) for array in arrays]
     return arrays if all(np.isfinite(array).all() for array in arrays) else None
@@ -176,5 +176,5 @@ def _double(variable):
 
 
 def _host_type(variable):
-    # NumPy has no bfloat16; it reaches as far as float32.
+    # NumPy has no bfloat16; float32 has the same range.
     return "float32" if variable.dtype == "bfloat16" else variable.dtype

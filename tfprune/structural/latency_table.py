@@ -1,4 +1,4 @@
-"""Latency of candidates, from a few that are measured."""
+"""Estimates the latency of candidates from a few measurements."""
 
 import numpy as np
 
@@ -11,14 +11,14 @@ _RUNS = 20
 
 
 class LatencyTable:
-    """Seconds by multiplications, of smaller models with the same share of filters everywhere.
+    """Latency as a function of MACs, measured on uniformly pruned models.
 
-    Between the measured ones they lie on straight lines, and never fall where the multiplications
-    grow. It ranks candidates; a model that is found is measured itself.
+    The function interpolates linearly between the measurements and never decreases. It only ranks
+    candidates; the search measures the resulting model itself.
 
     Args:
         candidates: `Candidates` of a model with groups of filters.
-        step: Keep a multiple of so many channels.
+        step: Keep a multiple of this many channels.
     """
 
     def __init__(self, candidates, step):
@@ -34,12 +34,12 @@ class LatencyTable:
         self._seconds = np.maximum.accumulate([seconds for _, seconds in pairs])
 
     def around(self, costs):
-        """Returns `costs` with a latency besides."""
+        """Returns `costs` extended by a latency."""
         return _WithLatency(costs, lambda macs: float(np.interp(macs, self._macs, self._seconds)))
 
 
 class _WithLatency:
-    """The costs of candidates, latency among them."""
+    """Costs of candidates that include a latency."""
 
     def __init__(self, costs, seconds):
         self._costs, self._seconds = costs, seconds

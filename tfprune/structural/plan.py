@@ -1,4 +1,4 @@
-"""Plan and make the smaller model that computes the same."""
+"""Plans and makes a smaller model that computes the same."""
 
 from collections import Counter
 from dataclasses import asdict, dataclass
@@ -26,14 +26,14 @@ _LAST = "a layer keeps its last channel"
 
 @dataclass(frozen=True)
 class GroupPlan:
-    """What becomes of one group of channels.
+    """The plan for one group of channels.
 
     Attributes:
         layers: Paths of the layers that make these channels.
-        channels: How many there are.
-        removed: The channels of the group that go, counted from 0.
-        why: `{reason: number}` of those that stay, by reason.
-        widths: `{path: (before, after)}`: how many channels each of the layers makes.
+        channels: Number of channels in the group.
+        removed: Indices of the removed channels within the group, counted from 0.
+        why: `{reason: number}`: how many channels are kept, by reason.
+        widths: `{path: (before, after)}`: number of channels of each layer.
     """
 
     layers: tuple
@@ -44,14 +44,14 @@ class GroupPlan:
 
 
 class ShrinkPlan:
-    """What `shrink` would do with a model, group by group. Its text is a table.
+    """The changes that `shrink` would make to a model, by group. `str(plan)` is a table.
 
     Attributes:
         groups: List of `GroupPlan`s.
         before: `ModelCost` of the model.
         after: `ModelCost` of the smaller model.
-        barriers: `{path: class name}` of layers whose channels stay for want of a rule.
-        sparsity: The overall sparsity that was found for targets, or `None`.
+        barriers: `{path: class name}` of layers whose channels are kept for lack of a rule.
+        sparsity: The overall sparsity that meets the targets; `None` without targets.
     """
 
     def __init__(self, groups, model, smaller, barriers):
@@ -64,7 +64,7 @@ class ShrinkPlan:
         self._model = smaller
 
     def apply(self):
-        """Returns the smaller model: plain, uncompiled, the same at every call."""
+        """Returns the smaller model, plain and uncompiled. Every call returns the same object."""
         return self._model
 
     def to_dict(self):
@@ -85,12 +85,16 @@ class ShrinkPlan:
         Returns:
             `{"before": Latency, "after": Latency}`.
         """
-        # A copy is uncompiled as the smaller one is: both run in the same way.
+        # The copy is uncompiled like the smaller model, so both run in the same way.
         models = {"before": strip_pruning(self._original), "after": self._model}
         return compare_latency(models, batch_size, runs, input_shape=input_shape)
 
     def table(self, latency=None):
-        """Returns the plan as a `rich.table.Table`, with what `latency()` returned, if given."""
+        """Returns the plan as a `rich.table.Table`.
+
+        Args:
+            latency: Result of `latency()` to include, or `None`.
+        """
         table = Table(title="Shrinking")
         table.add_column("Channels of", overflow="fold")
         for name in ("Before", "After"):
@@ -118,8 +122,8 @@ class ShrinkPlan:
         """Prints the plan.
 
         Args:
-            latency: Whether to measure how long both models take to predict one example, or what
-                `latency(...)` returned.
+            latency: `True` to measure how long both models take to predict one example, or the
+                result of `latency(...)`.
         """
         measured = self.latency() if latency is True else latency or None
         show(Console(), self.table(measured))
@@ -143,7 +147,7 @@ def plan_shrink(
     latency_batch_size=1,
     verbose=1,
 ):
-    """Finds out which channels a model can lose without computing anything else.
+    """Finds the channels that a model can lose without changing its outputs.
 
     See `shrink`, which has the same arguments and raises the same errors.
 
@@ -193,8 +197,9 @@ def _check_alone(**arguments):
             raise ValueError(
                 check.message(
                     f"`targets` where `{name}` is given",
-                    "none: what is silent already goes, whatever its score",
-                    'Give for instance targets={"macs": 0.5}, or prune the model first.',
+                    "no targets: without them, only silent channels are removed, whatever "
+                    "their scores",
+                    'Pass for instance targets={"macs": 0.5}, or prune the model first.',
                 )
             )
 
@@ -237,7 +242,7 @@ def _check_masks(model):
 
 
 def _reasons(ledger, roots):
-    """`{representative: why}` of the channels that have to stay."""
+    """Returns `{representative: reason}` for the channels that must be kept."""
     found = dict(ledger.fixed())
     by_layer: dict = {}
     for reading in ledger.readings:
@@ -246,7 +251,7 @@ def _reasons(ledger, roots):
         constant = ~np.isnan(values) & (values != 0)
         cases = [
             (np.isnan(values), "they are not silent"),
-            # One bias cannot make up for several constants.
+            # One bias cannot compensate for several constants.
             (others != values, f"'{path}' reads other constants at each call"),
         ]
         if reading.fold is None:
@@ -260,7 +265,7 @@ def _reasons(ledger, roots):
 
 
 def _keep_some(group, why, step):
-    """Lets no layer lose its last channel, and rounds the number of those that stay."""
+    """Keeps one channel of every layer, and rounds the number of kept channels."""
     makers = list(group.makers.values())
     for units in makers:
         if not any(unit in why for unit in units.tolist()):
@@ -280,7 +285,7 @@ def _keep_some(group, why, step):
 
 
 def _folded(ledger, gone):
-    """`{id(layer): what its bias has to gain}` for the constants that go."""
+    """Returns `{id(layer): addition to its bias}` for the removed constants."""
     extra: dict = {}
     for reading in ledger.readings:
         values = np.where(gone[reading.labels], reading.values, 0).astype("float32")
@@ -290,44 +295,44 @@ def _folded(ledger, gone):
 
 
 def shrink(model, targets=None, **arguments):
-    """Makes a smaller model: without its silent channels, or small enough for targets.
+    """Makes a smaller model by removing silent channels, or enough channels to meet targets.
 
     Without `targets`, the smaller model computes the same.
 
-    A channel goes if it is zero for every input when the model predicts, or if no layer reads
-    it. It also goes if it is another constant (the bias of a filter without weights, what a
-    BatchNormalization or an activation makes of it), and if the layers that read it can take that
-    over in their biases exactly: dense layers, and convolutions without padding. All other
-    channels stay; `plan_shrink` says why.
+    A channel is removed if it is zero for every input at inference, or if no layer reads it. A
+    channel with another constant value (from the bias of a filter of zeros, say, or from a
+    BatchNormalization or activation after it) is removed if every layer that reads it can absorb
+    the constant exactly into its bias: dense layers, and convolutions without padding. All other
+    channels are kept; `plan_shrink` gives the reasons.
 
-    With `targets`, filters are pruned first: the fewest with which all targets are met, those with
-    the lowest scores. The smaller model computes what the pruned one computes; fine-tune it.
+    With `targets`, filters are pruned first: the lowest-scoring ones, as few as meet all targets.
+    The smaller model computes the same as the pruned one; fine-tune it.
 
     Args:
-        model: A built Sequential or Functional model: wrapped with a pattern of whole filters,
-            or plain with filters of zeros. It is not changed.
-        targets: `{"macs": ..., "parameters": ..., "latency": ...}`, one or more of these: what
-            the smaller model is to have, at most, as a fraction of what the model has. MACs and
-            parameters may be whole numbers. Latency is measured on this machine, so it varies.
-        round_to: Keep a multiple of so many channels in each layer, where it has as many; many
-            processors compute faster then.
-        criterion: For `targets`: a criterion or the name of one; the magnitude by default.
-        scope: For `targets`: "local" (all groups get the same sparsity; the default), "global", a
+        model: A built Sequential or Functional model, either wrapped with a pattern of whole
+            filters, or plain with filters of zeros. It is not changed.
+        targets: `{"macs": ..., "parameters": ..., "latency": ...}` with one or more entries: the
+            largest cost of the smaller model, as a fraction of the model's cost. MACs and
+            parameters may also be whole numbers. Latency is measured on this machine, so the
+            result varies.
+        round_to: Keep a multiple of this many channels in every layer that has as many. Many
+            processors run such layers faster.
+        criterion: For `targets`: a criterion or its name; by default, the magnitude.
+        scope: For `targets`: "local" (the default: all groups get the same sparsity), "global", a
             scope or a distribution.
-        rules: For `targets`: list of `Rule`s that exempt layers or vary these by layer.
-        data: For criteria on gradients or activations, as in `tfprune.pruners.one_shot`; likewise
-            `batches`, `batch_size`, `loss` and `verbose`.
-        latency_batch_size: Examples in a batch whose latency is measured; 1 by default.
+        rules: For `targets`: list of `Rule`s that exempt layers or vary the method by layer.
+        data: For criteria that need gradients or activations, as in `tfprune.pruners.one_shot`;
+            likewise `batches`, `batch_size`, `loss` and `verbose`.
+        latency_batch_size: Batch size for measuring the latency; 1 by default.
 
     Returns:
-        A new, plain, uncompiled model. The state of an optimizer is not carried over.
+        A new, plain, uncompiled model, without the optimizer's state.
 
     Raises:
-        TypeError: If `model` is no Keras 3 model, `round_to` no whole number, or `targets` no
-            dictionary of numbers.
-        ValueError: If the model is not built, its `call` is code, which cannot be followed, or
-            it is wrapped with patterns that leave no whole filter of zeros; or if the targets
-            cannot be met.
+        TypeError: If `model` is not a Keras 3 model, `round_to` not a whole number, or `targets`
+            not a dictionary of numbers.
+        ValueError: If the model is not built, its `call` is code, which cannot be followed, its
+            patterns do not prune whole filters, or the targets cannot be met.
 
     Example:
 

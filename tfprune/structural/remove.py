@@ -1,4 +1,4 @@
-"""A new, smaller model from edited layer configs and sliced weights."""
+"""Builds a smaller model from edited layer configs and sliced weights."""
 
 import keras
 import numpy as np
@@ -10,13 +10,13 @@ from tfprune._keras.checks import check_followable
 
 
 def rebuild(model, ledger, gone, extra=None):
-    """Makes a plain model anew without some of its channels.
+    """Rebuilds a plain model without some of its channels.
 
     Args:
-        model: The model that the ledger was made of.
+        model: The model that the ledger was made from.
         ledger: Its `Ledger`.
-        gone: bool array, one entry for each label: whether it goes.
-        extra: `{id(layer): what is added to its bias}`, in the old number of channels.
+        gone: bool array with one entry per label: whether the channel is removed.
+        extra: `{id(layer): addition to its bias}`, with the old number of channels.
 
     Returns:
         A new, uncompiled model.
@@ -45,7 +45,7 @@ def rebuild(model, ledger, gone, extra=None):
             made = _keras.rebuild_graph(inner, config_of, shape_of, move, inside=True)
             return keras.saving.serialize_keras_object(made)
         entry, config = layer.get_config()[key], config_of(inner)
-        # It would be built for the channels that came to it before.
+        # The build config would restore the old number of input channels.
         entry.pop("build_config", None)
         return entry if config is None else {**entry, "config": config}
 
@@ -58,7 +58,7 @@ def rebuild(model, ledger, gone, extra=None):
             if layer.bias is not None:
                 arrays[id(layer.bias)] = arrays[id(layer.bias)] + extra[id(layer)]
                 continue
-            # The new layer has a bias that the old one had not, behind its other weights.
+            # The new layer has an additional bias, after its other weights.
             order.insert(order.index(id(layer.weights[-1])) + 1, id(layer))
             arrays[id(layer)] = extra[id(layer)][~gone[ledger.sources[id(layer), ""][1]]]
         if len(order) != len(new.weights):
@@ -66,7 +66,8 @@ def rebuild(model, ledger, gone, extra=None):
                 check.message(
                     f"the same weights in '{old.name}' and its copy",
                     f"{len(order)} and {len(new.weights)}",
-                    "See that get_config() of the layer holds all that decides on its weights.",
+                    "Make get_config() of the layer return every argument that determines its "
+                    "weights.",
                 )
             )
         for variable, target in zip(order, new.weights, strict=True):
@@ -99,7 +100,7 @@ def _weights(layer):
 
 
 def _starting_values(layer):
-    """Entries of a config for initializers that are arrays: these have the old shape."""
+    """Replaces initializers that are arrays, because these have the old shape."""
     entries = [item for item in layer.get_config().items() if item[0].endswith("_initializer")]
     return {name: "zeros" for name, entry in entries if _is_an_array(entry)}
 
@@ -110,26 +111,26 @@ def _is_an_array(entry):
 
 
 def remove_channels(model, channels):
-    """Removes channels, and all that hangs on them in other layers.
+    """Removes channels, and every weight in other layers that depends on them.
 
-    The new model computes what the old one would compute if every layer that reads these
-    channels had zeros for their weights. An RMSNormalization reads without weights: it is as if
-    zeros came to it. Channels that are coupled with them, by an addition for instance, go too: see
+    The new model computes the same as the old one with all weights that read these channels set
+    to zero. An RMSNormalization, which reads channels without weights, computes as if they were
+    zero. Coupled channels (through an addition, for instance) are removed too; see
     `dependency_groups`.
 
     Args:
         model: A built Sequential or Functional model, plain or wrapped. It is not changed.
-        channels: `{layer: indices}`: for each layer, by name or path, which of the channels that
-            it makes are to go, counted from 0. A layer inside a model inside has the path
-            "model/layer". Heads of an attention layer have the name "layer:heads".
+        channels: `{layer: indices}`: the output channels to remove from each layer, counted from
+            0. Layers are given by name or path; a layer in a nested model has the path
+            "model/layer". The heads of an attention layer are named "layer:heads".
 
     Returns:
-        A new, plain, uncompiled model. The state of an optimizer is not carried over.
+        A new, plain, uncompiled model, without the optimizer's state.
 
     Raises:
-        TypeError: If `model` is no Keras 3 model, or `channels` no dictionary of integers.
-        ValueError: If there is no such layer or channel, a channel has to stay, or a layer would
-            lose its last one.
+        TypeError: If `model` is not a Keras 3 model, or `channels` not a dictionary of integers.
+        ValueError: If a layer or channel does not exist, a channel must be kept, or a layer would
+            lose its last channel.
 
     Example:
 
@@ -159,9 +160,10 @@ def remove_channels(model, channels):
             if root in fixed:
                 raise ValueError(
                     check.message(
-                        "channels that may go",
-                        f"channel {index} of '{name}', which has to stay: {fixed[root]}",
-                        "Leave it out; tfprune.dependency_groups(model) says what may go.",
+                        "channels that can be removed",
+                        f"channel {index} of '{name}', which must be kept: {fixed[root]}",
+                        "Leave it out. tfprune.dependency_groups(model) lists the channels that "
+                        "can be removed.",
                     )
                 )
         gone[roots[labels]] = True
@@ -170,9 +172,9 @@ def remove_channels(model, channels):
         if gone[labels].all():
             raise ValueError(
                 check.message(
-                    "channels that leave every layer at least one",
+                    "at least one remaining channel in every layer",
                     f"all {len(labels)} channels of '{path}'",
-                    "Keep one; channels of other layers that are coupled count too.",
+                    "Keep one of them. Coupled channels of other layers count too.",
                 )
             )
     return rebuild(model, ledger, gone)
@@ -188,7 +190,7 @@ def _labels_of(name, makers):
         check.message(
             "layers that make channels: " + ", ".join(f"'{path}'" for path in makers),
             f"'{name}'" + (", which could be " + " or ".join(ends) if ends else ""),
-            "Name one of these; other layers lose what the layers before them lose.",
+            "Name one of these. Other layers lose the channels that the layers before them lose.",
         )
     )
 

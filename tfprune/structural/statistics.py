@@ -1,4 +1,4 @@
-"""New statistics for BatchNormalization, from data."""
+"""Estimates new statistics for BatchNormalization from data."""
 
 import keras
 import numpy as np
@@ -10,26 +10,26 @@ from tfprune._wrapping.strip import strip_pruning
 
 
 def recalibrate(model, data, batch_size=32):
-    """Estimates the statistics of BatchNormalization anew, on data.
+    """Re-estimates the statistics of BatchNormalization on data.
 
-    Removing channels changes what the layers behind them see, if these channels were not silent;
-    fine-tuning may be too short for the moving averages to follow. Every BatchNormalization gets
-    the mean over all batches of the batch's mean and of the batch's variance, each batch run in
-    training mode. Weights stay.
+    Removing channels that are not silent changes the inputs of later layers, and a short
+    fine-tuning may not give the moving averages time to follow. This function runs each batch in
+    training mode and gives every BatchNormalization the average of the batch means and of the
+    batch variances. Weights do not change.
 
     Args:
         model: A built Sequential or Functional model. It is not changed.
-        data: Inputs: an array, a data set, or anything else that `fit` takes; labels are not
-            looked at. It is read once.
-        batch_size: For arrays.
+        data: Inputs: an array, a data set, or anything else that `fit` takes. Labels are ignored.
+            The data is read once.
+        batch_size: Batch size for arrays.
 
     Returns:
-        A copy, plain and uncompiled. Layers that are frozen keep their statistics.
+        A copy, plain and uncompiled. Frozen layers keep their statistics.
 
     Raises:
-        TypeError: If `model` is no Keras 3 model.
-        ValueError: If it is not built, has no BatchNormalization that is not frozen, or there is
-            no data.
+        TypeError: If `model` is not a Keras 3 model.
+        ValueError: If `model` is not built or has no trainable BatchNormalization, or `data` is
+            empty.
 
     Example:
 
@@ -48,7 +48,7 @@ def recalibrate(model, data, batch_size=32):
             check.message(
                 "a model with a BatchNormalization that is not frozen",
                 f"'{model.name}', which has none",
-                "There is nothing to estimate anew.",
+                "Skip the recalibration, or set layer.trainable=True.",
             )
         )
     batches = 0
@@ -56,7 +56,7 @@ def recalibrate(model, data, batch_size=32):
     for batch in _keras.numpy_batches(data, batch_size):
         inputs = batch[0] if isinstance(batch, tuple) else batch
         for norm in norms:
-            # The first batch replaces what is there; later ones make a plain mean.
+            # The first batch replaces the old statistics; later batches form a plain mean.
             norm.momentum = batches / (batches + 1)
         new(inputs, training=True)
         batches += 1
@@ -73,7 +73,7 @@ def _learns(layer):
 
 
 def _copy_random_states(model, new):
-    """Dropout drew numbers on the way."""
+    """Restores the seed generators, because dropout advanced them."""
     states = [generator.state for generator in _keras.seed_generators(model)]
     copies = [generator.state for generator in _keras.seed_generators(new)]
     for state, copy in zip(states, copies, strict=True):

@@ -1,18 +1,18 @@
-"""The overall sparsity at which a shrunk model meets a target in MACs, parameters or latency."""
+"""Finds the sparsity at which a shrunk model meets targets in MACs, parameters or latency."""
 
 import numbers
 
 from tfprune._base import validation as check
 
-_MEND = 'Use for instance targets={"macs": 0.5}, half of what the model has now.'
+_MEND = 'Use for instance targets={"macs": 0.5}, half of the present MACs.'
 _KNOWN = ("macs", "parameters", "latency")
 _RUNS = 20
-# Nearer than this to a target, no channel more would be found that can stay.
+# Within this distance of a target, further steps would not keep another channel.
 _CLOSE = 0.005
 
 
 def check_targets(targets):
-    """Returns `targets`, or raises if they are none."""
+    """Returns `targets`, or raises if they are not valid."""
     if not isinstance(targets, dict):
         raise TypeError(check.message("`targets` to be a dictionary", f"{targets!r}", _MEND))
     if not targets or any(name not in _KNOWN for name in targets):
@@ -57,15 +57,16 @@ def search(candidates, targets, make_plan, batch_size=1):
         raise ValueError(
             check.message(
                 "targets that can be reached by removing channels",
-                f"targets={targets!r}, where one channel of each group still makes "
+                f"targets={targets!r}, while a model with one channel per group still has "
                 + ", ".join(f"{name} {value:.3g} times its target" for name, value in reached),
-                "Raise the targets, or free more layers: plan_shrink(model) says what stays.",
+                "Raise the targets, or exempt fewer layers: plan_shrink(model) lists the channels "
+                "that are kept.",
             )
         )
     for _ in range(12):
         if best_share > 1 - _CLOSE or high - low < 1e-3:
             break
-        # What a model costs falls about with the square of its widths.
+        # The cost of a model falls roughly with the square of its widths.
         roots = [value**0.5 for value in (low_share, 1.0, best_share)]
         part = (roots[0] - roots[1]) / (roots[0] - roots[2])
         middle = low + (high - low) * min(max(part, 0.1), 0.9)
@@ -78,12 +79,12 @@ def search(candidates, targets, make_plan, batch_size=1):
 
 
 def share(plan, targets, batch_size=1):
-    """What a plan has of the target that it is farthest from, in parts of it; 1 meets it."""
+    """Returns the largest ratio of a cost to its target; at most 1 meets all targets."""
     return max(_shares(plan, targets, batch_size).values())
 
 
 def _shares(plan, targets, batch_size):
-    """What the plan has of each, in parts of its target."""
+    """Returns the ratio of each cost to its target."""
     shares = {}
     for name, target in targets.items():
         if name == "latency":
@@ -95,7 +96,7 @@ def _shares(plan, targets, batch_size):
                 raise ValueError(
                     check.message(
                         "a model whose multiplications can be counted",
-                        "one with open lengths of its inputs",
+                        "one whose inputs have unknown lengths",
                         "Give its keras.Input a full shape, or use another target.",
                     )
                 )
