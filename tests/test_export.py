@@ -212,7 +212,7 @@ def test_a_dense_layer_that_the_sparse_encoding_breaks(tmp_path):
     kernel = np.random.default_rng(0).normal(size=(7, 7))
     kernel.ravel()[np.argsort(np.abs(kernel), axis=None)[:24]] = 0
     model.layers[0].set_weights([kernel, np.zeros(7)])
-    with pytest.raises(ValueError, match=r"Leave out `sparse`.*no multiple of 4"):
+    with pytest.raises(ValueError, match=r"Leave out `sparse`.*not a multiple of 4"):
         tfprune.export(model, tmp_path / "model.tflite", sparse=True)
     # Inputs from 4 on make a short block, which is lost: with zeros there, nothing is.
     kernel[4:] = 0

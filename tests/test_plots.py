@@ -90,7 +90,7 @@ def test_what_stays_whole_says_why_once_a_group():
     x = layers.Add()([x, layers.Conv2D(6, 3, padding="same", name="b")(x)])
     model = keras.Model(inputs, layers.UnitNormalization(name="barrier")(x))
     texts = [text.get_text() for text in tfprune.plot_groups(model).axes[0].texts]
-    assert texts[0].startswith("6   all stay: 'barrier', a UnitNormal") and texts[1] == "6"
+    assert texts[0].startswith("6   all kept: 'barrier', a UnitNormal") and texts[1] == "6"
     assert len(texts[0]) < 70
 
 

@@ -125,7 +125,7 @@ def test_weights_are_chosen_by_path_name_or_weight():
     ):
         assert [weight.name for weight in prunable_weights.chosen(found, names)] == expected
     for wrong in ("nobody", [], ["conv", "nobody"]):
-        with pytest.raises(ValueError, match="These are there: conv, depthwise"):
+        with pytest.raises(ValueError, match="The model has: conv, depthwise"):
             prunable_weights.chosen(found, wrong)
     for wrong in (3, [3], {"conv"}):
         with pytest.raises(TypeError, match="names of layers"):

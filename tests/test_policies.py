@@ -121,7 +121,7 @@ MISFITS = {
     ),
     "no exit": (
         {"leave": part(layers.MaxPooling2D(name="leave"))},
-        "there is no GlobalAveragePooling2D behind 1x1 convolutions to leave by",
+        "there is no GlobalAveragePooling2D after 1x1 convolutions to end the chain",
     ),
     "no 1x1": (
         {"point": lambda: [layers.Conv2D(8, 3, padding="same")]},
@@ -162,7 +162,7 @@ MISFITS = {
     ),
     "zeros before a 1x1": (
         {"point": lambda: [layers.ZeroPadding2D(1), layers.Conv2D(16, 1)]},
-        r"'zero_padding2d\w*' has no depthwise convolution behind it \(one would fit\)",
+        r"'zero_padding2d\w*' has no depthwise convolution after it \(one would fit\)",
     ),
     "three summands": (
         {"merge": lambda: lambda t: layers.Add()([*t, t[0]])},
@@ -170,7 +170,7 @@ MISFITS = {
     ),
     "another merge": (
         {"merge": lambda: layers.Maximum()},
-        r"'maximum\w*' is of class Maximum, which has no kernel in this layout",
+        r"'maximum\w*' is a Maximum, which has no kernel in this layout",
     ),
     "a free normalization": (
         {"merge": lambda: lambda t: layers.BatchNormalization()(layers.Add()(t))},
@@ -205,7 +205,7 @@ MISFITS = {
     ),
     "an output from inside": (
         {"tap": True},
-        r"'add(_\d+)?' is an output of the model \(an output behind the chain would fit\)",
+        r"'add(_\d+)?' is an output of the model \(an output after the chain would fit\)",
     ),
 }
 

@@ -1,4 +1,4 @@
-"""Models on their way out: written, opened in the runtime that they are for, and compared."""
+"""Exports models: writes a file, runs it in its own runtime, and compares the outputs."""
 
 import logging
 from contextlib import contextmanager
@@ -21,15 +21,15 @@ from tfprune.structural.plan import shrink as without_silent_channels
 
 @dataclass(frozen=True)
 class Exported:
-    """A file that was written and found to compute what the model computes.
+    """A file that was written and verified against its model.
 
     Attributes:
-        path: Where it is.
+        path: Path of the file or folder.
         format: "keras", "saved_model", "onnx" or "litert".
-        bytes: Its size, or that of all files in the folder.
-        runtime: What it was opened and run with.
-        difference: The largest difference from the model's outputs.
-        relative: The same in parts of the largest output.
+        bytes: Size of the file, or of all files in the folder.
+        runtime: Name of the runtime that ran the file.
+        difference: Largest difference from the model's outputs.
+        relative: The same as a fraction of the largest output.
     """
 
     path: Path
@@ -48,14 +48,14 @@ class Exported:
 
 _SUFFIXES = {".keras": "keras", ".onnx": "onnx", ".tflite": "litert", "": "saved_model"}
 QUANTIZED = ("dynamic", "float16", "int8")
-# Differences in parts of the largest output that are taken for rounding.
+# Differences, as fractions of the largest output, that count as rounding.
 _TOLERANCES = {None: 1e-3, "float16": 1e-2, "dynamic": 0.1, "int8": 0.2}
-# It stores some Dense kernels in blocks of four inputs, and loses a last, shorter block.
+# LiteRT stores some Dense kernels in blocks of four inputs and loses a shorter last block.
 _WITHOUT_SPARSE = (
-    "Leave out `sparse`: LiteRT's encoding is wrong for some Dense layers whose inputs are no "
-    "multiple of 4. Or give `data`"
+    "Leave out `sparse`: LiteRT encodes some Dense layers wrongly if their number of inputs is "
+    "not a multiple of 4. Or pass `data`"
 )
-# By format: packages that write and open it, and the extra that brings them.
+# By format: the packages that write and open it, and the extra that installs them.
 _PACKAGES = {
     "saved_model": (("tensorflow",), "tensorflow"),
     "onnx": (("onnx", "tf2onnx", "onnxruntime"), "onnx"),
@@ -76,35 +76,37 @@ def export(
     samples=32,
     tolerance=None,
 ):
-    """Writes a model for deployment, and checks the file in its own runtime.
+    """Writes a model for deployment and verifies the file in its own runtime.
 
-    Wrappers are taken off first. The file gets its name only after it was opened, run on examples
-    and compared with the model: what stood there before stays if anything goes wrong.
+    Strips the wrappers first. The file appears under `path` only after it has been opened, run on
+    examples and compared with the model; on any error, an existing file is kept.
 
     Args:
         model: A built model, wrapped or plain. It is not changed.
-        path: Where to write: a `.keras`, `.onnx` or `.tflite` file, or a folder for a SavedModel.
-        format: "keras", "saved_model", "onnx" or "litert"; by default what the path's suffix says.
+        path: Path of the output: a `.keras`, `.onnx` or `.tflite` file, or a folder for a
+            SavedModel.
+        format: "keras", "saved_model", "onnx" or "litert"; by default, the suffix of the path
+            decides.
         shrink: Whether to remove silent channels first; see `tfprune.shrink`.
-        quantize: For LiteRT: "dynamic" (weights in 8 bits, computed in floats), "float16", or
-            "int8" (weights and activations in 8 bits, inputs and outputs stay floats).
-        sparse: For LiteRT: whether weights are stored without their zeros, where that is smaller.
-        opset: For ONNX: the version of its operations to write in; by default Keras's choice.
-        data: Examples to compare on, and to find the ranges of activations with: an array, a data
-            set, or what else `fit` takes, labels are not looked at. Random numbers by default;
-            needed for "int8".
-        samples: How many examples of `data` to use.
-        tolerance: The largest difference allowed, in parts of the largest output; by default
-            0.001, for "float16" 0.01, "dynamic" 0.1 and "int8" 0.2.
+        quantize: For LiteRT: "dynamic" (8-bit weights, floating-point computation), "float16", or
+            "int8" (8-bit weights and activations, floating-point inputs and outputs).
+        sparse: For LiteRT: whether to store weights without their zeros where this is smaller.
+        opset: For ONNX: version of the operator set; by default, Keras chooses.
+        data: Examples for the comparison and for the ranges of activations: an array, a data set,
+            or anything else that `fit` takes. Labels are ignored. Random numbers by default;
+            required for "int8".
+        samples: Number of examples of `data` to use.
+        tolerance: Largest difference allowed, as a fraction of the largest output; by default
+            0.001, for "float16" 0.01, for "dynamic" 0.1, and for "int8" 0.2.
 
     Returns:
         An `Exported`: `print` it, or read its `bytes` and `difference`.
 
     Raises:
-        TypeError: If `model` is no Keras 3 model.
-        ValueError: If it is not built, an argument is not known or does not fit the format, the
-            path cannot be written, or the file computes something else.
-        ImportError: If a runtime is not installed; it says how to get it.
+        TypeError: If `model` is not a Keras 3 model.
+        ValueError: If the model is not built, an argument is unknown or does not fit the format,
+            the path cannot be written, or the outputs of the file differ too much.
+        ImportError: If a runtime is not installed. The message names the extra to install.
 
     Example:
 
@@ -139,9 +141,9 @@ def export(
                     f"the {format} file to compute what the model computes, to {limit:g} of the "
                     "largest output",
                     f"a difference of {difference:.3g}, {relative:.3g} of it",
-                    (_WITHOUT_SPARSE if sparse else "Give `data`")
-                    + " that is like the real inputs, another `quantize`, or a larger "
-                    "`tolerance` if that is good enough. Nothing was written.",
+                    (_WITHOUT_SPARSE if sparse else "Pass `data`")
+                    + " similar to the real inputs, another `quantize`, or, if this difference "
+                    "is acceptable, a larger `tolerance`. Nothing was written.",
                 )
             )
         size = size_on_disk(unfinished)
@@ -170,7 +172,7 @@ def _format(path, format):
             check.message(
                 "a path that ends with .keras, .onnx or .tflite, or names a folder",
                 f"{path.name!r}",
-                'Change it, or say format="saved_model" for a folder of that name.',
+                'Change it, or pass format="saved_model" for a folder of that name.',
             )
         )
     return _SUFFIXES[path.suffix]
@@ -211,7 +213,7 @@ def _opset(format, opset):
 
 @contextmanager
 def _without_log():
-    """TensorFlow reports the temporary folders that its converters use."""
+    """Silences TensorFlow, which logs the temporary folders of its converters."""
     logger = logging.getLogger("tensorflow")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -225,7 +227,7 @@ def _without_log():
 
 
 def _examples(model, data, samples):
-    """Arrays in the structure that the model takes."""
+    """Returns example arrays in the structure of the model's inputs."""
     if data is None:
         return example_inputs(model, samples)
     batch = next(_keras.numpy_batches(data, samples), None)
@@ -245,7 +247,7 @@ def _examples(model, data, samples):
     if not fits:
         raise ValueError(
             check.message(
-                f"data of the shapes that '{model.name}' takes, "
+                f"data that fits the input shapes of '{model.name}', "
                 + ", ".join(str(tuple(tensor.shape)) for tensor in tensors),
                 ", ".join(str(array.shape) for array in arrays),
                 "Pass inputs alone, or a tuple (inputs, labels).",

@@ -1,4 +1,4 @@
-"""The formats of exports: how each is written, and opened in its own runtime."""
+"""The export formats: how each file is written, and run in its own runtime."""
 
 import keras
 import numpy as np
@@ -8,7 +8,7 @@ from tfprune._base import validation as check
 
 
 def outputs(model, examples):
-    """What a model computes, as a list of arrays."""
+    """Returns the outputs of a model as a list of arrays."""
     found = model(examples, training=False)
     return [np.asarray(_keras.on_host(array)) for array in keras.tree.flatten(found)]
 
@@ -47,7 +47,7 @@ def _write_onnx(model, path, options, examples):
 
 
 def _opset(path):
-    """The version of ONNX's own operations in a file."""
+    """Returns the version of the standard ONNX operator set in a file."""
     import onnx
 
     versions = {entry.domain: entry.version for entry in onnx.load(str(path)).opset_import}
@@ -97,7 +97,7 @@ def _run_litert(path, model, examples):
 
     interpreter = Interpreter(str(path))
     arrays = keras.tree.flatten(examples)
-    # The converter names and numbers inputs and outputs in the order of the model's.
+    # The converter names and numbers inputs and outputs in the model's order.
     entries = sorted(interpreter.get_input_details(), key=lambda entry: entry["index"])
     try:
         for entry, array in zip(entries, arrays, strict=True):
@@ -111,7 +111,7 @@ def _run_litert(path, model, examples):
             check.message(
                 "a file that LiteRT can run",
                 f"its error: {error}",
-                "Leave out `sparse` or `quantize`: not every layer can have both. Nothing was "
+                "Leave out `sparse` or `quantize`: not every layer supports both. Nothing was "
                 "written.",
             )
         ) from error
@@ -123,7 +123,7 @@ def _run_litert(path, model, examples):
 
 
 def _by_number(name):
-    """Unnamed outputs are numbered; named ones come in the order of their names, as in Keras."""
+    """Sorts unnamed outputs by number, and named ones by name, as Keras does."""
     stem, _, number = name.rpartition("_")
     return (stem, int(number), "") if number.isdigit() else (name, 0, name)
 

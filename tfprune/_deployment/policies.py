@@ -1,4 +1,4 @@
-"""Policies: which layers of a model are worth pruning for a given runtime."""
+"""Policies, which select the layers worth pruning for a given runtime."""
 
 from tfprune import _keras
 from tfprune._base import validation as check
@@ -7,7 +7,7 @@ from tfprune._keras.checks import check_built
 
 
 class PruningPolicy:
-    """Says which layers are pruned and whether a model as a whole can profit.
+    """Decides which layers are pruned, and whether a model can benefit from pruning at all.
 
     Example:
 
@@ -17,7 +17,7 @@ class PruningPolicy:
     """
 
     def allow_pruning(self, layer):
-        """Returns whether a layer is to be pruned.
+        """Returns whether to prune a layer.
 
         Args:
             layer: A Keras layer.
@@ -25,7 +25,7 @@ class PruningPolicy:
         raise NotImplementedError(f"{type(self).__name__} has to implement allow_pruning(layer).")
 
     def ensure_model_supports_pruning(self, model):
-        """Raises ValueError, naming what is in the way, if a model cannot profit.
+        """Raises ValueError, naming the obstacles, if a model cannot benefit from pruning.
 
         Args:
             model: A built Keras model.
@@ -35,25 +35,27 @@ class PruningPolicy:
 class PruneForLatencyOnXNNPack(PruningPolicy):
     """Prunes the 1x1 convolutions that XNNPACK can run with its sparse kernels.
 
-    XNNPACK, which computes for LiteRT, has sparse kernels for 1x1 convolutions in channels-first
-    layout. It keeps a chain of layers in that layout only if the whole chain fits:
+    XNNPACK, the library that computes for LiteRT, has sparse kernels for 1x1 convolutions in
+    channels-first layout. It keeps a chain of layers in that layout only if the whole chain fits:
 
-    - it begins with `ZeroPadding2D(1)` and a 3x3 `Conv2D` of stride 2 on 3 channels, unpadded;
-    - inside are 1x1 convolutions of stride 1, depthwise ones of 3x3 or 5x5 with zeros around them
-      on all sides alike, sums and products of two tensors, activations, batch normalizations
-      behind a convolution, bilinear upsampling of twice the size;
-    - it ends in a `GlobalAveragePooling2D`, and nothing outside reads what is inside.
+    - The chain begins with `ZeroPadding2D(1)` and an unpadded 3x3 `Conv2D` of stride 2 on 3
+      channels.
+    - It contains only 1x1 convolutions of stride 1, symmetrically padded 3x3 or 5x5 depthwise
+      convolutions, sums and products of two tensors, activations, batch normalizations directly
+      after a convolution, and bilinear upsampling by a factor of 2.
+    - It ends in a `GlobalAveragePooling2D`, and no layer outside reads a tensor inside.
 
-    The policy follows the model's graph, and says layer by layer what is in the way. It cannot see
-    what has to hold beside:
+    The policy follows the model's graph and reports the obstacles layer by layer. It cannot check
+    four further conditions:
 
-    - the file is written with `tfprune.export(..., sparse=True)`: zeros in a dense file do nothing;
-    - more than two thirds of all weights in the chain's 1x1 convolutions are zero;
-    - weights are float32 or float16, not 8 bits;
-    - the processor is no x86 with AVX: there XNNPACK never runs its sparse kernels.
+    - The file is written with `tfprune.export(..., sparse=True)`. A dense file gains nothing from
+      zeros.
+    - More than two thirds of all weights in the chain's 1x1 convolutions are zero.
+    - Weights are float32 or float16, not 8-bit.
+    - The processor is not an x86 with AVX, where XNNPACK never runs its sparse kernels.
 
-    `benchmarks/sparse_litert.py` measures each of these. That it holds on Arm is what XNNPACK's
-    source says: it was not tried.
+    `benchmarks/sparse_litert.py` measures each condition. The speed on Arm was not measured; the
+    claim follows XNNPACK's source.
 
     Example:
 
@@ -74,7 +76,7 @@ class PruneForLatencyOnXNNPack(PruningPolicy):
                 check.message(
                     "a Sequential or Functional model for PruneForLatencyOnXNNPack",
                     f"{type(model).__name__}",
-                    "Write the model with the functional API: a subclassed model cannot be "
+                    "Build the model with the functional API: a subclassed model cannot be "
                     "checked layer by layer.",
                 )
             )
@@ -84,7 +86,7 @@ class PruneForLatencyOnXNNPack(PruningPolicy):
                 check.message(
                     "a chain of layers that XNNPACK can run sparse",
                     f"model '{model.name}', in which " + "; ".join(problems),
-                    "Change these layers, or prune without this policy: the file becomes smaller "
-                    "all the same.",
+                    "Change these layers, or prune without this policy: the file still becomes "
+                    "smaller.",
                 )
             )

@@ -1,4 +1,4 @@
-"""Chains of layers that XNNPACK can run with its sparse kernels, found in a model's graph."""
+"""Finds chains of layers that XNNPACK can run with its sparse kernels."""
 
 from dataclasses import dataclass, field
 
@@ -7,7 +7,7 @@ import keras
 from tfprune import _keras
 from tfprune._layers import facts
 
-# Activations that the converter writes as one operation on single numbers, or as a product.
+# Activations that the converter writes as one elementwise operation or as a product.
 _ACTIVATIONS = (
     "elu",
     "gelu",
@@ -25,12 +25,12 @@ _AROUND = {3: ((1, 1), (1, 1)), 5: ((2, 2), (2, 2))}
 
 @dataclass(eq=False)
 class Step:
-    """One call of a layer, or of an operation that is no layer.
+    """One call of a layer, or of an operation that is not a layer.
 
     Attributes:
         layer: The layer.
         inputs: The steps whose outputs it reads; `None` for the model's inputs.
-        shapes: The shapes of what it reads.
+        shapes: The shapes of its inputs.
         readers: The steps that read its output.
         is_output: Whether the model returns its output.
     """
@@ -43,12 +43,12 @@ class Step:
 
 
 def is_pointwise(layer):
-    """Whether a layer is a 1x1 convolution of stride 1 in one group."""
+    """Whether a layer is a 1x1 convolution of stride 1 with one group."""
     return _is_convolution(layer) and layer.kernel_size == (1, 1) and not _pointwise_problems(layer)
 
 
 def steps(model):
-    """All steps of a Sequential or Functional model in running order, those of nested ones too."""
+    """Lists the steps of a model and of its nested models, in the order of execution."""
     found: list = []
 
     def visit(call, given):
@@ -69,7 +69,7 @@ def steps(model):
 
 
 def problems(model):
-    """What keeps a model from running sparse, one sentence for each layer; empty if it can.
+    """Lists the obstacles to running a model sparse, one sentence per layer; empty if none.
 
     Args:
         model: A built Sequential or Functional model.
@@ -80,7 +80,7 @@ def problems(model):
     exits = [step for step in found if _is_average(step)]
     behind = [step for step in exits if _pointwise_before(step)]
     if points and not behind:
-        said.append("there is no GlobalAveragePooling2D behind 1x1 convolutions to leave by")
+        said.append("there is no GlobalAveragePooling2D after 1x1 convolutions to end the chain")
     members, wrong = _chain(_last(behind or points or exits))
     if behind:
         wrong |= {step: told for step in members if (told := _leak(step, members, wrong))}
@@ -89,13 +89,13 @@ def problems(model):
 
 
 def _last(ends):
-    """The ends that no other end lies behind."""
+    """Returns the ends that no other end depends on."""
     inside = set().union(*(_before(step) for step in ends)) if ends else set()
     return [step for step in ends if step not in inside]
 
 
 def _before(step):
-    """The steps that a step depends on."""
+    """Returns the steps that a step depends on."""
     seen: set = set()
     waiting = [step]
     while waiting:
@@ -110,7 +110,7 @@ def _pointwise_before(step):
 
 
 def _chain(ends):
-    """The steps between entries and ends, and `{step: what is in its way}`."""
+    """Returns the steps between entries and ends, and `{step: obstacle}`."""
     members, wrong, waiting = set(), {}, list(ends)
     while waiting:
         step = waiting.pop()
@@ -134,23 +134,23 @@ def _chain(ends):
 
 
 def _leak(step, members, wrong):
-    """What is said of a step in the chain whose output is needed outside of it."""
+    """Describes a step in the chain whose output is read outside the chain; `None` if none."""
     if not any(reader in members for reader in step.readers):
         return None
     if step.is_output:
-        return f"{_name(step)} is an output of the model (an output behind the chain would fit)"
+        return f"{_name(step)} is an output of the model (an output after the chain would fit)"
     known = members | wrong.keys()
     outside = [_name(reader) for reader in step.readers if reader not in known]
     if not outside:
         return None
     return (
         f"{_name(step)} is also read by {', '.join(outside)}, outside of the chain (a reader "
-        "behind the chain would fit)"
+        "after the chain would fit)"
     )
 
 
 def _behind(step, members):
-    """A 1x1 convolution on the average that ends the chain: LiteRT cannot open such a file."""
+    """Describes a 1x1 convolution on the final average: LiteRT cannot open such a file."""
     on_average = any(_is_average(other) for other in step.inputs if other in members)
     if step in members or not on_average or not _is_convolution(step.layer):
         return None
@@ -173,7 +173,7 @@ def _is_convolution(layer):
 
 
 def _is_average(step):
-    """A GlobalAveragePooling2D, or a keras.ops.mean over height and width."""
+    """Whether a step is a GlobalAveragePooling2D, or a keras.ops.mean over height and width."""
     layer = step.layer
     if _is(layer, "average"):
         return True
@@ -183,7 +183,7 @@ def _is_average(step):
 
 
 def _is_entry(step):
-    """A convolution larger than 1x1 that no 1x1 convolution comes before."""
+    """Whether a step is a convolution larger than 1x1 without a 1x1 convolution before it."""
     layer = step.layer
     return _is_convolution(layer) and layer.kernel_size != (1, 1) and not _pointwise_before(step)
 
@@ -195,7 +195,7 @@ def _joined(step, misfits):
 
 
 def _settings(layer, wanted):
-    """`(setting, what would fit)` of each attribute of a layer that is not as wanted."""
+    """Lists `(setting, fitting value)` for each attribute of a layer that does not fit."""
     return [
         (f"{name}={getattr(layer, name)!r}", str(fitting[-1]))
         for name, fitting in wanted.items()
@@ -212,7 +212,7 @@ def _pointwise_problems(layer):
 
 
 def _function(layer):
-    """The name of a layer's activation as Keras serializes it."""
+    """Returns the name of a layer's activation as Keras serializes it."""
     name = keras.activations.serialize(layer.activation)
     return name if isinstance(name, str) else getattr(layer.activation, "__name__", str(name))
 
@@ -223,7 +223,7 @@ def _activation_problems(layer):
 
 
 def _padded(step):
-    """The zeros that a ZeroPadding2D puts around what this convolution alone reads."""
+    """Returns the padding of a ZeroPadding2D that only this convolution reads, or `None`."""
     (producer,) = step.inputs
     if producer is None or not _is(producer.layer, "zeros"):
         return None
@@ -240,7 +240,7 @@ def _entry_problem(step):
 
 
 def _padding_problems(step, size):
-    """A convolution that is padded by the same number of zeros on all sides fits."""
+    """Lists misfits of the padding, which must be the same on all sides."""
     layer, padded, around = step.layer, _padded(step), _AROUND[size]
     if layer.padding == "same" and layer.strides == (1, 1) and padded is None:
         return []
@@ -268,8 +268,8 @@ def _inside_problem(step):
     if kind in _INSIDE:
         return _joined(step, _INSIDE[kind](step))
     return (
-        f"{_name(step)} is of class {type(layer).__name__}, which has no kernel in this layout (a "
-        "chain without it would fit)"
+        f"{_name(step)} is a {type(layer).__name__}, which has no kernel in this layout (a chain "
+        "without it would fit)"
     )
 
 
@@ -288,9 +288,9 @@ def _depthwise_problems(step):
 
 
 def _zeros_problem(step):
-    """Zeros become part of the convolution behind them, if it is one that takes them."""
+    """Accepts padding that a following convolution absorbs."""
     fits = all(_is(reader.layer, "depthwise") or _is_entry(reader) for reader in step.readers)
-    return None if fits else _joined(step, [("no depthwise convolution behind it", "one")])
+    return None if fits else _joined(step, [("no depthwise convolution after it", "one")])
 
 
 def _merge_problems(step):
@@ -306,7 +306,7 @@ def _relu_problems(step):
 
 
 def _normalization_problems(step):
-    """A normalization becomes part of the convolution before it, if nothing lies between."""
+    """Accepts a normalization that the convolution directly before it absorbs."""
     (producer,) = step.inputs
     layer = getattr(producer, "layer", None)
     folds = (
@@ -322,7 +322,7 @@ def _upsampling_problems(step):
     return _settings(step.layer, wanted) + _layout(step.layer)
 
 
-# By the kind that stands in the table of layer facts.
+# By the kind in the table of layer facts.
 _INSIDE = {
     "activation": lambda step: _activation_problems(step.layer),
     "alone": lambda step: [],

@@ -1,1 +1,1 @@
-"""What a model holds and what it costs."""
+"""Reports on the weights, the sparsity and the cost of a model."""

@@ -15,14 +15,14 @@ from tfprune._layers import facts, registry
 
 @dataclass(frozen=True)
 class ModelCost:
-    """What a model costs.
+    """The cost of a model.
 
     Attributes:
-        parameters: Number of its weights, states of random generators and metrics left out.
-        bytes: What these take in memory.
-        macs: Multiplications, each with its addition, that one example needs in matrix products
-            and convolutions; `None` if lengths of inputs are not known.
-        uncounted: Paths of layers with weights whose multiplications are not in `macs`.
+        parameters: Number of weights, excluding the states of random generators and metrics.
+        bytes: Size of these weights in memory.
+        macs: Multiply-accumulate operations of matrix products and convolutions for one example;
+            `None` if the length of an input is unknown.
+        uncounted: Paths of layers with weights whose multiplications are not counted in `macs`.
     """
 
     parameters: int
@@ -32,19 +32,19 @@ class ModelCost:
 
 
 def model_cost(model):
-    """Counts parameters, bytes and multiplications of a model.
+    """Counts the parameters, bytes and multiplications of a model.
 
-    Zeros count as much as other weights.
+    Zeros count like all other weights.
 
     Args:
-        model: A built Sequential or Functional model; models inside are counted too.
+        model: A built Sequential or Functional model. Nested models are counted too.
 
     Returns:
         A `ModelCost`.
 
     Raises:
-        TypeError: If `model` is no Keras 3 model.
-        ValueError: If it is not built, or its `call` is code.
+        TypeError: If `model` is not a Keras 3 model.
+        ValueError: If `model` is not built, or its `call` is code.
 
     Example:
 
@@ -65,17 +65,17 @@ def model_cost(model):
 
 @dataclass(frozen=True)
 class LayerCost:
-    """What one layer costs.
+    """The cost of one layer.
 
     Attributes:
         layer: Path of the layer in the model.
         type: Class name of the layer.
         shape: Shape of its output, without the batch.
         parameters: Number of its weights.
-        prunable: How many of these can be pruned.
-        zeros: How many of the prunable ones are exactly zero.
-        macs: Multiplications that one example needs in it, over all its calls; `None` if unknown.
-        effective_macs: Those that are left where a zero weight needs none, as in a runtime with
+        prunable: Number of these that can be pruned.
+        zeros: Number of prunable weights that are exactly zero.
+        macs: Multiplications for one example, over all calls of the layer; `None` if unknown.
+        effective_macs: Multiplications without those by a zero weight, as in a runtime with
             sparse kernels.
     """
 
@@ -90,7 +90,7 @@ class LayerCost:
 
     @property
     def sparsity(self):
-        """Fraction of zeros among the weights that can be pruned."""
+        """Fraction of zeros among the prunable weights."""
         return self.zeros / self.prunable if self.prunable else 0.0
 
 
@@ -98,15 +98,15 @@ def layer_costs(model):
     """Counts parameters, zeros and multiplications of a model, layer by layer.
 
     Args:
-        model: A built Sequential or Functional model without wrappers; layers of models inside
-            are listed too, those without weights and multiplications are left out.
+        model: A built Sequential or Functional model without wrappers. Layers of nested models
+            are listed too; layers without weights or multiplications are left out.
 
     Returns:
-        List of `LayerCost`s, in running order.
+        List of `LayerCost`s, in the order of execution.
 
     Raises:
-        TypeError: If `model` is no Keras 3 model.
-        ValueError: If it is not built, or its `call` is code.
+        TypeError: If `model` is not a Keras 3 model.
+        ValueError: If `model` is not built, or its `call` is code.
 
     Example:
 
@@ -154,7 +154,7 @@ def _parameters(layer):
 
 
 def _prunable(layer):
-    """The variables of a layer, and of those that it holds, that can be pruned."""
+    """Returns the prunable variables of a layer and of the layers inside it."""
     found = {}
     for inner in [layer, *(chain[-1][1] for chain in _keras.walk(layer))]:
         for entry in (registry.own_prunable_weights(inner) if inner.built else None) or []:
@@ -168,13 +168,13 @@ def _size(weight):
 
 
 def _nonzeros_once():
-    """Counts weights that are not zero; each weight is looked at once."""
+    """Returns a function that counts the nonzero elements of a weight, and caches the count."""
     known: dict = {}
 
     def count(weight):
         if id(weight) not in known:
-            # A layer with LoRA or 4-bit weights makes a tensor at each access: it has to live on,
-            # so that no other one gets its id.
+            # A layer with LoRA or 4-bit weights makes a new tensor at each access. Keep it alive,
+            # so that no other tensor gets its id.
             variable = isinstance(weight, keras.Variable)
             array = _keras.host_array(weight) if variable else _keras.on_host(weight)
             known[id(weight)] = (weight, int(np.count_nonzero(array)))
@@ -188,7 +188,7 @@ def _nonzeros_once():
 
 @dataclass(frozen=True)
 class _Call:
-    """One call of a layer: its multiplications, and paths of layers that are not counted."""
+    """The multiplications of one call of a layer, and the paths of uncounted layers."""
 
     path: str
     layer: keras.layers.Layer
@@ -198,7 +198,7 @@ class _Call:
 
 
 def _calls(model, count, around=""):
-    """Lists a `_Call` for each call of a layer; `count(weight)` says how many multiply."""
+    """Lists a `_Call` for each call of a layer; `count(weight)` counts its multiplying elements."""
     found = []
 
     def visit(call, given):
@@ -220,13 +220,13 @@ def _macs(model, around, count):
 
 
 def known_sum(numbers):
-    """The sum of numbers; `None` if one of them is not known."""
+    """Returns the sum of numbers; `None` if one of them is unknown."""
     found = list(numbers)
     return None if None in found else sum(found)
 
 
 def _shapes(call):
-    """`{argument: shape}` of the tensors that a layer is called on, the batch included."""
+    """Returns `{argument: shape}` of the tensors passed to a layer, including the batch."""
     bound = inspect.signature(call.layer.call).bind(*call.args, **call.kwargs).arguments
     tensors = {name: keras.tree.flatten(value) for name, value in bound.items()}
     return {
@@ -243,9 +243,9 @@ class _Work:
     Attributes:
         layer: The layer.
         path: Its path.
-        shapes: `{argument: shape}` of what it is called on, the batch included.
-        out_shape: The shape of what it returns.
-        count: Function from a weight to how many of its numbers multiply.
+        shapes: `{argument: shape}` of its inputs, including the batch.
+        out_shape: Shape of its output.
+        count: Function from a weight to the number of its multiplying elements.
     """
 
     layer: keras.layers.Layer
@@ -260,10 +260,10 @@ class _Work:
 
 
 def _of_call(layer, path, shapes, out_shape, count):
-    """Multiplications of one call, `None` if unknown, and paths of layers that are not counted."""
+    """Returns the multiplications of a call (`None` if unknown) and paths of uncounted layers."""
     macs = facts.fact(layer, "macs")
     if macs is None:
-        # Numbers for each channel, as in a normalization, are no matrix products.
+        # Scaling by a number per channel, as in a normalization, is not a matrix product.
         wide = [weight for weight in layer.trainable_weights if len(weight.shape) > 1]
         return 0, [path] if wide else []
     work = _Work(layer, path, shapes, out_shape, count)
@@ -276,7 +276,7 @@ def _of_call(layer, path, shapes, out_shape, count):
 
 
 def _in_each_step(work):
-    """The layer inside sees one step after the other."""
+    """Counts the inner layer once per time step."""
     shape, out_shape = work.shape, work.out_shape
     step, out_step = shape[:1] + shape[2:], out_shape[:1] + out_shape[2:]
     inner, inside = _of_layer(work.layer.layer, work.path, step, out_step, work.count)
@@ -292,7 +292,7 @@ def _in_both_directions(work):
 
 
 def _of_layer(layer, path, shape, out_shape, count):
-    """The same as `_of_call` for a layer, or a model, that another one holds."""
+    """Does the same as `_of_call` for a layer or model inside another layer."""
     path = f"{path}/{layer.name}"
     if _keras.is_graph(layer):
         return _macs(layer, path, count) if _keras.runs_as_graph(layer) else (0, [path])
@@ -304,7 +304,7 @@ def _times(macs, number):
 
 
 def _of_attention(work):
-    """Projections of each place, a product of places with places, and the mean that it weighs."""
+    """Counts the projections, the attention scores and the weighted sum of the values."""
     layer, shapes = work.layer, work.shapes
     parts = _keras.attention_parts(layer)
     query, value = shapes["query"], shapes["value"]
@@ -323,7 +323,7 @@ def _of_attention(work):
 
 
 def _einsum_places(work):
-    """Each combination of the values of the letters that the kernel has not."""
+    """Multiplies the sizes of all letters that the kernel does not have."""
     equation: str = work.layer.equation.replace(" ", "")
     inputs, kernel = equation.split("->")[0].split(",")
     before, _, behind = inputs.partition("...")
@@ -342,7 +342,7 @@ def _product(sizes):
     return None if None in sizes else int(np.prod(sizes))
 
 
-# At how many places each weight multiplies, by the kind that stands in the table of layer facts.
+# Number of positions at which each weight multiplies, by the kind in the table of layer facts.
 _PLACES: dict = {
     "einsum": _einsum_places,
     "inputs": lambda work: _window_places(work.layer, work.shape),
@@ -351,5 +351,5 @@ _PLACES: dict = {
     "rows": lambda work: _product(work.shape[1:-1]),
     "steps": lambda work: work.shape[1],
 }
-# Layers whose multiplications are those of the layers that they were given.
+# Layers whose multiplications are those of the layers inside them.
 _INSIDE = {"both_directions": _in_both_directions, "each_step": _in_each_step}

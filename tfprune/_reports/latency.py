@@ -1,4 +1,4 @@
-"""Seconds that a model takes to predict, measured."""
+"""Measures how long a model takes to predict."""
 
 import time
 from dataclasses import dataclass
@@ -13,13 +13,15 @@ from tfprune._keras.checks import check_built, not_keras
 
 @dataclass(frozen=True)
 class Latency:
-    """Seconds that a model takes to predict one batch, on this machine. Its text is a line.
+    """The time in seconds that a model takes to predict one batch on this machine.
+
+    `str(latency)` is one line of text.
 
     Attributes:
-        median: The median of the runs.
-        low: Their lower quartile.
-        high: Their upper quartile.
-        runs: How many there were.
+        median: Median of the runs.
+        low: Lower quartile of the runs.
+        high: Upper quartile of the runs.
+        runs: Number of runs.
         batch_size: Examples in the batch.
     """
 
@@ -37,26 +39,26 @@ class Latency:
 def measure_latency(model, batch_size=1, runs=30, warmup=3, input_shape=None):
     """Measures how long a model takes to predict one batch.
 
-    What is measured is `model.predict_on_batch`: the function that Keras compiles for the
-    backend, with the arrays' way there and back. Numbers given in are drawn from a normal
-    distribution, integers are zeros. On a machine that does other things too, compare models with
-    `compare_latency` and not from call to call.
+    Times `model.predict_on_batch`: the function that Keras compiles for the backend, including
+    the transfer of the arrays. Floating-point inputs are drawn from a normal distribution;
+    integer inputs are zeros. On a busy machine, compare models with `compare_latency` rather than
+    across separate calls.
 
     Args:
         model: A built Sequential or Functional model, plain or wrapped. It is not changed.
         batch_size: Examples in the batch.
-        runs: How many batches are timed.
-        warmup: How many are predicted before; the first one compiles.
-        input_shape: The shape of the input without the batch, needed where the model leaves it
-            open; for several inputs, a list with one for each.
+        runs: Number of timed batches.
+        warmup: Number of batches predicted before the timed ones; the first one compiles.
+        input_shape: Shape of the input without the batch, needed if the model leaves it open; for
+            several inputs, a list with one shape for each.
 
     Returns:
         A `Latency`, in seconds.
 
     Raises:
-        TypeError: If `model` is no Keras 3 model, or a number is not whole.
-        ValueError: If the model is not built, its `call` is code, a shape is not known or does
-            not fit, or an input takes strings.
+        TypeError: If `model` is not a Keras 3 model, or a number is not whole.
+        ValueError: If the model is not built, its `call` is code, a shape is unknown or does not
+            fit, or an input takes strings.
 
     Example:
 
@@ -69,10 +71,10 @@ def measure_latency(model, batch_size=1, runs=30, warmup=3, input_shape=None):
 
 
 def compare_latency(models, batch_size=1, runs=30, warmup=3, input_shape=None):
-    """Measures how long several models take to predict one batch, in turn.
+    """Measures how long several models take to predict one batch, alternating between them.
 
-    One run of each, then the next of each: what slows the machine down for a while meets all of
-    them. See `measure_latency` for what is measured, the other arguments and the errors.
+    The models take turns run by run, so that a temporary slowdown of the machine affects all of
+    them. See `measure_latency` for the measurement, the other arguments and the errors.
 
     Args:
         models: `{name: model}`.
@@ -90,20 +92,20 @@ def compare_latency(models, batch_size=1, runs=30, warmup=3, input_shape=None):
     if not isinstance(models, dict) or not models:
         raise TypeError(
             check.message(
-                "`models` to be a dictionary of models by name",
+                "`models` to be a dictionary from names to models",
                 f"models={models!r}",
                 'Use for instance {"before": model, "after": small}.',
             )
         )
     batch_size = check.integer("batch_size", batch_size, 1, "Use for instance 1.")
     runs = check.integer("runs", runs, 1, "Use for instance 30.")
-    warmup = check.integer("warmup", warmup, 1, "The first run compiles: leave out at least 1.")
+    warmup = check.integer("warmup", warmup, 1, "The first run compiles, so skip at least 1.")
     given = {name: example_inputs(model, batch_size, input_shape) for name, model in models.items()}
     compiled = {name: model.predict_function for name, model in models.items()}
     seconds: dict = {name: [] for name in models}
     try:
         for turn in range(warmup + runs):
-            # Who comes first changes, so that nobody has always the same one before.
+            # Rotate the order, so that no model always follows the same one.
             names = list(models)[turn % len(models) :] + list(models)[: turn % len(models)]
             for name in names:
                 start = time.perf_counter()
@@ -121,7 +123,7 @@ def _summary(seconds, batch_size):
 
 
 def example_inputs(model, batch_size, input_shape=None):
-    """Arrays in the structure that a model takes."""
+    """Returns example arrays in the structure of a model's inputs."""
     if not isinstance(model, keras.Model):
         raise TypeError(not_keras(model, "model"))
     check_built(model)
@@ -160,7 +162,8 @@ def _shapes(model, tensors, input_shape):
             check.message(
                 f"shapes that fit the inputs of '{model.name}', " + ", ".join(map(str, known)),
                 f"input_shape={input_shape!r}",
-                "Give numbers for each `None`, without the batch; for several inputs, a list.",
+                "Replace each `None` by a number, without the batch; for several inputs, pass a "
+                "list.",
             )
         )
     if any(None in shape for shape in given):
@@ -168,7 +171,7 @@ def _shapes(model, tensors, input_shape):
             check.message(
                 "inputs whose shapes are known",
                 f"'{model.name}', which takes " + ", ".join(map(str, known)),
-                "Say how large they are to be: input_shape=(224, 224, 3) for instance.",
+                "Pass the shape, for instance input_shape=(224, 224, 3).",
             )
         )
     return given
@@ -179,17 +182,17 @@ def _array(model, tensor, shape, random):
     if fixed not in (None, shape[0]):
         raise ValueError(
             check.message(
-                f"batch_size={fixed}, which '{model.name}' is made for",
+                f"batch_size={fixed}, the fixed batch size of '{model.name}'",
                 f"batch_size={shape[0]}",
-                "Use that, or make the model without a batch size.",
+                f"Use {fixed}, or build the model without a batch size.",
             )
         )
     if tensor.dtype == "string":
         raise ValueError(
             check.message(
-                "inputs that are numbers",
+                "numeric inputs",
                 f"'{model.name}', whose input '{tensor.name}' takes strings",
-                "Measure the model that begins behind the layers that read strings.",
+                "Measure the part of the model after the layers that read strings.",
             )
         )
     if "float" in tensor.dtype:

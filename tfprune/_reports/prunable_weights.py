@@ -1,4 +1,4 @@
-"""The weights of a model that can be pruned, wrapped or not, by the paths that reports use."""
+"""Lists the prunable weights of a model, wrapped or not, by the paths that reports use."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -19,10 +19,10 @@ class FoundWeight:
 
     Attributes:
         path: Path of its layer in the plain model.
-        name: The path, and the weight's own name where the layer has several.
+        name: The path, followed by the weight's own name if the layer has several.
         variable: The weight.
         axes: `KernelAxes` of the weight.
-        mask: The variable of its mask, or `None` if it has none.
+        mask: The variable of its mask, or `None`.
     """
 
     path: str
@@ -33,14 +33,14 @@ class FoundWeight:
 
     @property
     def kept(self):
-        """Bool array of the weight's shape: where its mask keeps it, or where it is not zero."""
+        """bool array of the weight's shape: the mask, or the nonzero positions without a mask."""
         if self.mask is not None:
             return _keras.host_array(self.mask)
         return _keras.host_array(self.variable) != 0
 
 
 def find(model):
-    """Lists the weights of a model that can be pruned, each once.
+    """Lists the prunable weights of a model, each once.
 
     Args:
         model: A built layer or model: wrapped, stripped or plain.
@@ -49,8 +49,8 @@ def find(model):
         List of `FoundWeight`, in the order of the layers.
 
     Raises:
-        TypeError: If it is no Keras 3 layer or model.
-        ValueError: If it is not built, or there is nothing to prune in it.
+        TypeError: If `model` is not a Keras 3 layer or model.
+        ValueError: If `model` is not built, or has no prunable weights.
     """
     if not isinstance(model, keras.layers.Layer):
         raise TypeError(not_keras(model, "model"))
@@ -77,7 +77,7 @@ def find(model):
 
 
 def _another(path, taken):
-    """A path, with a number behind it where another layer of a subclassed model has it too."""
+    """Returns a path, numbered if another layer of a subclassed model already has it."""
     number = 2
     new = path
     while new in taken:
@@ -86,14 +86,14 @@ def _another(path, taken):
 
 
 def plain(model):
-    """What stands inside the wrapper around a whole model or layer; itself without one."""
+    """Returns the model or layer inside a wrapper; without a wrapper, the model itself."""
     while isinstance(model, MaskOwner):
         model = model.inner
     return model
 
 
 def _layers(model):
-    """Yields `(path, layer)`, wrappers left out of the paths; they have the names of the layers."""
+    """Yields `(path, layer)`, with wrappers left out of the paths."""
     if not isinstance(model, keras.Model):
         yield model.name, model
     for chain in _keras.walk(model):
@@ -102,20 +102,20 @@ def _layers(model):
 
 
 def chosen(found, names, argument="layers"):
-    """Picks weights by the layers that they belong to.
+    """Selects weights by their layers.
 
     Args:
         found: List of `FoundWeight`.
-        names: `None` for all; or a layer, or a list of layers, each by its path, its name, or the
-            `name` of one weight.
-        argument: What messages call `names`.
+        names: `None` for all, or one layer or a list of layers, each given by its path, its name,
+            or the `name` of one weight.
+        argument: Name of the argument in messages.
 
     Returns:
         List of `FoundWeight`, in the order of `found`.
 
     Raises:
-        TypeError: If a name is no string.
-        ValueError: If the list is empty, or no weight has the name.
+        TypeError: If a name is not a string.
+        ValueError: If the list is empty, or no weight matches a name.
     """
     if names is None:
         return list(found)
@@ -125,7 +125,7 @@ def chosen(found, names, argument="layers"):
             check.message(
                 f"`{argument}` to be names of layers",
                 f"{argument}={names!r}",
-                "Give the names that sparsity_report(model) shows.",
+                "Pass names as shown by sparsity_report(model).",
             )
         )
     for name in names or [""]:
@@ -136,7 +136,7 @@ def chosen(found, names, argument="layers"):
                 check.message(
                     f"`{argument}` to name layers with weights that can be pruned",
                     f"{argument}={name!r}" if names else f"{argument}=[]",
-                    f"These are there: {listed}.",
+                    f"The model has: {listed}.",
                 )
             )
     return [weight for weight in found if _names(weight) & set(names)]

@@ -1,4 +1,4 @@
-"""Sparsity tables, as data and as text."""
+"""Sparsity reports, as data and as text."""
 
 from dataclasses import asdict, dataclass
 
@@ -45,7 +45,7 @@ class LayerSparsity:
 
 @dataclass(frozen=True)
 class SparsityReport:
-    """The sparsity of a model, layer by layer. Its text is a table.
+    """The sparsity of a model, layer by layer. `str(report)` is a table.
 
     Attributes:
         rows: List of `LayerSparsity`.
@@ -55,23 +55,23 @@ class SparsityReport:
 
     @property
     def prunable(self):
-        """The total over all weights that can be pruned, as a `LayerSparsity`."""
+        """The total over all prunable weights, as a `LayerSparsity`."""
         return _total(
             "prunable weights", [r for r in self.rows if r.status not in (_NOTHING, _QUANTIZED)]
         )
 
     @property
     def total(self):
-        """All listed weights, and the zeros among those that can be pruned.
+        """The total over all listed weights, with the zeros of the prunable ones.
 
-        Zeros elsewhere come from no pruning: the offsets of BatchNormalization begin as zeros.
+        Other zeros do not come from pruning: the offsets of BatchNormalization start as zeros.
         """
         everything = sum(row.parameters for row in self.rows)
         return LayerSparsity("total", "", everything, self.prunable.zeros, "")
 
     @property
     def sparsity(self):
-        """Fraction of zeros among the weights that can be pruned."""
+        """Fraction of zeros among the prunable weights."""
         return self.prunable.sparsity
 
     def to_dict(self):
@@ -138,8 +138,8 @@ def sparsity_report(model):
         A `SparsityReport`: `print` it, or read its `rows` and `total`.
 
     Raises:
-        TypeError: If it is no Keras 3 layer or model.
-        ValueError: If it is not built.
+        TypeError: If `model` is not a Keras 3 layer or model.
+        ValueError: If `model` is not built.
 
     Example:
 

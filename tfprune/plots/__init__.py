@@ -1,4 +1,4 @@
-"""Pictures, one file for each; none of them touches pyplot's figures."""
+"""Plots, one file for each. None of them uses pyplot's global figures."""
 
 from tfprune.plots.groups import plot_groups as plot_groups
 from tfprune.plots.mask import plot_mask as plot_mask

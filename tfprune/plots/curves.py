@@ -1,4 +1,4 @@
-"""The curve of a schedule."""
+"""Plots the curve of a schedule."""
 
 import numpy as np
 
@@ -10,9 +10,9 @@ def draw(schedule, path=None, steps=None, ax=None):
 
     Args:
         schedule: A `PruningSchedule`.
-        path: Where to save the picture; `None` saves nothing.
-        steps: Last step to draw; by default a tenth beyond the end of the schedule.
-        ax: matplotlib axes to draw on; those of a new figure if `None`.
+        path: File to save the plot to; `None` saves nothing.
+        steps: Last step to draw; by default, 10 % past the end of the schedule.
+        ax: matplotlib axes to draw on; `None` makes a new figure.
 
     Returns:
         The `matplotlib.figure.Figure`.

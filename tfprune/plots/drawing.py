@@ -1,4 +1,4 @@
-"""What all pictures share: colours, figures without pyplot, names that fit, saving."""
+"""Shared parts of all plots: colours, figures without pyplot, shortened names, saving."""
 
 import io
 import os
@@ -7,7 +7,7 @@ from pathlib import Path
 from tfprune._base import validation as check
 from tfprune._base.files import check_target, finished_at_once
 
-# Okabe and Ito's colours, told apart by colour-blind people too, without those that are too pale.
+# The colour-blind-safe palette of Okabe and Ito, without its pale colours.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 GREY = "#8C8C8C"
 PALE = "#E8E8E8"
@@ -15,7 +15,7 @@ LONGEST_NAME = 44
 
 
 def new_figure(width, height):
-    """Returns an empty figure, in inches, that pyplot does not know of."""
+    """Returns an empty figure of a size in inches, not registered with pyplot."""
     try:
         from matplotlib.figure import Figure
         from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -25,7 +25,7 @@ def new_figure(width, height):
         ) from error
 
     class Picture(Figure):
-        """A figure that a notebook shows, though pyplot does not know of it."""
+        """A figure that notebooks display without pyplot."""
 
         def _repr_png_(self):
             data = io.BytesIO()
@@ -37,11 +37,11 @@ def new_figure(width, height):
 
 
 def finished(figure, path):
-    """Returns a figure, saved if there is a path, whole or not at all."""
+    """Returns a figure, after saving it atomically if there is a path."""
     if path is None:
         return figure
     if not isinstance(path, (str, os.PathLike)):
-        # A file that is open already.
+        # An open file.
         figure.savefig(path, dpi=150)
         return figure
     path = Path(path)
@@ -54,7 +54,7 @@ def finished(figure, path):
 
 
 def plain(axes, *hidden):
-    """Takes the frame's lines away at the top, at the right and where else it is `hidden`."""
+    """Hides the lines of the frame at the top, at the right and at the sides in `hidden`."""
     axes.tick_params(labelsize=8)
     axes.spines[["top", "right", *hidden]].set_visible(False)
 
@@ -67,20 +67,20 @@ def legend(figure, handles, columns=3):
 
 
 def name_rows(axes, names):
-    """Names the places 0, 1, ... of the vertical axis from the top to the bottom."""
+    """Labels positions 0, 1, ... of the vertical axis from top to bottom."""
     axes.set_yticks(range(len(names)), [without_middle(name) for name in names], fontsize=8)
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)
 
 
 def without_middle(name, longest=LONGEST_NAME):
-    """Returns a name of at most `longest` letters; "…" stands for what is left out."""
+    """Shortens a name to at most `longest` letters, with "…" in the middle."""
     half = longest // 2
     return name if len(name) <= longest else f"{name[: half - 1]}…{name[-half:]}"
 
 
 def as_percent(fraction):
-    """Returns a fraction in percent, as text; only 0 reads as none and only 1 as all."""
+    """Formats a fraction as a percentage; only an exact 0 reads 0.0%, only an exact 1 100.0%."""
     if 0 < fraction < 0.0005:
         return "<0.1%"
     if 0.9995 <= fraction < 1:
@@ -89,7 +89,7 @@ def as_percent(fraction):
 
 
 def percent_axis(axis):
-    """Lets an axis over fractions read in percent."""
+    """Labels an axis of fractions in percent."""
     from matplotlib.ticker import PercentFormatter
 
     axis.set_major_formatter(PercentFormatter(1.0))

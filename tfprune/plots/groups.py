@@ -1,4 +1,4 @@
-"""Pictures of which channels go together, and which are gone."""
+"""Plots which channels are removed together, and which ones a plan removes."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ _LONGEST_NOTE = 58
 
 @dataclass(frozen=True)
 class _Row:
-    """One bar: a layer."""
+    """The bar of one layer."""
 
     name: str
     before: int
@@ -22,18 +22,18 @@ class _Row:
 
 
 def plot_groups(model, path=None):
-    """Draws the channels of each layer, in the colour of the group that it belongs to.
+    """Draws the channels of each layer in the colour of the layer's group.
 
-    Layers whose channels can only be removed together stand together, in one colour; those that
-    depend on no other layer are grey. What a plan removes is pale and hatched. Layers that pass
-    channels on without making any, depthwise convolutions for instance, have no bar.
+    Layers whose channels can only be removed together are adjacent and share a colour. Layers
+    that depend on no other layer are grey. Channels that a plan removes are pale and hatched.
+    Layers that only pass channels on, such as depthwise convolutions, have no bar.
 
     Needs matplotlib: `pip install "tfprune[plots]"`.
 
     Args:
-        model: A `ShrinkPlan`, or a built Sequential or Functional model, whose channels are drawn
-            as they are. It is not changed.
-        path: Where to save the picture, as PNG, PDF or SVG by the ending; `None` saves nothing.
+        model: A `ShrinkPlan`, or a built Sequential or Functional model, drawn with all its
+            channels. It is not changed.
+        path: File to save the plot to; its suffix selects PNG, PDF or SVG. `None` saves nothing.
 
     Returns:
         The `matplotlib.figure.Figure`.
@@ -102,17 +102,17 @@ def _rows(model):
         colour = drawing.GREY
         if len(widths) > 1:
             colour, coupled = drawing.COLOURS[coupled % len(drawing.COLOURS)], coupled + 1
-        note = f"all stay: {why.most_common(1)[0][0]}" if whole and why else ""
+        note = f"all kept: {why.most_common(1)[0][0]}" if whole and why else ""
         for path, (before, after) in widths.items():
             rows.append(_Row(path, before, after, colour, _without_end(note)))
-            # Once for the whole group is enough.
+            # One note per group is enough.
             note = ""
     if not rows:
         raise ValueError(
             check.message(
                 "a model with layers that make channels",
-                "one without",
-                "Pass one that has convolutions or dense layers.",
+                "one without such layers",
+                "Pass a model with convolutions or dense layers.",
             )
         )
     return rows

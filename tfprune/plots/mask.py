@@ -1,4 +1,4 @@
-"""Pictures of masks: what is kept, what is pruned."""
+"""Plots masks: kept and pruned weights."""
 
 import math
 from dataclasses import dataclass
@@ -8,17 +8,17 @@ import numpy as np
 from tfprune._reports import prunable_weights
 from tfprune.plots import drawing
 
-# Cells along a side that can still be told apart: in one large picture, in one of many.
+# Largest number of distinguishable cells per side, in a single plot and in one of many.
 _LARGE, _SMALL = 288, 96
 _MOST_WINDOWS = 48
 
 
 @dataclass(frozen=True)
 class _Image:
-    """A weight's mask as a picture: rows count inputs, columns count outputs.
+    """A weight's mask as an image, with inputs as rows and outputs as columns.
 
-    `window` is the height and width of one convolution window; `dot` says how many of these, down
-    and across, are averaged in one pixel, and is `None` if each cell is one weight.
+    `window` is the height and width of one convolution window. `dot` is the number of windows,
+    down and across, averaged in one pixel; `None` if each cell is one weight.
     """
 
     pixels: np.ndarray
@@ -28,20 +28,20 @@ class _Image:
 
 
 def plot_mask(model, layer=None, path=None):
-    """Draws the masks of a model: blue is kept, pale is pruned.
+    """Draws the masks of a model, with kept weights in blue and pruned weights pale.
 
-    Rows are inputs and columns are outputs. Of a convolution, each cell is a window, between white
-    lines; a depthwise one has its windows row by row. What is too large to be drawn weight by
-    weight is drawn as a density: the darker, the more of the weights there are kept.
+    Rows are inputs and columns are outputs. For a convolution, white lines separate the windows;
+    for a depthwise convolution, the windows are arranged row by row. Weights too large to be
+    drawn one by one are drawn as densities: the darker a dot, the more of its weights are kept.
 
     Needs matplotlib: `pip install "tfprune[plots]"`.
 
     Args:
-        model: A built layer or model. Wrapped weights are drawn by their masks, plain ones by
-            where they are not zero.
-        layer: Name of the layer to draw, or a list of names, as reports show them; by default
-            all with weights that can be pruned.
-        path: Where to save the picture, as PNG, PDF or SVG by the ending; `None` saves nothing.
+        model: A built layer or model. For wrapped weights, the masks are drawn; for plain
+            weights, the nonzero positions.
+        layer: Name of the layer to draw, or a list of names, as shown in reports; by default, all
+            layers with prunable weights.
+        path: File to save the plot to; its suffix selects PNG, PDF or SVG. `None` saves nothing.
 
     Returns:
         The `matplotlib.figure.Figure`, with one axes for each weight and, if there are densities,
@@ -49,8 +49,8 @@ def plot_mask(model, layer=None, path=None):
 
     Raises:
         ImportError: If matplotlib is not installed.
-        TypeError: If `model` is no Keras 3 layer or model, or `layer` is no name.
-        ValueError: If the model is not built or has nothing to prune, or a name is not known.
+        TypeError: If `model` is not a Keras 3 layer or model, or `layer` is not a name.
+        ValueError: If the model is not built or has nothing to prune, or a name is unknown.
 
     Example:
 
@@ -97,7 +97,7 @@ def plot_mask(model, layer=None, path=None):
 
 
 def _image(kept, axes, most):
-    """Lays a mask out as a picture of at most `most` cells along each side."""
+    """Arranges a mask as an image of at most `most` cells along each side."""
     spatial, inputs, outputs = axes.as_matrices(kept.ndim)
     sizes = [math.prod(kept.shape[a] for a in part) for part in (inputs, outputs)]
     window = [kept.shape[a] for a in spatial]
@@ -110,7 +110,7 @@ def _image(kept, axes, most):
     pixels = windows.transpose(0, 2, 1, 3).reshape(windows.shape[0] * tall, -1)
     if max(pixels.shape) <= most:
         return _Image(pixels.astype("float32"), (tall, wide), None, labels)
-    # Whole windows are averaged, so that their own shape makes no stripes.
+    # Average whole windows, so that their shape does not cause stripes.
     means = windows.mean(axis=(2, 3))
     dot = tuple(math.ceil(size / most) for size in means.shape)
     for axis, step in enumerate(dot):
@@ -123,7 +123,7 @@ def _image(kept, axes, most):
 
 
 def _row_by_row(windows, tall, wide):
-    """Windows without inputs to count, in rows that make about a square; NaN fills the last."""
+    """Arranges windows without inputs in a roughly square grid; NaN fills the last row."""
     number = len(windows)
     across = max(1, round(math.sqrt(number * tall / wide)))
     down = math.ceil(number / across)
@@ -166,7 +166,7 @@ def _meaning(image):
 
 
 def _colour_bar(figure, shown):
-    # As thick below one picture as below fifty: sizes are shares of the figure's.
+    # Sizes are fractions of the figure; divide by its height to get a constant thickness.
     width, height = figure.get_size_inches()
     bar = figure.colorbar(
         shown,

@@ -1,9 +1,9 @@
-"""A metric over the rounds of lottery tickets."""
+"""Plots a metric over the rounds of lottery tickets."""
 
 from tfprune.plots import drawing
 
 _MARKERS = "os^Dv"
-# More labels than this run into each other.
+# More labels than this would overlap.
 _MOST_TICKS = 9
 
 
@@ -11,10 +11,10 @@ def draw(found, metric, path=None, ax=None):
     """Draws a metric against the sparsity.
 
     Args:
-        found: List of `Tickets`; the first one's dense model is drawn as a line.
+        found: List of `Tickets`. A line shows the dense model of the first one.
         metric: Name of the metric.
-        path: Where to save the picture; `None` saves nothing.
-        ax: matplotlib axes to draw on; those of a new figure if `None`.
+        path: File to save the plot to; `None` saves nothing.
+        ax: matplotlib axes to draw on; `None` makes a new figure.
 
     Returns:
         The `matplotlib.figure.Figure`.
@@ -37,7 +37,7 @@ def draw(found, metric, path=None, ax=None):
     dense = found[0].rounds[0].metrics
     if metric in dense:
         ax.axhline(dense[metric], color="gray", linewidth=0.8, linestyle=":")
-    # Each round removes the same share of what is left: equal steps on a logarithmic axis.
+    # Each round removes the same share of the remaining weights: equal steps on a log axis.
     ax.set_xscale("log")
     ax.invert_xaxis()
     shown = sorted(ticks, reverse=True)

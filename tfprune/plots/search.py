@@ -1,4 +1,4 @@
-"""What a search evaluated, and which layers give how much."""
+"""Plots the candidates of a search, and the share pruned from each layer."""
 
 from tfprune.plots import drawing
 

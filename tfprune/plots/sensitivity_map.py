@@ -1,19 +1,19 @@
-"""A metric by layer and sparsity, as coloured numbers."""
+"""Plots a metric by layer and sparsity, as a heat map with numbers."""
 
 import numpy as np
 
 from tfprune.plots import drawing
 
-# More columns than this leave no room for a number in each.
+# With more columns than this, the numbers would not fit.
 _MOST_NUMBERS = 14
 
 
 def draw(sensitivity, path=None):
-    """Draws a `Sensitivity`: a row a layer, a column a sparsity, the unpruned model first.
+    """Draws a `Sensitivity`: one row per layer, one column per sparsity, unpruned model first.
 
     Args:
         sensitivity: The `Sensitivity`.
-        path: Where to save the picture; `None` saves nothing.
+        path: File to save the plot to; `None` saves nothing.
 
     Returns:
         The `matplotlib.figure.Figure`.
@@ -54,7 +54,7 @@ def draw(sensitivity, path=None):
 
 
 def _short(value):
-    """A number in at most six letters, where it can be."""
+    """Formats a number in at most six characters where possible."""
     if not np.isfinite(value) or abs(value) >= 1000:
         return f"{value:.2g}"
     return f"{value:.3f}" if abs(value) < 10 else f"{value:.4g}"

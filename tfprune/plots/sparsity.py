@@ -1,4 +1,4 @@
-"""Bars of the sparsity, layer by layer."""
+"""Plots the sparsity of each layer as bars."""
 
 import keras
 
@@ -11,24 +11,24 @@ _MOST = len(drawing.COLOURS)
 
 
 def plot_sparsity(models, path=None):
-    """Draws the sparsity of each layer as a bar; several models side by side.
+    """Draws the sparsity of each layer as a bar, with several models side by side.
 
-    Layers with nothing to prune have no bar. A layer that one model lacks has none for that model.
+    Layers with nothing to prune have no bar, and neither does a layer that a model lacks.
 
     Needs matplotlib: `pip install "tfprune[plots]"`.
 
     Args:
         models: A built model (wrapped, stripped or plain), a `SparsityReport`, or a dictionary
-            of up to 6 of these by name, whose layers are told by their paths.
-        path: Where to save the picture, as PNG, PDF or SVG by the ending; `None` saves nothing.
+            with up to 6 of these by name. Layers are matched by their paths.
+        path: File to save the plot to; its suffix selects PNG, PDF or SVG. `None` saves nothing.
 
     Returns:
         The `matplotlib.figure.Figure`.
 
     Raises:
         ImportError: If matplotlib is not installed.
-        TypeError: If something is neither a model nor a report.
-        ValueError: If a model is not built, there are too many, or nothing can be pruned.
+        TypeError: If a value is neither a model nor a report.
+        ValueError: If a model is not built, there are too many models, or nothing can be pruned.
 
     Example:
 
@@ -46,7 +46,7 @@ def plot_sparsity(models, path=None):
             check.message(
                 "a model with weights that can be pruned",
                 "none in " + ", ".join(repr(name) for name in reports),
-                "Pass one that has convolutions or dense layers, for instance.",
+                "Pass a model with convolutions or dense layers, for instance.",
             )
         )
     many = len(reports)
@@ -85,7 +85,7 @@ def _reports(models):
             check.message(
                 f"1 to {_MOST} models",
                 f"{len(models)} in `models`",
-                "Draw the others in a second picture.",
+                "Draw the others in a second plot.",
             )
         )
     return {str(name): _report(model) for name, model in models.items()}
@@ -94,7 +94,7 @@ def _reports(models):
 def _report(model):
     if isinstance(model, SparsityReport):
         return model
-    # Without the wrapper around the whole of it, so that paths are those of the plain model.
+    # Remove a wrapper around the whole model, so that paths match those of the plain model.
     return sparsity_report(plain(model) if isinstance(model, keras.layers.Layer) else model)
 
 

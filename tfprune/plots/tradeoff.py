@@ -1,4 +1,4 @@
-"""What pruning costs and what it brings: accuracy against sparsity or latency."""
+"""Plots accuracy against sparsity or latency."""
 
 import math
 
@@ -13,27 +13,27 @@ _MEND = 'Use for instance {"magnitude": [(0.5, 0.91), (0.9, 0.88)]}.'
 
 
 def plot_tradeoff(points, path=None, x="sparsity", y="accuracy"):
-    """Draws one number of several models against another, a line for each series.
+    """Draws one quantity of several models against another, with one line per series.
 
-    Where a series has several points at one `x`, from several seeds for instance, the line runs
+    If a series has several points at one `x`, for instance from several seeds, the line runs
     through their median, and a bar shows their range.
 
     Needs matplotlib: `pip install "tfprune[plots]"`.
 
     Args:
         points: `{name of the series: [(x, y), ...]}`, in any order.
-        path: Where to save the picture, as PNG, PDF or SVG by the ending; `None` saves nothing.
-        x: What the first numbers are: the label of the axis. "sparsity" are fractions in [0, 1),
-            drawn in percent. "latency" are seconds, or `Latency`s with their quartiles, drawn in
-            milliseconds. Anything else is drawn as it is.
-        y: The same for the second numbers.
+        path: File to save the plot to; its suffix selects PNG, PDF or SVG. `None` saves nothing.
+        x: Label of the horizontal axis. It selects the unit: "sparsity" takes fractions in
+            [0, 1), drawn in percent; "latency" takes seconds or `Latency`s, drawn in milliseconds
+            with quartiles. Numbers with any other label are drawn unchanged.
+        y: The same for the vertical axis.
 
     Returns:
         The `matplotlib.figure.Figure`.
 
     Raises:
         ImportError: If matplotlib is not installed.
-        TypeError: If `points` are not of this form.
+        TypeError: If `points` does not have this form.
         ValueError: If a series is empty, or a number is not finite or out of range.
 
     Example:
@@ -47,7 +47,7 @@ def plot_tradeoff(points, path=None, x="sparsity", y="accuracy"):
         if not isinstance(label, str):
             raise TypeError(
                 check.message(
-                    f"`{argument}` to be the name of what is drawn",
+                    f"`{argument}` to be the label of an axis, a string",
                     f"{argument}={label!r}",
                     'Use for instance "sparsity" or "latency".',
                 )
@@ -76,7 +76,11 @@ def plot_tradeoff(points, path=None, x="sparsity", y="accuracy"):
 def _items(points):
     if not isinstance(points, dict):
         raise TypeError(
-            check.message("`points` by the names of series", f"points={points!r}"[:200], _MEND)
+            check.message(
+                "`points` to be a dictionary from the names of series to points",
+                f"points={points!r}"[:200],
+                _MEND,
+            )
         )
     if not points:
         raise ValueError(check.message("at least one series", "points={}", _MEND))
@@ -84,7 +88,7 @@ def _items(points):
 
 
 def _series(name, given, x, y):
-    """`{x: [y of each run]}` by rising x; both are `(low, middle, high)`."""
+    """Returns `{x: [y of each run]}` by rising x; both are `(low, middle, high)`."""
     pairs = list(given) if isinstance(given, (list, tuple)) else None
     if pairs is None or not all(isinstance(p, (list, tuple)) and len(p) == 2 for p in pairs):
         raise TypeError(
@@ -99,7 +103,7 @@ def _series(name, given, x, y):
 
 
 def _number(name, value, label):
-    """`(low, middle, high)` of a number, in the unit in which it is drawn."""
+    """Returns `(low, middle, high)` of a number, in the unit of the axis."""
     if isinstance(value, Latency) and label == "latency":
         return tuple(1000 * part for part in (value.low, value.median, value.high))
     number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)

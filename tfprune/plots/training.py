@@ -1,4 +1,4 @@
-"""Curves of a training, with the sparsity below."""
+"""Plots the curves of a training run above its sparsity."""
 
 import keras
 import numpy as np
@@ -6,28 +6,27 @@ import numpy as np
 from tfprune._base import validation as check
 from tfprune.plots import drawing
 
-_MEND = "Pass what model.fit returned with UpdatePruningStep among its callbacks."
+_MEND = "Pass the return value of model.fit, called with the callback UpdatePruningStep."
 
 
 def plot_training(history, path=None):
-    """Draws the losses and metrics of a training above its sparsity, epoch by epoch.
+    """Draws the losses and metrics of a training run above its sparsity, epoch by epoch.
 
     Needs matplotlib: `pip install "tfprune[plots]"`.
 
     Args:
-        history: What `model.fit` with `UpdatePruningStep` returned, or a dictionary like its
-            `history`: `{name: [value of each epoch]}` with "sparsity" in it. Names with "val_"
-            are drawn with those without.
-        path: Where to save the picture, as PNG, PDF or SVG by the ending; `None` saves nothing.
+        history: The return value of `model.fit` with `UpdatePruningStep`, or a dictionary like
+            its `history`: `{name: [value of each epoch]}`, including "sparsity". A name with the
+            prefix "val_" shares the axes of the name without it.
+        path: File to save the plot to; its suffix selects PNG, PDF or SVG. `None` saves nothing.
 
     Returns:
-        The `matplotlib.figure.Figure`, with one axes for each metric, and that of the sparsity
-        last.
+        The `matplotlib.figure.Figure`, with one axes for each metric, the sparsity last.
 
     Raises:
         ImportError: If matplotlib is not installed.
         TypeError: If `history` is neither of these.
-        ValueError: If there is no sparsity, no epoch, or a list does not fit the epochs.
+        ValueError: If the sparsity or the epochs are missing, or a list does not fit the epochs.
 
     Example:
 
@@ -57,7 +56,7 @@ def plot_training(history, path=None):
 
 
 def _curves(history):
-    """The lists of numbers by name, and the epochs, counted from 1."""
+    """Returns the curves by name, and the epochs, counted from 1."""
     epochs = None
     if isinstance(history, keras.callbacks.History):
         epochs = [epoch + 1 for epoch in history.epoch]
@@ -82,7 +81,7 @@ def _curves(history):
 
 
 def _panels(curves):
-    """`{title: {name: style}}`: the loss first, the sparsity last."""
+    """Returns `{title: {name: style}}`, the loss first and the sparsity last."""
     blue, red, green = drawing.COLOURS[:3]
     names = [name for name in curves if name != "sparsity"]
     titles = dict.fromkeys(name.removeprefix("val_") for name in names)
@@ -95,7 +94,7 @@ def _panels(curves):
 
 
 def _points(name, values, epochs):
-    """The epochs and the values of a curve, which may have some epochs only (`validation_freq`)."""
+    """Returns the epochs and values of a curve, which may skip epochs (`validation_freq`)."""
     if values.ndim == 1 and len(values) == len(epochs):
         return epochs, values
     chances = {
@@ -108,7 +107,7 @@ def _points(name, values, epochs):
             check.message(
                 f"one number for each of {len(epochs)} epochs in {name!r}",
                 f"an array of shape {values.shape}",
-                "Put NaN where an epoch has none.",
+                "Use NaN for an epoch without a value.",
             )
         )
     return fitting[0], values
@@ -118,7 +117,7 @@ def _whole_epochs(axes, epochs):
     from matplotlib.ticker import MaxNLocator
 
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    # Room on both sides, so that a single epoch stands in the middle; none for an epoch 0.
+    # Leave room on both sides, so that a single epoch is centred, but no tick for an epoch 0.
     room = max(0.5, 0.03 * (epochs[-1] - epochs[0]))
     axes.set_xlim(epochs[0] - min(room, 0.9), epochs[-1] + room)
 

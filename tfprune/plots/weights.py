@@ -13,28 +13,28 @@ _BINS = 48
 
 
 def plot_weights(before, after, layers=None, path=None):
-    """Draws histograms of the weights of two models, one picture for each weight.
+    """Draws histograms of the weights of two models, one histogram for each weight.
 
-    Exact zeros are left out of the histograms, which they would dwarf: their shares are written
-    above. What stands to the left and right of zero alone shows what the pruning took.
+    The histograms leave out exact zeros, which would dwarf all other values; the share of zeros
+    is printed above each. The remaining values show the magnitudes that pruning removed.
 
     Needs matplotlib: `pip install "tfprune[plots]"`.
 
     Args:
         before: A built model: plain, wrapped or stripped.
-        after: Another one with layers of the same paths: pruned, fine-tuned or shrunk.
-        layers: Names of the layers to draw, as reports show them; by default all with weights
-            that can be pruned. Weights that one model lacks are left out.
-        path: Where to save the picture, as PNG, PDF or SVG by the ending; `None` saves nothing.
+        after: Another model with the same layer paths: pruned, fine-tuned or shrunk.
+        layers: Names of the layers to draw, as shown in reports; by default, all layers with
+            prunable weights. Weights missing from one of the models are left out.
+        path: File to save the plot to; its suffix selects PNG, PDF or SVG. `None` saves nothing.
 
     Returns:
         The `matplotlib.figure.Figure`, with one axes for each weight.
 
     Raises:
         ImportError: If matplotlib is not installed.
-        TypeError: If something is no Keras 3 model, or `layers` are no names.
-        ValueError: If a model is not built or has nothing to prune, no weight is in both, a name
-            is not known, or a weight is not finite.
+        TypeError: If an argument is not a Keras 3 model, or `layers` are not names.
+        ValueError: If a model is not built or has nothing to prune, the models have no weight in
+            common, a name is unknown, or a weight is not finite.
 
     Example:
 
@@ -52,7 +52,7 @@ def plot_weights(before, after, layers=None, path=None):
 
     for place, (name, old, new) in enumerate(pairs):
         _histogram(figure.add_subplot(rows, columns, place + 1), name, old, new)
-    figure.suptitle("Weights that are not zero, before and after", fontsize=10)
+    figure.suptitle("Nonzero weights, before and after", fontsize=10)
     blue = drawing.COLOURS[0]
     handles = [
         Patch(facecolor="#C8C8C8", label="before"),
@@ -63,7 +63,7 @@ def plot_weights(before, after, layers=None, path=None):
 
 
 def _pairs(before, after, layers):
-    """`(name, values before, values after)` of the weights that are in both models."""
+    """Lists `(name, values before, values after)` for the weights that both models have."""
     first = prunable_weights.find(before)
     second = {weight.name: weight for weight in prunable_weights.find(after)}
     common = [weight for weight in first if weight.name in second]
@@ -72,7 +72,7 @@ def _pairs(before, after, layers):
             check.message(
                 "two models with layers of the same names",
                 f"'{before.name}' and '{after.name}', which have none in common",
-                "Pass a model and what was made from it.",
+                "Pass a model and another one made from it.",
             )
         )
     return [
@@ -88,7 +88,7 @@ def _values(weight):
             check.message(
                 f"finite weights in {weight.name}",
                 "NaN or infinity",
-                "Leave this layer out with `layers`, or go back to the last good checkpoint.",
+                "Exclude this layer with `layers`, or restore the last good checkpoint.",
             )
         )
     return values
