@@ -492,16 +492,16 @@ def test_a_folder_of_another_configuration_is_refused(whole, change, line):
     if arguments.pop("model", None):
         model = keras.Sequential([keras.Input((6,)), layers.Dense(3)])
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    with pytest.raises(ValueError, match=f"Expected `folder` to hold tickets of this.*{line}"):
+    with pytest.raises(ValueError, match=f"Expected `path` to hold tickets of this.*{line}"):
         tfprune.LotteryTicket(model, **arguments).run(must_not_train, folder)
     assert before == {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 def test_a_folder_of_something_else_is_refused(tmp_path):
     (tmp_path / "thesis.txt").write_text("mine")
-    with pytest.raises(ValueError, match="Expected `folder` to be an empty folder"):
+    with pytest.raises(ValueError, match="Expected `path` to be an empty folder"):
         tfprune.LotteryTicket(small_model(), 0.5, 1).run(must_not_train, tmp_path)
-    with pytest.raises(ValueError, match="Expected `folder` to be an empty folder"):
+    with pytest.raises(ValueError, match="Expected `path` to be an empty folder"):
         tfprune.LotteryTicket(small_model(), 0.5, 1).run(must_not_train, tmp_path / "thesis.txt")
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 

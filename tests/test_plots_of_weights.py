@@ -441,5 +441,5 @@ def test_number_of_models():
             tfprune.plot_sparsity({str(n): model for n in range(number)})
     with pytest.raises(ValueError, match="'nobody'"):
         tfprune.plot_mask(model, "nobody")
-    with pytest.raises(TypeError, match="`layer` to be names"):
+    with pytest.raises(TypeError, match="`layers` to be names"):
         tfprune.plot_mask(model, 3)

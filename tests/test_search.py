@@ -442,6 +442,6 @@ def test_a_folder_of_another_run(change, line, folder):
         change = {"model": compiled(other)}
     if change.get("data"):
         change = {"data": digits()[1]}
-    with pytest.raises(ValueError, match=f"`folder` to hold evaluations of this conf.*{line}"):
+    with pytest.raises(ValueError, match=f"`path` to hold evaluations of this conf.*{line}"):
         search_of("SensitivitySearch", **change).run(evaluate, folder, verbose=0)
     assert before == {path.name: path.read_bytes() for path in folder.iterdir()}

@@ -1,6 +1,5 @@
 """Distributions: how an overall sparsity is shared out over layers."""
 
-import fnmatch
 from bisect import bisect_right
 from dataclasses import dataclass
 from fractions import Fraction
@@ -9,6 +8,7 @@ from math import prod
 import numpy as np
 
 from tfprune import masks
+from tfprune._base import globs
 from tfprune._base import validation as check
 from tfprune._base.frozen import Frozen
 from tfprune._base.registration import Parts
@@ -385,9 +385,10 @@ class PerLayer(Distribution):
     solved again.
 
     Args:
-        sparsities: `{pattern: sparsity}`: name or path patterns of layers as in file names
-            ("conv_*", "encoder/*"), and fractions in [0, 1). Where several match a layer, the
-            last one counts. Layers at 0 are not pruned. By default all layers get the same.
+        sparsities: `{match: sparsity}`: names or paths of layers, with patterns as in file names
+            ("conv_*", "encoder/*"), as in `tfprune.Rule`; and fractions in [0, 1). Where several
+            match a layer, the last one counts. Layers at 0 are not pruned. By default all layers
+            get the same.
 
     Raises:
         ValueError, TypeError: For sparsities out of range; when masks are made, for a layer that
@@ -443,11 +444,10 @@ class PerLayer(Distribution):
         unused = {key for key, _ in self.sparsities}
         found = []
         for request in requests:
-            names = _names(request.name)
             matching = [
                 (key, sparsity)
                 for key, sparsity in self.sparsities
-                if any(fnmatch.fnmatchcase(name, key) for name in names)
+                if globs.means_weight(key, request.name)
             ]
             if not matching:
                 raise ValueError(
@@ -469,18 +469,6 @@ class PerLayer(Distribution):
                 )
             )
         return found
-
-
-def _names(path):
-    """All names by which a pattern may mean a weight: its path, and parts of it."""
-    parts = path.split("/")
-    layers = parts[:-1]
-    inside = {
-        "/".join(layers[start:end])
-        for start in range(len(layers))
-        for end in range(start + 1, len(layers) + 1)
-    }
-    return inside | {"/".join(parts[start:]) for start in range(max(1, len(layers)))}
 
 
 def built_in():

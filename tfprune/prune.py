@@ -31,8 +31,8 @@ def prune_low_magnitude(
     sparsity_m_by_n=None,
     *,
     pattern=None,
-    scope=None,
     criterion=None,
+    scope=None,
     rules=None,
     copy=True,
 ):

@@ -6,6 +6,7 @@ from typing import Any
 import keras
 
 from tfprune import _keras
+from tfprune._base import globs
 from tfprune._base import validation as check
 from tfprune._keras.checks import check_built, not_keras, nothing_to_prune
 from tfprune._layers import registry
@@ -107,7 +108,7 @@ def chosen(found, names, argument="layers"):
     Args:
         found: List of `FoundWeight`.
         names: `None` for all, or one layer or a list of layers, each given by its path, its name,
-            or the `name` of one weight.
+            a pattern of these as in `tfprune.Rule`, or the `name` of one weight.
         argument: Name of the argument in messages.
 
     Returns:
@@ -129,7 +130,7 @@ def chosen(found, names, argument="layers"):
             )
         )
     for name in names or [""]:
-        if not any(name in _names(weight) for weight in found):
+        if not any(_is_meant(weight, name) for weight in found):
             known = list(dict.fromkeys(weight.path for weight in found))
             listed = ", ".join(known[:8]) + (", ..." if len(known) > 8 else "")
             raise ValueError(
@@ -139,8 +140,10 @@ def chosen(found, names, argument="layers"):
                     f"The model has: {listed}.",
                 )
             )
-    return [weight for weight in found if _names(weight) & set(names)]
+    return [weight for weight in found if any(_is_meant(weight, name) for name in names)]
 
 
-def _names(weight):
-    return {weight.path, weight.name, weight.path.rpartition("/")[2]}
+def _is_meant(weight, name):
+    # Names may hold brackets, which are a pattern too.
+    exact = {weight.path, weight.name, weight.path.rpartition("/")[2]}
+    return name in exact or globs.means_weight(name, weight.name)

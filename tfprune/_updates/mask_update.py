@@ -4,8 +4,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from tfprune import _keras
 from tfprune._channels.coupling import Couplings
-from tfprune._wrapping.wrapper import mask_owners
+from tfprune._wrapping.wrapper import MaskOwner, mask_owners, owner_of, plain_path
 from tfprune.masks import masks_with_zeros
 
 
@@ -58,6 +59,7 @@ class MaskUpdate:
     def __init__(self, model):
         self.owners = mask_owners(model)
         self.weights = [weight for owner in self.owners for weight in owner.pruned_weights]
+        _name_by_path(model)
         self._couplings = Couplings(model)
         self.groups = self._couplings.groups
 
@@ -198,3 +200,15 @@ class MaskUpdate:
         for weight, mask, _ in computed:
             weight.set_mask(mask)
         return [(weight, grown) for weight, _, grown in computed]
+
+
+def _name_by_path(model):
+    """Names weights by their paths in the model, for what tells layers apart by name."""
+    for chain in _keras.walk(model):
+        layer = chain[-1][1]
+        wrapped = isinstance(layer, MaskOwner)
+        owner = layer if wrapped else owner_of(layer)
+        # The names of a wrapper's weights begin with its own; those of a model's do not.
+        around = plain_path(chain[:-1] if wrapped else chain)
+        for weight in owner.pruned_weights if owner is not None else ():
+            weight.name_below(around)

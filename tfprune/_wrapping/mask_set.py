@@ -90,7 +90,7 @@ class PrunedWeight(Competitor):
 
     def __init__(self, owner, path, layer, entry, axes, method, mask, initial=None, follows=False):
         self.path = path
-        self.name = owner.name_of(path)
+        self.name = self._own_name = owner.name_of(path)
         self.layer = layer
         self.axes = axes
         self.method = self._method = method
@@ -106,6 +106,10 @@ class PrunedWeight(Competitor):
         self._zeros = None
         self.attach()
         self.remember_initial()
+
+    def name_below(self, around):
+        """Puts the path of what the wrapper is in before the name: "encoder" for "dense/kernel"."""
+        self.name = f"{around}/{self._own_name}" if around else self._own_name
 
     @property
     def scored(self):

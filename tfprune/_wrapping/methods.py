@@ -1,12 +1,12 @@
 """A pruning method: schedule x pattern x criterion x scope; and rules that vary it by layer."""
 
-import fnmatch
 from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
 
 from tfprune import criteria, patterns, schedules, scopes
+from tfprune._base import globs
 from tfprune._base import validation as check
 
 
@@ -74,8 +74,9 @@ class Rule:
     Where several rules match a layer, later ones override earlier ones, part by part.
 
     Args:
-        match: Which layers: a name or path pattern as in file names ("conv_*", "encoder/*"), a
-            layer class, or a list of these. A rule for a layer holds for the layers inside it.
+        match: Which layers: a name or a path, or the end of one, with patterns as in file names
+            ("conv_*", "encoder/*"); a layer class; or a list of these. A rule for a layer holds
+            for the layers inside it.
         schedule: A schedule, or `None` to leave it as it is. Likewise the next three.
         pattern: A pattern or the name of one.
         criterion: A criterion or the name of one.
@@ -125,7 +126,7 @@ class Rule:
             if isinstance(item, type):
                 if isinstance(layer, _meant(item)):
                     return True
-            elif fnmatch.fnmatchcase(path, item) or fnmatch.fnmatchcase(layer.name, item):
+            elif globs.means(item, path) or globs.means(item, layer.name):
                 return True
         return False
 

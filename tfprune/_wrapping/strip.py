@@ -6,6 +6,7 @@ import keras
 
 from tfprune import _keras
 from tfprune._base import validation as check
+from tfprune._base.renamed import renamed
 from tfprune._keras.checks import check_built, not_keras
 from tfprune._wrapping.in_place import as_it_was, owner_of, release
 from tfprune._wrapping.wrapper import MaskOwner, mask_owners, pruned_weights
@@ -141,7 +142,8 @@ def _strip_subclassed(model):
     return clone
 
 
-def load_plain_weights(model, filepath):
+@renamed(filepath="path")
+def load_plain_weights(model, path):
     """Loads weights of the plain model into the wrapped one.
 
     The masks stay as they are and are applied to what was loaded. Before the first pruning step,
@@ -149,11 +151,11 @@ def load_plain_weights(model, filepath):
 
     Args:
         model: A wrapped model.
-        filepath: A `.weights.h5` or `.keras` file that the plain model was saved to, or the
+        path: A `.weights.h5` or `.keras` file that the plain model was saved to, or the
             plain model itself.
 
     Raises:
-        TypeError: If `model` is no Keras 3 model, or `filepath` neither a path nor such a model.
+        TypeError: If `model` is no Keras 3 model, or `path` neither a path nor such a model.
         ValueError: If the file does not fit the model; then nothing is changed.
 
     Example:
@@ -164,16 +166,16 @@ def load_plain_weights(model, filepath):
     """
     if not isinstance(model, keras.layers.Layer):
         raise TypeError(not_keras(model, "model"))
-    if isinstance(filepath, keras.Model):
-        plain = filepath
-    elif isinstance(filepath, (str, os.PathLike)) and owner_of(model) is not None:
-        _load_as_it_was(model, filepath)
+    if isinstance(path, keras.Model):
+        plain = path
+    elif isinstance(path, (str, os.PathLike)) and owner_of(model) is not None:
+        _load_as_it_was(model, path)
         plain = None
-    elif isinstance(filepath, (str, os.PathLike)):
+    elif isinstance(path, (str, os.PathLike)):
         plain = strip_pruning(model)
-        plain.load_weights(filepath)
+        plain.load_weights(path)
     else:
-        raise TypeError(not_keras(filepath, "filepath"))
+        raise TypeError(not_keras(path, "path"))
     masks = _mask_ids(model)
     targets = [variable for variable in model.weights if id(variable) not in masks]
     if plain is not None:
@@ -186,12 +188,12 @@ def load_plain_weights(model, filepath):
             weight.project()
 
 
-def _load_as_it_was(model, filepath):
+def _load_as_it_was(model, path):
     """Loads a file of the model's own class; after an error, the weights are those of before."""
     with as_it_was(model):
         kept = [_keras.host_array(variable).copy() for variable in model.weights]
         try:
-            model.load_weights(filepath)
+            model.load_weights(path)
         except BaseException:
             for variable, array in zip(model.weights, kept, strict=True):
                 variable.assign(array)

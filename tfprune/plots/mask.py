@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tfprune._base.renamed import renamed
 from tfprune._reports import prunable_weights
 from tfprune.plots import drawing
 
@@ -27,7 +28,8 @@ class _Image:
     labels: tuple
 
 
-def plot_mask(model, layer=None, path=None):
+@renamed(layer="layers")
+def plot_mask(model, layers=None, path=None):
     """Draws the masks of a model, with kept weights in blue and pruned weights pale.
 
     Rows are inputs and columns are outputs. For a convolution, white lines separate the windows;
@@ -39,8 +41,8 @@ def plot_mask(model, layer=None, path=None):
     Args:
         model: A built layer or model. For wrapped weights, the masks are drawn; for plain
             weights, the nonzero positions.
-        layer: Name of the layer to draw, or a list of names, as shown in reports; by default, all
-            layers with prunable weights.
+        layers: Name of the layer to draw, or a list of names, as shown in reports, or patterns of
+            names as in `tfprune.Rule`; by default, all layers with prunable weights.
         path: File to save the plot to; its suffix selects PNG, PDF or SVG. `None` saves nothing.
 
     Returns:
@@ -49,7 +51,7 @@ def plot_mask(model, layer=None, path=None):
 
     Raises:
         ImportError: If matplotlib is not installed.
-        TypeError: If `model` is not a Keras 3 layer or model, or `layer` is not a name.
+        TypeError: If `model` is not a Keras 3 layer or model, or `layers` is not a name.
         ValueError: If the model is not built or has nothing to prune, or a name is unknown.
 
     Example:
@@ -60,7 +62,7 @@ def plot_mask(model, layer=None, path=None):
     >>> figure.axes[0].images[0].get_array().tolist()
     [[1.0, 0.0], [0.0, 1.0]]
     """
-    found = prunable_weights.chosen(prunable_weights.find(model), layer, "layer")
+    found = prunable_weights.chosen(prunable_weights.find(model), layers)
     one = len(found) == 1
     columns = min(4, len(found))
     rows = math.ceil(len(found) / columns)

@@ -11,8 +11,8 @@ def one_shot(
     sparsity,
     *,
     pattern=None,
-    scope=None,
     criterion=None,
+    scope=None,
     rules=None,
     data=None,
     batches=8,
@@ -29,8 +29,8 @@ def one_shot(
         model: A built model, as in `tfprune.prune_low_magnitude`. It is copied and not changed.
         sparsity: Fraction of pruned units, in [0, 1).
         pattern: A pattern or the name of one; single weights by default.
-        scope: A scope, a distribution, or the name of one; "local" by default.
         criterion: A criterion or the name of one; the magnitude by default.
+        scope: A scope, a distribution, or the name of one; "local" by default.
         rules: List of `Rule`s that give layers a method of their own or exempt them.
         data: For criteria on gradients or activations: a `tf.data.Dataset`, a
             `keras.utils.PyDataset`, a PyTorch `DataLoader`, or arrays as a tuple `(x, y)`.
@@ -58,8 +58,8 @@ def one_shot(
         model,
         ConstantSparsity.one_shot(sparsity),
         pattern=pattern,
-        scope=scope,
         criterion=criterion,
+        scope=scope,
         rules=rules,
     )
     evidence = Evidence(

@@ -99,18 +99,20 @@ def get(recipe):
     return RECIPES[check.choice("recipe", recipe, tuple(RECIPES))]
 
 
-def _run(name, model, sparsity, rules, arguments):
-    parts = RECIPES[name].parts(model, rules, arguments.get("data"))
-    return one_shot(model, sparsity, **{**parts, **arguments})
-
-
-_DOC = """
+_DOC = """{summary}
 
     Args:
         model: A built model. It is copied and not changed.
         sparsity: Fraction of pruned {units}, in [0, 1).
+        pattern: A pattern or the name of one in place of the recipe's own; likewise the next two.
+        criterion: A criterion or the name of one.
+        scope: A scope, a distribution, or the name of one.
         rules: List of `Rule`s for layers that are treated otherwise.
-        **arguments: As in `tfprune.pruners.one_shot`.{data}
+        data: As in `tfprune.pruners.one_shot`; likewise the next four.{needed}
+        batches: Number of batches of `data` to use.
+        batch_size: Size of the batches that arrays are cut into.
+        loss: A Keras loss; by default the one that `model` was compiled with.
+        verbose: 1 shows progress over the batches, 0 does not.
 
     Returns:
         The pruned model, wrapped and uncompiled.
@@ -129,62 +131,74 @@ _DOC = """
     """
 
 
-def _documented(units="filters", data=False):
-    def complete(function):
-        function.__doc__ += _DOC.format(
-            name=function.__name__,
-            units=units,
-            data=" `data` is needed." if data else "",
-            given=", data=(x, y), verbose=0" if data else "",
+def _pruner(name, summary, units="filters", needs_data=False):
+    """Makes the function of a recipe."""
+
+    def prune(
+        model,
+        sparsity,
+        *,
+        pattern=None,
+        criterion=None,
+        scope=None,
+        rules=None,
+        data=None,
+        batches=8,
+        batch_size=32,
+        loss=None,
+        verbose=1,
+    ):
+        parts = RECIPES[name].parts(model, rules, data)
+        own = {"pattern": pattern, "criterion": criterion, "scope": scope}
+        parts |= {part: value for part, value in own.items() if value is not None}
+        return one_shot(
+            model,
+            sparsity,
+            **parts,
+            data=data,
+            batches=batches,
+            batch_size=batch_size,
+            loss=loss,
+            verbose=verbose,
         )
-        return function
 
-    return complete
-
-
-@_documented("weights")
-def level(model, sparsity, *, rules=None, **arguments):
-    """Prunes the smallest weights of each layer: NNI's Level."""
-    return _run("level", model, sparsity, rules, arguments)
-
-
-@_documented()
-def slim(model, sparsity, *, rules=None, **arguments):
-    """Prunes filters with the smallest BatchNormalization scales of all layers: NNI's Slim."""
-    return _run("slim", model, sparsity, rules, arguments)
+    prune.__name__ = prune.__qualname__ = name
+    prune.__doc__ = _DOC.format(
+        summary=summary,
+        name=name,
+        units=units,
+        needed=" It is needed." if needs_data else "",
+        given=", data=(x, y), verbose=0" if needs_data else "",
+    )
+    return prune
 
 
-@_documented()
-def fpgm(model, sparsity, *, rules=None, **arguments):
-    """Prunes filters nearest to the geometric median of their layer: NNI's FPGM."""
-    return _run("fpgm", model, sparsity, rules, arguments)
-
-
-@_documented()
-def l1_filter(model, sparsity, *, rules=None, **arguments):
-    """Prunes filters with the smallest L1 norms of each convolution: NNI's L1Filter."""
-    return _run("l1_filter", model, sparsity, rules, arguments)
-
-
-@_documented()
-def l2_filter(model, sparsity, *, rules=None, **arguments):
-    """Prunes filters with the smallest L2 norms of each convolution: NNI's L2Filter."""
-    return _run("l2_filter", model, sparsity, rules, arguments)
-
-
-@_documented(data=True)
-def activation_apoz_rank(model, sparsity, *, rules=None, **arguments):
-    """Prunes filters whose relu(output) is zero most often: NNI's ActivationAPoZRank."""
-    return _run("activation_apoz_rank", model, sparsity, rules, arguments)
-
-
-@_documented(data=True)
-def activation_mean_rank(model, sparsity, *, rules=None, **arguments):
-    """Prunes filters whose relu(output) is smallest on average: NNI's ActivationMeanRank."""
-    return _run("activation_mean_rank", model, sparsity, rules, arguments)
-
-
-@_documented(data=True)
-def taylor_fo_weight(model, sparsity, *, rules=None, **arguments):
-    """Prunes the filters of all layers that the loss needs least: NNI's TaylorFOWeight."""
-    return _run("taylor_fo_weight", model, sparsity, rules, arguments)
+level = _pruner("level", "Prunes the smallest weights of each layer: NNI's Level.", "weights")
+slim = _pruner(
+    "slim",
+    "Prunes filters with the smallest BatchNormalization scales of all layers: NNI's Slim.",
+)
+fpgm = _pruner("fpgm", "Prunes filters nearest to the geometric median of their layer: NNI's FPGM.")
+l1_filter = _pruner(
+    "l1_filter",
+    "Prunes filters with the smallest L1 norms of each convolution: NNI's L1Filter.",
+)
+l2_filter = _pruner(
+    "l2_filter",
+    "Prunes filters with the smallest L2 norms of each convolution: NNI's L2Filter.",
+)
+activation_apoz_rank = _pruner(
+    "activation_apoz_rank",
+    "Prunes filters whose relu(output) is zero most often: NNI's ActivationAPoZRank.",
+    needs_data=True,
+)
+activation_mean_rank = _pruner(
+    "activation_mean_rank",
+    "Prunes filters whose relu(output) is smallest on average: NNI's ActivationMeanRank.",
+    needs_data=True,
+)
+taylor_fo_weight = _pruner(
+    "taylor_fo_weight",
+    "Prunes the filters of all layers that the loss needs least: NNI's TaylorFOWeight.",
+    needs_data=True,
+)

@@ -37,8 +37,8 @@ class RecordStore:
         elif self._folder.exists() and (not self._folder.is_dir() or _others(self._folder)):
             raise ValueError(
                 check.message(
-                    f"`folder` to be an empty folder, or to hold {self._what}",
-                    f"folder={str(folder)!r}, which is or holds something else",
+                    f"`path` to be an empty folder, or to hold {self._what}",
+                    f"path={str(folder)!r}, which is or holds something else",
                     "Choose another folder.",
                 )
             )
@@ -54,9 +54,9 @@ class RecordStore:
             name = different[0]
             raise ValueError(
                 check.message(
-                    f"`folder` to hold {self._what} of this configuration, "
+                    f"`path` to hold {self._what} of this configuration, "
                     f"{name}={config[name]!r:.200}",
-                    f"folder={str(self._folder)!r}, whose {self._what} have "
+                    f"path={str(self._folder)!r}, whose {self._what} have "
                     f"{name}={found.get(name)!r:.200}",
                     "Choose another folder, or go on with the configuration that it was made with.",
                 )

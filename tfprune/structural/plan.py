@@ -136,10 +136,10 @@ def plan_shrink(
     model,
     targets=None,
     *,
-    round_to=1,
     criterion=None,
     scope=None,
     rules=None,
+    round_to=1,
     data=None,
     batches=8,
     batch_size=32,
@@ -294,7 +294,21 @@ def _folded(ledger, gone):
     return extra
 
 
-def shrink(model, targets=None, **arguments):
+def shrink(
+    model,
+    targets=None,
+    *,
+    criterion=None,
+    scope=None,
+    rules=None,
+    round_to=1,
+    data=None,
+    batches=8,
+    batch_size=32,
+    loss=None,
+    latency_batch_size=1,
+    verbose=1,
+):
     """Makes a smaller model by removing silent channels, or enough channels to meet targets.
 
     Without `targets`, the smaller model computes the same.
@@ -315,12 +329,12 @@ def shrink(model, targets=None, **arguments):
             largest cost of the smaller model, as a fraction of the model's cost. MACs and
             parameters may also be whole numbers. Latency is measured on this machine, so the
             result varies.
-        round_to: Keep a multiple of this many channels in every layer that has as many. Many
-            processors run such layers faster.
         criterion: For `targets`: a criterion or its name; by default, the magnitude.
         scope: For `targets`: "local" (the default: all groups get the same sparsity), "global", a
             scope or a distribution.
         rules: For `targets`: list of `Rule`s that exempt layers or vary the method by layer.
+        round_to: Keep a multiple of this many channels in every layer that has as many. Many
+            processors run such layers faster.
         data: For criteria that need gradients or activations, as in `tfprune.pruners.one_shot`;
             likewise `batches`, `batch_size`, `loss` and `verbose`.
         latency_batch_size: Batch size for measuring the latency; 1 by default.
@@ -348,4 +362,18 @@ def shrink(model, targets=None, **arguments):
     >>> tfprune.shrink(model, {"macs": 0.35}).get_layer("conv").filters
     2
     """
-    return plan_shrink(model, targets, **arguments).apply()
+    plan = plan_shrink(
+        model,
+        targets,
+        criterion=criterion,
+        scope=scope,
+        rules=rules,
+        round_to=round_to,
+        data=data,
+        batches=batches,
+        batch_size=batch_size,
+        loss=loss,
+        latency_batch_size=latency_batch_size,
+        verbose=verbose,
+    )
+    return plan.apply()

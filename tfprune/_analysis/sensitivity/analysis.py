@@ -117,10 +117,10 @@ def sensitivity(
     data=None,
     metric=None,
     *,
-    sparsities=_SPARSITIES,
-    criterion=None,
     pattern=None,
+    criterion=None,
     layers=None,
+    sparsities=_SPARSITIES,
     batch_size=32,
     path=None,
     verbose=1,
@@ -140,12 +140,12 @@ def sensitivity(
             read many times.
         metric: Name of a compiled metric, or "loss"; a function from the model to a number, which
             brings its own data; or `None` for the first compiled metric, the loss if there is none.
-        sparsities: Fractions of pruned units, in [0, 1).
+        pattern: A pattern or the name of one; single weights by default.
         criterion: A criterion or the name of one; the magnitude by default. Those on gradients or
             activations use the first 8 batches of `data`.
-        pattern: A pattern or the name of one; single weights by default.
-        layers: Names of the layers, as reports show them; by default all with weights that can
-            be pruned.
+        layers: Names of the layers, as reports show them, or patterns of names as in
+            `tfprune.Rule`; by default all with weights that can be pruned.
+        sparsities: Fractions of pruned units, in [0, 1).
         batch_size: Size of the batches that arrays are cut into.
         path: A JSON file that is written after each measurement. Where it exists already, what
             stands in it is not measured again, and further sparsities or layers are added.

@@ -8,6 +8,7 @@ from keras import ops
 
 from tfprune import _keras
 from tfprune._base import validation as check
+from tfprune._base.renamed import renamed
 from tfprune._updates.mask_update import MaskUpdate
 from tfprune._wrapping.methods import Rule
 from tfprune._wrapping.strip import strip_pruning
@@ -34,14 +35,14 @@ class LotteryTicket:
         model: A built, plain `keras.Model`. It is copied and never changed.
         sparsity: Fraction of zeros after the last round, in (0, 1).
         rounds: Rounds of pruning, at least 1; round 0 comes before them.
-        rewind_to: The step or epoch of round 0 that weights are rewound to; 0 for initial weights.
-        rewind_unit: "step" (an optimizer update) or "epoch".
         pattern: A pattern or the name of one, as in `prune_low_magnitude`; not `NOfM`, whose
             sparsity is one number.
-        scope: A scope, a distribution, or the name of one.
         criterion: A criterion or the name of one. What it takes as initial weights are those that
             the round began with.
+        scope: A scope, a distribution, or the name of one.
         rules: List of `Rule`s that exempt layers or give them another pattern, scope or criterion.
+        rewind_to: The step or epoch of round 0 that weights are rewound to; 0 for initial weights.
+        rewind_unit: "step" (an optimizer update) or "epoch".
         seed: `keras.utils.set_random_seed(seed + round)` is called before each round, so that a
             run that was interrupted goes on as if it had not been; `None` to leave random states
             alone.
@@ -76,12 +77,12 @@ class LotteryTicket:
         sparsity,
         rounds,
         *,
+        pattern=None,
+        criterion=None,
+        scope=None,
+        rules=None,
         rewind_to=0,
         rewind_unit="step",
-        pattern=None,
-        scope=None,
-        criterion=None,
-        rules=None,
         seed=0,
     ):
         self.sparsity = check.sparsity("sparsity", sparsity)
@@ -139,10 +140,13 @@ class LotteryTicket:
             return self.sparsity
         return 1 - (1 - self.sparsity) ** (round / self.rounds)
 
-    def run(self, train, folder=None, control=None, **update):
+    @renamed(folder="path")
+    def run(
+        self, train, path=None, control=None, *, data=None, batches=1, batch_size=32, loss=None
+    ):
         """Trains all rounds that are not done yet.
 
-        What the folder, or this object where there is none, holds already is not trained again.
+        What the folder at `path`, or this object without one, holds already is not trained again.
 
         Args:
             train: Function of `(model, callback)` that trains the model, in whatever way, from its
@@ -153,14 +157,17 @@ class LotteryTicket:
                 dictionary of numbers, as from `model.evaluate(..., return_dict=True)`, or the
                 `History` of `fit`, of which the last epoch counts. When it has returned, its model
                 is pruned for the next round: take what you want to keep from `Tickets`.
-            folder: Where to save each round when it is done. A run that was interrupted goes on
+            path: A folder to save each round in when it is done. A run that was interrupted goes on
                 from there, with the initial weights that are in it. `None` for memory alone.
             control: `None` for the lottery tickets. "random_masks": as many weights of each layer,
                 chosen at random, from the same initial weights. "random_reinit": the tickets'
                 masks on freshly initialized weights. A control comes after the tickets, so these
                 are trained first if they are not there yet.
-            **update: Arguments of `UpdatePruningStep` for the mask updates between rounds, which
-                criteria that need more than weights take.
+            data: For criteria that need more than weights, as in `UpdatePruningStep`; likewise
+                the next three.
+            batches: Batches of `data` for each mask update between rounds.
+            batch_size: Size of the batches that arrays are cut into.
+            loss: For criteria on gradients where the model is not compiled: a Keras loss.
 
         Returns:
             `Tickets`.
@@ -176,13 +183,14 @@ class LotteryTicket:
             raise TypeError(check.message("`train` to be a function", f"{train=}", mend))
         if control is not None:
             check.choice("control", control, CONTROLS)
-        if folder is None:
+        if path is None:
             self._memory = self._memory or RecordStore(None, self._config, "tickets")
             store = self._memory
         else:
-            store = RecordStore(folder, self._config, "tickets")
+            store = RecordStore(path, self._config, "tickets")
         if "start" not in store:
             store.save("start", self._initial)
+        update = {"data": data, "batches": batches, "batch_size": batch_size, "loss": loss}
         for kind in (None, control) if control else (None,):
             for round in range(self.rounds + 1):
                 if record_name(round, kind) not in store:

@@ -180,7 +180,7 @@ class Search:
             costs = self._table.around(costs)
         return Allocator(candidates, costs, Budget(self._budget, costs.dense), self._least)
 
-    def run(self, evaluate, folder=None, train=None, verbose=1):
+    def run(self, evaluate, path=None, train=None, verbose=1):
         """Searches.
 
         Args:
@@ -189,7 +189,7 @@ class Search:
                 `metric` counts; or one number, and then `mode` says its direction. Let it use
                 validation data: a search that sees test data fits them. It leaves the model as it
                 is.
-            folder: Where to keep each evaluation and training when it is done. A run that was
+            path: A folder in which to keep each evaluation and training when it is done. A run that was
                 killed goes on from there with the same result. `None` for memory alone.
             train: Function of `(model, callback)` that trains the chosen model for a while:
                 `callback` keeps the masks, and has to be among the callbacks of `fit`, or its
@@ -211,7 +211,7 @@ class Search:
             mend = "Give a function of (model, callback) that trains the model."
             raise TypeError(check.message("`train` to be a function", f"{train=}", mend))
         config = {**self._config, **self._options(), "trains": train is not None}
-        store = RecordStore(folder, config, "evaluations")
+        store = RecordStore(path, config, "evaluations")
         candidates = self._candidates()
         _keras.compile_like(candidates.model, self._compiled)
         recalibration = None

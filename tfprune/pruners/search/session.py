@@ -135,7 +135,7 @@ class Session:
             if tuple(data["zeros"]) != zeros:
                 raise ValueError(
                     check.message(
-                        f"`folder` to hold the evaluations of this run, {list(zeros)} as number "
+                        f"`path` to hold the evaluations of this run, {list(zeros)} as number "
                         f"{number}",
                         f"{data['zeros']}, of a run in which candidates were worth something else",
                         "Choose another folder.",
