@@ -189,8 +189,8 @@ class Search:
                 `metric` counts; or one number, and then `mode` says its direction. Let it use
                 validation data: a search that sees test data fits them. It leaves the model as it
                 is.
-            path: A folder in which to keep each evaluation and training when it is done. A run that was
-                killed goes on from there with the same result. `None` for memory alone.
+            path: A folder in which to keep each evaluation and training when it is done. A run
+                that was killed goes on from there with the same result. `None` for memory alone.
             train: Function of `(model, callback)` that trains the chosen model for a while:
                 `callback` keeps the masks, and has to be among the callbacks of `fit`, or its
                 `step()` is called after each optimizer step of a loop of your own. Do not compile
