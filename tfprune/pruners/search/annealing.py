@@ -62,7 +62,26 @@ class SimulatedAnnealing(Search):
     - [Liu et al., 2020: AutoCompress](https://arxiv.org/abs/1907.03141), which searches so
     """
 
-    def __init__(self, model, budget, *, evaluations=60, start=None, perturbation=0.5, **options):
+    def __init__(
+        self,
+        model,
+        budget,
+        *,
+        pattern="filter",
+        criterion=None,
+        rules=None,
+        evaluations=60,
+        start=None,
+        perturbation=0.5,
+        data=None,
+        batches=8,
+        batch_size=64,
+        recalibrate=None,
+        metric="loss",
+        mode=None,
+        least=0.25,
+        seed=0,
+    ):
         mend = "Use for instance 60."
         self._evaluations = check.integer("evaluations", evaluations, 1, mend)
         self._perturbation = check.positive("perturbation", perturbation, "Use for instance 0.5.")
@@ -74,7 +93,21 @@ class SimulatedAnnealing(Search):
                     "Give what run() of another search returned.",
                 )
             )
-        super().__init__(model, budget, **options)
+        super().__init__(
+            model,
+            budget,
+            pattern=pattern,
+            criterion=criterion,
+            rules=rules,
+            data=data,
+            batches=batches,
+            batch_size=batch_size,
+            recalibrate=recalibrate,
+            metric=metric,
+            mode=mode,
+            least=least,
+            seed=seed,
+        )
         self._start = None if start is None else self._shares_of(start)
 
     def _shares_of(self, start):

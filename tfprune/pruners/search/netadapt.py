@@ -67,11 +67,21 @@ class NetAdapt(Search):
         model,
         budget,
         *,
+        pattern="filter",
+        criterion=None,
+        rules=None,
         steps=None,
         decay=0.96,
         candidates=None,
         train_candidates=False,
-        **options,
+        data=None,
+        batches=8,
+        batch_size=64,
+        recalibrate=None,
+        metric="loss",
+        mode=None,
+        least=0.25,
+        seed=0,
     ):
         mend = "Give a whole number, or None."
         self._steps = None if steps is None else check.integer("steps", steps, 1, mend)
@@ -84,7 +94,21 @@ class NetAdapt(Search):
             None if candidates is None else check.integer("candidates", candidates, 1, mend)
         )
         self._trains_candidates = bool(train_candidates)
-        super().__init__(model, budget, **options)
+        super().__init__(
+            model,
+            budget,
+            pattern=pattern,
+            criterion=criterion,
+            rules=rules,
+            data=data,
+            batches=batches,
+            batch_size=batch_size,
+            recalibrate=recalibrate,
+            metric=metric,
+            mode=mode,
+            least=least,
+            seed=seed,
+        )
 
     def _options(self):
         return {

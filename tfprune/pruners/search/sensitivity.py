@@ -40,9 +40,40 @@ class SensitivitySearch(Search):
     10
     """
 
-    def __init__(self, model, budget, *, levels=8, **options):
+    def __init__(
+        self,
+        model,
+        budget,
+        *,
+        pattern="filter",
+        criterion=None,
+        rules=None,
+        levels=8,
+        data=None,
+        batches=8,
+        batch_size=64,
+        recalibrate=None,
+        metric="loss",
+        mode=None,
+        least=0.25,
+        seed=0,
+    ):
         self._levels = check.integer("levels", levels, 1, "Use for instance 8.")
-        super().__init__(model, budget, **options)
+        super().__init__(
+            model,
+            budget,
+            pattern=pattern,
+            criterion=criterion,
+            rules=rules,
+            data=data,
+            batches=batches,
+            batch_size=batch_size,
+            recalibrate=recalibrate,
+            metric=metric,
+            mode=mode,
+            least=least,
+            seed=seed,
+        )
 
     def _options(self):
         return {"levels": self._levels}
