@@ -151,7 +151,7 @@ def test_weights_masks_steps_and_outputs_are_tfmots(moved, convert, name):
 
 
 def test_layers_of_all_kinds(moved, convert):
-    with pytest.warns(UserWarning, match=r"all that tfprune does.*depthwise_kernel"):
+    with pytest.warns(UserWarning, match=r"tfprune to prune the same weights.*depthwise_kernel"):
         model = convert("zoo")
     check_same(model, moved.truth, "zoo", extra=("depthwise_kernel",))
     flags = {layer.name: layer.trainable for layer in model.layers}
@@ -402,7 +402,7 @@ def test_what_cannot_be_moved_is_named(convert, name, said):
         ("shared", "ValueError: .*shared by models, .*twice"),
         ("subclassed", "ValueError: .*Sequential or Functional model.*class Own"),
         ("single", r"TypeError: .*model_or_path=PruneLowMagnitude.*tf_keras\.Sequential"),
-        ("m_by_n", r"ValueError: .*`sparsity_m_by_n` for a file alone.*\(2, 4\)"),
+        ("m_by_n", r"ValueError: .*`sparsity_m_by_n` only for a file.*\(2, 4\)"),
     ],
 )
 def test_live_models_that_cannot_be_moved(moved, name, said):
@@ -413,7 +413,9 @@ def test_objects_of_a_files_own_classes_have_to_be_given(convert):
     code = __file__
     with pytest.raises(ValueError, match=r"counterpart.*'mix', a Mix.*custom_objects={'Mix'"):
         convert("custom", legacy_code=code)
-    with pytest.raises(ValueError, match=r"schedules that tfprune has.*Stairs, that of 'prune_low"):
+    with pytest.raises(
+        ValueError, match=r"schedules of tfprune.*Stairs, the schedule of 'prune_low"
+    ):
         convert("custom", {"Mix": Mix}, legacy_code=code)
 
     class Other(Mix):

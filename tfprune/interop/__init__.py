@@ -1,4 +1,4 @@
-"""Models that come from other libraries."""
+"""Conversion of models from other libraries."""
 
 from tfprune.interop.migrate import from_tf_keras, from_tfmot
 

@@ -1,4 +1,4 @@
-"""Moving from tf_keras and tensorflow_model_optimization: `from_tf_keras`, `from_tfmot`."""
+"""Converts models of tf_keras and tfmot to Keras 3: `from_tf_keras`, `from_tfmot`."""
 
 import json
 import os
@@ -20,51 +20,52 @@ from tfprune.interop import tfmot_reader
 from tfprune.interop.tf_keras_configs import Rebuilt
 from tfprune.interop.tfmot_layers import Leaf
 
-# What the outputs may differ by, in parts of the largest one: rounding, no more.
+# Allowed differences of outputs, as fractions of the largest output: rounding only.
 _TOLERANCE, _HALF_PRECISION = 1e-3, 3e-2
 
 
 def from_tfmot(model_or_path, custom_objects=None, *, sparsity_m_by_n=None, legacy_code=None):
-    """Turns a tfmot-wrapped tf_keras model, or its file, into a wrapped Keras 3 model.
+    """Converts a tfmot-wrapped tf_keras model, or its file, to a wrapped Keras 3 model.
 
-    Pruning goes on where it stood: weights, masks, schedules, block sizes and pruning steps are
-    the same. Compile the model and call `fit` with `tfprune.UpdatePruningStep()`. The optimizer
-    and its state are not carried over.
+    Pruning continues from the same state: weights, masks, schedules, block sizes and pruning
+    steps are the same. Compile the model and call `fit` with `tfprune.UpdatePruningStep()`. The
+    optimizer and its state are not converted.
 
-    - *Weights*: those that a mask keeps are the same bit for bit. The others are exactly zero:
-      tfmot lets them drift in training and puts them to zero before the next use. So the outputs
-      are those of the tfmot model. They are compared with it on random numbers, where the model
-      can be run on these.
-    - *Steps*: after n batches both count n, and have asked the schedule for 1 to n. tfmot's
-      counter stands at -1 before training; that becomes 0, for which tfprune asks too. tfmot
-      makes a mask before the update that it counts, tfprune after it.
-    - *Schedules*: those of tfmot become their namesakes, which also prune at `end_step`. With
-      `sparsity_m_by_n`, tfmot ignores the sparsity of its schedule, so a `ConstantSparsity`
-      with the same steps takes its place.
-    - *Layers*: wrapped ones get back their own names; what tfmot wrapped without anything to
-      prune is plain. `SeparableConv` warns: tfprune prunes its depthwise kernel too.
+    - *Weights*: kept weights are equal bit for bit. Masked weights are exactly zero: tfmot lets
+      them drift in training and zeroes them before the next use. The outputs therefore match
+      those of the tfmot model. If the model can run on random numbers, they are compared.
+    - *Steps*: after n batches, both libraries count n steps and have queried the schedule for
+      steps 1 to n. Before training, tfmot's counter is -1; it becomes 0, and tfprune queries
+      step 0 too. tfmot computes a mask before the update that it counts, tfprune after it.
+    - *Schedules*: tfmot's schedules become tfprune's of the same name, which also prune at
+      `end_step`. With `sparsity_m_by_n`, tfmot ignores the sparsity of the schedule, so a
+      `ConstantSparsity` with the same steps replaces it.
+    - *Layers*: wrapped layers get back their own names. A layer that tfmot wrapped although it
+      has nothing to prune becomes plain. `SeparableConv` raises a warning, because tfprune also
+      prunes its depthwise kernel.
 
-    A file is read in a process of its own, because importing tfmot turns `tf.keras` into tf_keras
-    for the whole process. It needs `pip install "tfprune[tfmot]"`; a live model needs nothing.
+    A file is read in a separate process, because importing tfmot turns `tf.keras` into tf_keras
+    for the whole process. This needs `pip install "tfprune[tfmot]"`; a live model needs no extra.
 
     Args:
-        model_or_path: A tf_keras model, Sequential or Functional, that tfmot wrapped all or part
-            of, or the path of such a model: `.h5`, `.keras`, or the folder of a SavedModel.
-        custom_objects: `{name: object}` for Keras 3: the classes of custom layers, which declare
-            what can be pruned as `PrunableLayer` does, schedules and functions.
-        sparsity_m_by_n: `(zeros, group)` that the model of a file was wrapped with: tfmot does
-            not save it. A live model knows it.
-        legacy_code: For a file with classes of your own: the path of the Python file that defines
-            them for tf_keras and tfmot. It runs in the process that reads the model.
+        model_or_path: A Sequential or Functional tf_keras model, wrapped by tfmot in whole or in
+            part, or the path of one: `.h5`, `.keras`, or the folder of a SavedModel.
+        custom_objects: `{name: object}` for Keras 3: schedules, functions, and the classes of
+            custom layers, which declare their prunable weights like a `PrunableLayer`.
+        sparsity_m_by_n: The `(zeros, group)` with which the model in a file was wrapped, because
+            tfmot does not save it. A live model provides it.
+        legacy_code: For a file with custom classes: the path of the Python file that defines them
+            for tf_keras and tfmot. It runs in the process that reads the model.
 
     Returns:
         A wrapped `keras.Model`, uncompiled. The tf_keras model is not changed.
 
     Raises:
-        TypeError: If it is neither a path nor a tf_keras model; a Keras 3 model, for instance.
-        ValueError: If the file is missing or cannot be loaded, nothing in the model is wrapped, a
-            layer has no counterpart in Keras 3, or the new model computes something else.
-        ImportError: If tfmot or tf_keras is not installed and a file is to be read.
+        TypeError: If `model_or_path` is neither a path nor a tf_keras model, for instance a
+            Keras 3 model.
+        ValueError: If the file is missing or cannot be loaded, the model has no wrapped layer, a
+            layer has no counterpart in Keras 3, or the outputs of the new model differ.
+        ImportError: If a file is to be read and tfmot or tf_keras is not installed.
 
     Example:
 
@@ -80,15 +81,15 @@ def from_tfmot(model_or_path, custom_objects=None, *, sparsity_m_by_n=None, lega
 
 
 def from_tf_keras(model_or_path, custom_objects=None, *, legacy_code=None):
-    """Turns a tf_keras model, or its file, into a plain Keras 3 model.
+    """Converts a tf_keras model, or its file, to a plain Keras 3 model.
 
-    This is how a SavedModel of tf_keras comes to Keras 3, which does not load those as models: its
-    folder holds the configs of the layers. One that Keras 3 exported does not. What tfmot wrapped
-    is stripped, as `strip_pruning` does. A file is read in a process of its own, and outputs are
-    compared, both as `from_tfmot` tells.
+    Use it for a SavedModel written by tf_keras, which Keras 3 cannot load as a model. Its folder
+    contains the configs of the layers; a SavedModel exported by Keras 3 does not. Layers wrapped
+    by tfmot are stripped as by `strip_pruning`. As in `from_tfmot`, a file is read in a separate
+    process, and the outputs are compared.
 
     Args:
-        model_or_path: A tf_keras model, Sequential or Functional, or the path of one: `.h5`,
+        model_or_path: A Sequential or Functional tf_keras model, or the path of one: `.h5`,
             `.keras`, or the folder of a SavedModel.
         custom_objects: `{name: object}` for Keras 3, as in `from_tfmot`.
         legacy_code: As in `from_tfmot`.
@@ -97,10 +98,11 @@ def from_tf_keras(model_or_path, custom_objects=None, *, legacy_code=None):
         A `keras.Model`, uncompiled. The tf_keras model is not changed.
 
     Raises:
-        TypeError: If it is neither a path nor a tf_keras model; a Keras 3 model, for instance.
+        TypeError: If `model_or_path` is neither a path nor a tf_keras model, for instance a
+            Keras 3 model.
         ValueError: If the file is missing or cannot be loaded, a layer has no counterpart in Keras
-            3, or the new model computes something else.
-        ImportError: If tf_keras is not installed and a file is to be read.
+            3, or the outputs of the new model differ.
+        ImportError: If a file is to be read and tf_keras is not installed.
 
     Example:
 
@@ -168,7 +170,7 @@ def _check_objects(custom_objects):
     if not isinstance(custom_objects, dict):
         raise TypeError(
             check.message(
-                "`custom_objects` to be a dictionary of objects by name",
+                "`custom_objects` to be a dictionary from names to objects",
                 f"custom_objects={custom_objects!r}",
                 'Use for instance {"MyLayer": MyLayer}.',
             )
@@ -182,7 +184,7 @@ def _check_live(model, sparsity_m_by_n, legacy_code):
             check.message(
                 "a tf_keras model or the path of one",
                 f"a Keras 3 {type(model).__name__}",
-                "It needs no conversion: tfprune.prune_low_magnitude wraps it.",
+                "It needs no conversion: pass it to tfprune.prune_low_magnitude.",
             )
         )
     homes = {base.__module__.split(".")[0] for base in type(model).__mro__}
@@ -198,8 +200,8 @@ def _check_live(model, sparsity_m_by_n, legacy_code):
         if value is not None:
             raise ValueError(
                 check.message(
-                    f"`{name}` for a file alone",
-                    f"{name}={value!r} with a live model, which knows it",
+                    f"`{name}` only for a file",
+                    f"{name}={value!r} with a live model, which provides it",
                     "Leave it out.",
                 )
             )
@@ -225,9 +227,9 @@ def _check_description(description, source, with_tfmot):
     if description["shared"]:
         raise ValueError(
             check.message(
-                "each layer to stand in one model alone",
+                "each layer to belong to one model only",
                 f"one that is shared by models, {' = '.join(description['shared'][0])}",
-                "Use layers of their own in nested models.",
+                "Give each nested model its own layers.",
             )
         )
     wrapped = any(leaf.get("pruning", {}).get("masks") for leaf in description["leaves"])
@@ -236,20 +238,20 @@ def _check_description(description, source, with_tfmot):
             check.message(
                 "a model with layers that tfmot wrapped",
                 f"{source} without any",
-                "Convert it before tfmot's strip_pruning; or take the plain model with "
+                "Convert it before tfmot's strip_pruning. Or convert the plain model with "
                 "tfprune.interop.from_tf_keras and call tfprune.prune_low_magnitude.",
             )
         )
 
 
 def _read_file(path, legacy_code, with_tfmot):
-    """Reads a file in a process of its own: `(description, arrays)`."""
+    """Reads a file in a separate process and returns `(description, arrays)`."""
     if not path.exists():
         raise ValueError(
             check.message(
                 "the path of a saved model",
                 f"{str(path)!r}, which does not exist",
-                "Give the .h5 or .keras file, or the folder of the SavedModel.",
+                "Pass the .h5 or .keras file, or the folder of the SavedModel.",
             )
         )
     if legacy_code is not None and not Path(legacy_code).is_file():
@@ -257,7 +259,7 @@ def _read_file(path, legacy_code, with_tfmot):
             check.message(
                 "`legacy_code` to be the path of a Python file",
                 f"legacy_code={str(legacy_code)!r}",
-                "Give the file that defines the classes of the model.",
+                "Pass the file that defines the classes of the model.",
             )
         )
     packages = ("tensorflow_model_optimization", "tf_keras")[not with_tfmot :]
@@ -271,9 +273,9 @@ def _read_file(path, legacy_code, with_tfmot):
                 check.message(
                     "a whole model that tf_keras can load",
                     f"{str(path)!r}: {why}",
-                    "If it has classes of your own, give the Python file with them as "
-                    "`legacy_code`; if it holds weights alone, load them into the model and pass "
-                    "that.",
+                    "If it uses custom classes, pass the Python file that defines them as "
+                    "`legacy_code`. If it contains only weights, load them into the model and "
+                    "pass the model.",
                 )
             )
         description = json.loads((Path(folder) / "description.json").read_text())
@@ -283,10 +285,10 @@ def _read_file(path, legacy_code, with_tfmot):
 
 def _run_reader(path, folder, legacy_code):
     environment = {key: value for key, value in os.environ.items() if key != "KERAS_BACKEND"}
-    # The device is this process's.
+    # The accelerator belongs to this process.
     environment.update(TF_USE_LEGACY_KERAS="1", CUDA_VISIBLE_DEVICES="-1")
     arguments = [tfmot_reader.__file__, str(path), folder, str(legacy_code or "")]
-    # Not run by its path: the files beside it would hide packages of the same names.
+    # Running the script by its path would let the files next to it hide packages of their names.
     start = (
         "import runpy, sys; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], {}, '__main__')"
     )
@@ -303,7 +305,7 @@ def _run_reader(path, folder, legacy_code):
 
 
 def _check_same(model, arrays):
-    """Raises unless the new model gives the outputs that tf_keras gave."""
+    """Raises ValueError if the outputs of the new model differ from those of tf_keras."""
     inputs = [arrays[f"input_{i}"] for i in range(len(arrays)) if f"input_{i}" in arrays]
     wanted = [arrays[f"output_{i}"] for i in range(len(arrays)) if f"output_{i}" in arrays]
     if not wanted:
@@ -321,6 +323,7 @@ def _check_same(model, arrays):
                     f"the Keras 3 model to compute what the tf_keras model does, to {limit:g} of "
                     "the largest output",
                     f"a difference of {off:.3g}",
-                    "A layer, perhaps one in `custom_objects`, computes something else in Keras 3.",
+                    "Look for a layer, perhaps one in `custom_objects`, that computes something "
+                    "else in Keras 3.",
                 )
             )

@@ -1,4 +1,4 @@
-"""Configs of tf_keras (Keras 2) turned into Keras 3 layers and models."""
+"""Converts configs of tf_keras (Keras 2) to Keras 3 layers and models."""
 
 import inspect
 
@@ -6,7 +6,7 @@ import keras
 
 from tfprune._base import validation as check
 
-# Entries that Keras 3 does not know, and the values of them that change nothing.
+# Entries unknown to Keras 3, and their values that have no effect.
 _ANY = object()
 _WITHOUT_MEANING: dict = {
     "batch_input_shape": _ANY,
@@ -34,12 +34,12 @@ _ACTIVATIONS = ("activation", "recurrent_activation")
 
 
 class Rebuilt:
-    """A Keras 3 model made from the config of a tf_keras one, with its layers by path.
+    """A Keras 3 model made from the config of a tf_keras model, with its layers by path.
 
     Attributes:
         model: The model, with fresh weights.
-        layers: `{path: layer}`, the path being the names of the models around and of the layer as
-            tf_keras has them, with those of the pruning wrappers.
+        layers: `{path: layer}`. A path is a tuple of the names of the enclosing models and of the
+            layer, as in tf_keras, including those of pruning wrappers.
     """
 
     def __init__(self, class_name, config, custom_objects):
@@ -70,7 +70,7 @@ class Rebuilt:
 
     def _functional(self, class_name, config, path):
         made: dict = {}
-        # Tensors that calls gave, by the name of the layer and the number of the call.
+        # Output tensors of calls, by the name of the layer and the number of the call.
         tensors: dict = {}
         waiting = []
         taken = _plain_names(config)
@@ -102,7 +102,7 @@ class Rebuilt:
 
     @staticmethod
     def _called(call, made, tensors):
-        """Calls a layer if its inputs are there; says whether they were."""
+        """Calls a layer if its inputs are available; returns whether it did."""
         name, number, node = call
         references = list(_references(node))
         if any(reference[:2] not in tensors for reference in references):
@@ -114,7 +114,7 @@ class Rebuilt:
         }
         inputs = _resolved(_unpacked(node), tensors)
         if isinstance(made[name], (keras.layers.RNN, keras.layers.Bidirectional)):
-            # tf_keras puts states that are tensors behind the sequence.
+            # tf_keras appends state tensors to the sequence.
             sequence, *states = inputs if isinstance(inputs, list) else [inputs]
             inputs, kwargs = sequence, {**kwargs, **({"initial_state": states} if states else {})}
         output = made[name](inputs, **kwargs)
@@ -122,12 +122,12 @@ class Rebuilt:
         return True
 
     def _part(self, entry, path, taken):
-        """The layer or model that an entry of a model's list stands for."""
+        """Returns the layer or model described by an entry of a model's list of layers."""
         name = entry["config"]["name"]
         if entry["class_name"] == "PruneLowMagnitude":
             entry = entry["config"]["layer"]
             inner = entry["config"]["name"]
-            # The wrapper's prefix goes, unless another layer has the name.
+            # Drop the wrapper's prefix, unless another layer has the plain name.
             kept = name if inner in taken else inner
             taken.add(kept)
             entry = {**entry, "config": {**entry["config"], "name": kept}}
@@ -156,9 +156,9 @@ class Rebuilt:
         except (TypeError, ValueError, KeyError) as error:
             raise ValueError(
                 check.message(
-                    f"layer {name!r} to have a config that {cls.__name__} of Keras 3 takes",
+                    f"layer {name!r} to have a config that {cls.__name__} of Keras 3 accepts",
                     f"{type(error).__name__}: {error}",
-                    "Give a class of that name that takes it in `custom_objects`.",
+                    "Pass a class of that name that accepts it in `custom_objects`.",
                 )
             ) from error
 
@@ -174,12 +174,12 @@ class Rebuilt:
             mend = f"Pass custom_objects={{{class_name!r}: a Keras 3 layer of that config}}."
             if class_name in ("TFOpLambda", "SlicingOpLambda", "TensorFlowOpLayer", "Lambda"):
                 mend = (
-                    "Write the operation as a layer, Add or Reshape for instance, or as a layer "
-                    "class of your own, before you save the model."
+                    "Before saving the model, write the operation as a layer, for instance Add or "
+                    "Reshape, or as a custom layer class."
                 )
             raise ValueError(
                 check.message(
-                    "layers that Keras 3 has a counterpart of",
+                    "layers with a counterpart in Keras 3",
                     f"{entry['config'].get('name')!r}, a {class_name}",
                     mend,
                 )
@@ -228,11 +228,11 @@ class Rebuilt:
         if value == "hard_sigmoid":
             raise ValueError(
                 check.message(
-                    "activations that compute in Keras 3 what they do in tf_keras",
-                    f"'hard_sigmoid' in layer {name!r}: there it is clip(0.2 * x + 0.5, 0, 1), "
-                    "in Keras 3 clip(x / 6 + 0.5, 0, 1)",
-                    "Pass custom_objects={'hard_sigmoid': f}, where f computes the first, has "
-                    "another name, and is registered with "
+                    "activations that compute the same in Keras 3 as in tf_keras",
+                    f"'hard_sigmoid' in layer {name!r}, which is clip(0.2 * x + 0.5, 0, 1) in "
+                    "tf_keras, but clip(x / 6 + 0.5, 0, 1) in Keras 3",
+                    "Pass custom_objects={'hard_sigmoid': f}, where f computes the first formula, "
+                    "has another name, and is registered with "
                     "keras.saving.register_keras_serializable().",
                 )
             )
@@ -240,7 +240,7 @@ class Rebuilt:
 
 
 def _plain_names(config):
-    """Names that layers without a wrapper have in a model."""
+    """Returns the names of the unwrapped layers of a model."""
     return {
         entry["config"].get("name")
         for entry in config["layers"]
@@ -249,13 +249,13 @@ def _plain_names(config):
 
 
 def _of_keras(entry):
-    """Whether a class is tf_keras's own; older files do not say."""
+    """Whether a class belongs to tf_keras; older files do not record the module."""
     module = entry.get("module") or "keras"
     return module.split(".")[0] in ("keras", "tf_keras")
 
 
 def _known(cls, config, name):
-    """The entries that a class of Keras 3 takes; raises if another one changes something."""
+    """Returns the entries that a Keras 3 class accepts; raises if another one has an effect."""
     taken: set = set()
     for base in cls.__mro__:
         arguments = inspect.signature(base.__init__).parameters
@@ -273,9 +273,9 @@ def _known(cls, config, name):
         elif _WITHOUT_MEANING.get(key) is not _ANY and value not in _WITHOUT_MEANING.get(key, ()):
             raise ValueError(
                 check.message(
-                    f"a config that {cls.__name__} of Keras 3 knows",
+                    f"a config that {cls.__name__} of Keras 3 supports",
                     f"{key}={value!r} in layer {name!r}",
-                    "Build the layer without it, or give a class of your own in `custom_objects`.",
+                    "Build the layer without it, or pass a custom class in `custom_objects`.",
                 )
             )
     return kept
@@ -285,9 +285,9 @@ def _input(config):
     if config.get("ragged"):
         raise ValueError(
             check.message(
-                "inputs that Keras 3 knows",
+                "inputs that Keras 3 supports",
                 f"{config['name']!r}, which is ragged",
-                "Pad its rows to one length.",
+                "Pad its rows to the same length.",
             )
         )
     shape = config.get("batch_input_shape", config.get("batch_shape"))
@@ -300,7 +300,7 @@ def _input(config):
 
 
 def _begins_with_input(entry):
-    """Whether tf_keras counts the calls of a nested model from 1: 0 is that on its own input."""
+    """Whether tf_keras counts the calls of a nested model from 1; call 0 is on its own input."""
     layers = entry["config"].get("layers")
     if not layers:
         return False
@@ -321,7 +321,7 @@ def _is_reference(value):
 
 
 def _references(value):
-    """Yields all references in a structure, those among the arguments too."""
+    """Yields all references in a structure, including its arguments."""
     if _is_reference(value):
         yield tuple(value[:3])
         value = value[3] if len(value) == 4 else {}
@@ -333,7 +333,7 @@ def _references(value):
 
 
 def _resolved(value, tensors):
-    """The structure with tensors in the place of references."""
+    """Returns the structure with references replaced by tensors."""
     if _is_reference(value):
         return tensors[tuple(value[:2])][value[2]]
     if isinstance(value, list) and value[:1] == ["_CONSTANT_VALUE"]:
@@ -346,7 +346,7 @@ def _resolved(value, tensors):
 
 
 def _unpacked(structure):
-    """A list of one is what tf_keras makes of a single tensor."""
+    """Unpacks the one-element list in which tf_keras stores a single tensor."""
     if isinstance(structure, list) and len(structure) == 1 and isinstance(structure[0], list):
         return structure[0]
     return structure

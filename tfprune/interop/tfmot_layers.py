@@ -1,4 +1,4 @@
-"""One layer of a tfmot model: its weights, masks and method go into a Keras 3 layer."""
+"""Moves the weights, masks and method of a tfmot layer into a Keras 3 layer."""
 
 import warnings
 from typing import Any
@@ -14,7 +14,7 @@ from tfprune.patterns.single_weights import NOfM
 
 
 class Leaf:
-    """One layer: what was read of it, and the Keras 3 layer that takes its place."""
+    """One layer: its description as read, and the Keras 3 layer that replaces it."""
 
     def __init__(self, leaf, position, arrays, layers):
         self.position = position
@@ -24,7 +24,7 @@ class Leaf:
         self._weights = [arrays[f"{position}/weight_{i}"] for i in range(len(leaf["weights"]))]
         self._names = leaf["weights"]
         self._pruning = leaf.get("pruning") or {"masks": []}
-        # The position of each weight among those of the Keras 3 layer.
+        # The position of each weight in the Keras 3 layer.
         self._places: list = []
         self.masks = [
             (index, arrays[f"{position}/mask_{number}"])
@@ -32,7 +32,7 @@ class Leaf:
         ]
 
     def take_weights(self):
-        """Gives the Keras 3 layer the weights of the tf_keras one."""
+        """Copies the weights of the tf_keras layer to the Keras 3 layer."""
         targets = list(self.layer.weights)
         self._places = self._match(targets)
         for place, value in zip(self._places, self._weights, strict=True):
@@ -41,7 +41,7 @@ class Leaf:
         _keras.refresh_constants(self.layer)
 
     def _match(self, targets):
-        """The place of each weight: by order where names and shapes agree, else by unique names."""
+        """Matches weights by order if names and shapes agree, or else by unique names."""
         theirs = [name.split("/") for name in self._names]
         ours = [variable.path.split("/") for variable in targets]
         shapes = [tuple(value.shape) for value in self._weights]
@@ -51,7 +51,7 @@ class Leaf:
         for length in (1, 2, 3):
             tails = [tuple(name[-length:]) for name in ours]
             wanted = [tuple(name[-length:]) for name in theirs]
-            # Normalization counts its samples in tf_keras alone.
+            # Only tf_keras has a sample counter in Normalization.
             extra = [tail for tail in wanted if tail not in tails and tail[-1] != "count"]
             if len(set(tails)) == len(tails) and set(tails) <= set(wanted) and not extra:
                 places = [tails.index(tail) if tail in tails else None for tail in wanted]
@@ -68,12 +68,12 @@ class Leaf:
                 f"the weights of '{self.path}' to be those of a Keras 3 "
                 f"{type(self.layer).__name__}, shapes {our_shapes}",
                 f"{self._names} of shapes {shapes}",
-                "Give a class that makes the same weights in the same order in `custom_objects`.",
+                "Pass a class with the same weights in the same order in `custom_objects`.",
             )
         )
 
     def choose_method(self, schedule, objects, sparsity_m_by_n):
-        """Finds out how tfmot pruned the layer."""
+        """Sets the method by which tfmot pruned the layer."""
         pruning = self._pruning
         m_by_n = pruning["sparsity_m_by_n"] or sparsity_m_by_n
         size = (1, 1) if m_by_n else tuple(pruning["block_size"])
@@ -94,7 +94,7 @@ class Leaf:
         return self.wrapper
 
     def take_masks(self):
-        """Gives the wrapper the masks and the step; puts what is pruned to zero."""
+        """Copies the masks and the step to the wrapper; zeroes the pruned weights."""
         wrapper = self.wrapper
         pruned = {id(weight.variable): weight for weight in wrapper.pruned_weights}
         variables = list(wrapper.inner.weights)
@@ -105,8 +105,8 @@ class Leaf:
                 raise ValueError(
                     check.message(
                         f"'{name}' to be a weight that can be pruned, as in tfmot",
-                        f"a {type(self.layer).__name__} that does not say so",
-                        "Let the class inherit from tfprune.PrunableLayer, or call "
+                        f"a {type(self.layer).__name__} that does not declare it",
+                        "Make the class inherit from tfprune.PrunableLayer, or call "
                         f"tfprune.register_prunable({type(self.layer).__name__}, [...]) first.",
                     )
                 )
@@ -115,7 +115,7 @@ class Leaf:
                     check.message(
                         f"a mask of zeros and ones for '{name}'",
                         "other numbers",
-                        "The model is damaged.",
+                        "The model is damaged; save it again with tfmot.",
                     )
                 )
             weight.set_mask(mask.astype(bool))
@@ -123,17 +123,17 @@ class Leaf:
         for weight in pruned.values():
             warnings.warn(
                 check.message(
-                    f"the weights of '{self.path}' that tfmot prunes to be all that tfprune does",
+                    f"tfmot and tfprune to prune the same weights of '{self.path}'",
                     f"{weight.path}, which tfmot leaves dense",
-                    "It is pruned from the next update on. To keep it dense, call strip_pruning, "
-                    "and wrap again with a Rule(..., prune=False) for the layer.",
+                    "It is pruned from the next update on. To keep it dense, call strip_pruning "
+                    "and wrap the model again with a Rule(..., prune=False) for the layer.",
                 ),
                 stacklevel=3,
             )
 
 
 def _schedule(live, config, objects, path):
-    """The schedule of a layer for Keras 3."""
+    """Returns tfprune's counterpart of a layer's schedule."""
     name = config["class_name"]
     built_in = {
         cls.__name__: cls for cls in (schedules.ConstantSparsity, schedules.PolynomialDecay)
@@ -145,8 +145,8 @@ def _schedule(live, config, objects, path):
         return schedules.get(live)
     raise ValueError(
         check.message(
-            "schedules that tfprune has or that stand in `custom_objects`",
-            f"{name}, that of '{path}'",
+            "schedules of tfprune or in `custom_objects`",
+            f"{name}, the schedule of '{path}'",
             f"Write it as a tfprune.PruningSchedule and pass custom_objects={{{name!r}: {name}}}.",
         )
     )

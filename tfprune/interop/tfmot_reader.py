@@ -1,4 +1,4 @@
-"""Reads a tf_keras model, with what tfmot wrapped in it, into plain numbers and JSON.
+"""Reads a tf_keras model, including tfmot's wrappers, into plain numbers and JSON.
 
 It looks at a live model by names of classes and attributes alone. For a file it is run as a script,
 in a process of its own: importing tfmot turns `tf.keras` into tf_keras for good. So this file
@@ -14,17 +14,17 @@ from pathlib import Path
 
 import numpy as np
 
-# Sizes that stand for unknown ones when the model is run on random numbers.
+# Sizes that replace unknown ones when the model runs on random numbers.
 _BATCH, _UNKNOWN = 3, 8
 
 
 def ancestors(thing):
-    """Names of the classes that an object's class is made of."""
+    """Returns the names of the class of an object and of its base classes."""
     return [base.__name__ for base in type(thing).__mro__]
 
 
 def read(model):
-    """Describes a live model; it is not changed.
+    """Describes a live model without changing it.
 
     Args:
         model: A tf_keras model, Sequential or Functional.
@@ -54,7 +54,7 @@ def read(model):
 
 
 def leaves(model, path=()):
-    """Yields `(path, layer)` of all layers that are no Sequential or Functional models."""
+    """Yields `(path, layer)` of all layers that are not Sequential or Functional models."""
     for layer in model.layers:
         name = (*path, layer.name)
         if {"Sequential", "Functional"} & set(ancestors(layer)):
@@ -64,7 +64,7 @@ def leaves(model, path=()):
 
 
 def _shared(model):
-    """Paths of layers that stand in several models at once."""
+    """Returns the paths of layers that belong to several models at once."""
     seen: dict = {}
     for path, layer in leaves(model):
         seen.setdefault(id(layer), []).append("/".join(path))
@@ -106,7 +106,7 @@ def _schedule_config(schedule):
 
 
 def _run(model):
-    """Runs the model on random numbers: what goes in and comes out, or nothing if it cannot."""
+    """Runs the model on random numbers; returns inputs and outputs, or `{}` if it cannot run."""
     random = np.random.default_rng(0)
     wrappers = [layer for _, layer in leaves(model) if "PruneLowMagnitude" in ancestors(layer)]
     before = [(weight, weight.numpy()) for layer in wrappers for weight, _, _ in layer.pruning_vars]
@@ -115,10 +115,10 @@ def _run(model):
         outputs = model(inputs[0] if len(inputs) == 1 else inputs, training=False)
         found = [np.asarray(output) for output in _flat(outputs)]
     except Exception:
-        # Random numbers need not be what this model takes.
+        # The model may not accept random numbers.
         return {}
     finally:
-        # A wrapper of tfmot puts pruned weights to zero when it is called.
+        # A tfmot wrapper zeroes pruned weights when it is called.
         for weight, value in before:
             weight.assign(value)
     return {
@@ -144,7 +144,7 @@ def _flat(structure):
 
 
 def _plain(description):
-    """The same in lists, dictionaries, numbers and strings alone."""
+    """Converts a description to lists, dictionaries, numbers and strings."""
     return json.loads(json.dumps(description, default=_as_json))
 
 
@@ -181,7 +181,7 @@ def _load(path, code):
 
 
 def _holds_code(path):
-    """Whether a file has a Lambda layer, whose code would run when it is loaded."""
+    """Whether a file has a Lambda layer, whose code would run on loading."""
     import h5py
 
     path = Path(path)
@@ -193,7 +193,7 @@ def _holds_code(path):
             text = file.attrs.get("model_config", "")
         text = text.encode() if isinstance(text, str) else bytes(text)
     else:
-        # tf_keras looks into .keras files itself.
+        # tf_keras checks .keras files itself.
         text = b""
     return b'"class_name": "Lambda"' in text or b'"class_name":"Lambda"' in text
 

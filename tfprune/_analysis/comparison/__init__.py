@@ -1,4 +1,4 @@
-"""What a model costs before and after: layers, files, latency, accuracy, side by side."""
+"""Compares a model before and after pruning: layers, files, latency and accuracy."""
 
 from tfprune._analysis.comparison.comparing import Comparison, LayerChange, compare
 from tfprune._analysis.comparison.files import FileSizes

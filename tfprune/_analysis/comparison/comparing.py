@@ -1,4 +1,4 @@
-"""Two models, before and after, layer by layer and as a whole."""
+"""Compares two models layer by layer and as a whole."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,7 +25,7 @@ class LayerChange:
     Attributes:
         layer: Path of the layer.
         before: Its `LayerCost`, or `None` if it is new.
-        after: Its `LayerCost`, or `None` if it is gone.
+        after: Its `LayerCost`, or `None` if it was removed.
     """
 
     layer: str
@@ -34,14 +34,14 @@ class LayerChange:
 
 
 class Comparison:
-    """Two models side by side. Its text is a few tables; `html` and `markdown` write them too.
+    """Two models side by side. `str(comparison)`, `html` and `markdown` show it as tables.
 
     Attributes:
         models: The two plain models, as `(before, after)`.
         layers: List of `LayerChange`s.
         files: `{format: (FileSizes, FileSizes)}`.
         latency: The two `Latency`s, as `(before, after)`, or `None`.
-        metrics: `{name: (before, after)}` on the data; empty if there was none.
+        metrics: `{name: (before, after)}` on the data; empty without data.
     """
 
     def __init__(self, models, layers, files, latency, metrics):
@@ -53,7 +53,7 @@ class Comparison:
 
     @property
     def totals(self):
-        """`{quantity: (before, after)}` over all layers; `None` where one is not known."""
+        """`{quantity: (before, after)}` over all layers; `None` for an unknown quantity."""
         return {
             name: tuple(
                 known_sum(getattr(row, name) for row in rows if row is not None)
@@ -90,12 +90,12 @@ class Comparison:
         return as_markdown(comparison_tables(self))
 
     def html(self, path):
-        """Writes one file with all tables and plots, which needs nothing else to be shown.
+        """Writes a self-contained HTML file with all tables and plots.
 
         Needs matplotlib: `pip install "tfprune[plots]"`.
 
         Args:
-            path: Where to write it. It gets its name when it is complete.
+            path: Path of the file, which is written atomically.
 
         Returns:
             The path.
@@ -111,34 +111,34 @@ class Comparison:
 
 
 def compare(before, after, data=None, *, formats=BY_DEFAULT, latency=True, batch_size=1, runs=30):
-    """Says what a model costs before and after: layers, files, latency and accuracy.
+    """Compares a model before and after pruning: layers, files, latency and accuracy.
 
-    Wrappers are taken off first. Neither model is changed. Files are written to a temporary
-    folder, opened in their runtimes, and deleted. Latency is measured in turns, as by
-    `tfprune.compare_latency`.
+    Strips the wrappers first and changes neither model. Files are written to a temporary folder,
+    run in their runtimes, and deleted. The latency measurement alternates between the models, as
+    in `tfprune.compare_latency`.
 
     Args:
         before: A built Sequential or Functional model, wrapped or plain.
-        after: The same model pruned, shrunk or both; layers are matched by their paths.
-        data: Inputs and labels to measure the metrics on that `before` or `after` is compiled
-            with, as `model.evaluate` takes them: `(x, y)`, a data set, a `PyDataset`. A model
-            that is not compiled is measured as the other one is. Some of the inputs serve to
-            find the ranges of int8. `None` measures no accuracy, and writes no int8 file.
-        formats: What files to measure: "keras", "litert", "sparse litert", "dynamic litert",
-            "float16 litert", "int8 litert", "onnx". One that cannot be written has a note that
-            says why.
-        latency: Whether to measure seconds.
-        batch_size: Examples in the batch that is timed.
-        runs: How many batches are timed.
+        after: The same model pruned, shrunk or both. Layers are matched by their paths.
+        data: Inputs and labels for the compiled metrics, in a form that `model.evaluate` takes:
+            `(x, y)`, a data set or a `PyDataset`. If only one model is compiled, its metrics are
+            used for both. Some of the inputs calibrate the int8 file. With `None`, neither
+            metrics nor the int8 file are measured.
+        formats: File formats to measure: "keras", "litert", "sparse litert", "dynamic litert",
+            "float16 litert", "int8 litert", "onnx". If a file cannot be written, a note gives the
+            reason.
+        latency: Whether to measure the latency.
+        batch_size: Examples in each timed batch.
+        runs: Number of timed batches.
 
     Returns:
         A `Comparison`: `print` it, or read its `layers`, `totals`, `files`, `latency` and
         `metrics`.
 
     Raises:
-        TypeError: If a model is no Keras 3 model.
-        ValueError: If a model is not built, its `call` is code, a format is not known, or there is
-            data and neither model is compiled.
+        TypeError: If a model is not a Keras 3 model.
+        ValueError: If a model is not built, its `call` is code, a format is unknown, or there is
+            data but neither model is compiled.
 
     Example:
 
@@ -156,7 +156,7 @@ def compare(before, after, data=None, *, formats=BY_DEFAULT, latency=True, batch
     if data is not None and not (before.compiled or after.compiled):
         raise ValueError(
             check.message(
-                "a compiled model, to know what to measure on `data`",
+                "a compiled model, whose metrics to measure on `data`",
                 f"'{before.name}' and '{after.name}', neither of which is compiled",
                 'Call before.compile(loss=..., metrics=["accuracy"]) first, or leave `data` out.',
             )
@@ -184,7 +184,7 @@ def _checked(data):
         raise ValueError(
             check.message(
                 "`data` that can be read again for the second model",
-                f"a {type(data).__name__}, which ends when it was read once",
+                f"a {type(data).__name__}, which can be read only once",
                 "Pass arrays, a tf.data.Dataset or a keras.utils.PyDataset.",
             )
         )
@@ -194,14 +194,14 @@ def _checked(data):
             check.message(
                 "`data` as (x, y) or (x, y, sample_weight)",
                 f"{len(data)} parts",
-                "Accuracy needs inputs and labels.",
+                "Pass inputs and labels.",
             )
         )
     return data
 
 
 def _changes(before, after):
-    """Layers in the order of `before`; new ones where they come in `after`."""
+    """Lists layers in the order of `before`, with new layers at their positions in `after`."""
     paths = list(before)
     for place, path in enumerate(after):
         if path not in before:
@@ -217,7 +217,7 @@ def _metrics(models, plain, data):
     found = []
     for model, copy in zip(models, plain, strict=True):
         if not model.compiled:
-            # The copy is ours to compile; the user's model stays as it is.
+            # Compile the copy; the user's model is not changed.
             copy.compile_from_config(compiled.get_compile_config())
             model = copy
         parts = data if isinstance(data, tuple) else (data,)

@@ -1,4 +1,4 @@
-"""How many bytes a model takes in the formats that it is deployed in."""
+"""Measures the size of a model in its deployment formats."""
 
 import gzip
 import tempfile
@@ -23,12 +23,12 @@ BY_DEFAULT = ("keras", "litert", "sparse litert", "int8 litert")
 
 @dataclass(frozen=True)
 class FileSizes:
-    """Bytes of one file.
+    """The size of one file in bytes.
 
     Attributes:
-        raw: As it is written, or `None` if it could not be.
-        gzipped: Compressed with gzip, or `None`.
-        note: Why there is no file, in the words of the error; empty if there is one.
+        raw: Size of the file, or `None` if it could not be written.
+        gzipped: Size after compression with gzip, or `None`.
+        note: Error message if the file could not be written, or an empty string.
     """
 
     raw: int | None
@@ -37,7 +37,7 @@ class FileSizes:
 
 
 def check_formats(formats):
-    """Returns the names of formats as a tuple, or raises if one is not known."""
+    """Returns the names of formats as a tuple, or raises if one is unknown."""
     if isinstance(formats, str) or not hasattr(formats, "__iter__"):
         raise TypeError(
             check.message(
@@ -62,10 +62,10 @@ def measure_files(model, formats, inputs):
             path = Path(folder) / file
             data = inputs if options.get("quantize") == "int8" else None
             try:
-                # Sizes are what is asked for here, so rounding in 8 bits is no obstacle.
+                # Only the size matters here, so allow any rounding error of 8-bit weights.
                 export(model, path, data=data, tolerance=1e9, **options)
             except Exception as error:
-                # Converters raise errors of all kinds; the other formats are still measured.
+                # Converters raise all kinds of errors. Still measure the other formats.
                 found[name] = FileSizes(None, None, _first_line(error))
             else:
                 written = path.read_bytes()

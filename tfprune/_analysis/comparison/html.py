@@ -1,4 +1,4 @@
-"""A comparison as one HTML file, with its plots inside."""
+"""Writes a comparison as one HTML file with embedded plots."""
 
 import base64
 import html

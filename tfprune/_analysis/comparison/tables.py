@@ -9,10 +9,10 @@ from tfprune._base.text import as_text
 
 @dataclass(frozen=True)
 class Grid:
-    """A table before it is drawn: all cells are text.
+    """A table of text cells, before it is drawn.
 
     Attributes:
-        title: What it shows.
+        title: Title of the table.
         columns: `(name, whether its cells are numbers)` of each column.
         rows: Tuples of cells.
         notes: Lines below it.
@@ -25,7 +25,7 @@ class Grid:
 
 
 def comparison_tables(comparison):
-    """Returns the `Grid`s of a comparison: the whole, the files, the layers."""
+    """Returns the `Grid`s of a comparison: totals, files and layers."""
     grids = [_whole(comparison)]
     if comparison.files:
         grids.append(_files(comparison))
@@ -155,7 +155,7 @@ def as_printed(grids):
 
 
 def shown(grids):
-    """Returns what rich prints for grids: tables, each with its notes."""
+    """Returns the renderables of grids for rich: tables, each followed by its notes."""
     return [item for grid in grids for item in (as_rich(grid), *grid.notes)]
 
 

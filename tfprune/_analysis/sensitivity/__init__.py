@@ -1,1 +1,1 @@
-"""Which layers can be pruned further than others: one alone is pruned, and the model measured."""
+"""Finds layers that can be pruned further than others, by pruning one at a time."""

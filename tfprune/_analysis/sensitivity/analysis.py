@@ -1,4 +1,4 @@
-"""How much a model suffers where a single layer is pruned."""
+"""Measures how pruning a single layer affects a model."""
 
 from dataclasses import asdict, dataclass
 
@@ -32,8 +32,8 @@ class LayerSensitivity:
 
     Attributes:
         layer: Path of the layer in the model.
-        parameters: Number of its weights that can be pruned.
-        values: The metric at each of the sparsities, this layer alone being pruned.
+        parameters: Number of its prunable weights.
+        values: The metric at each sparsity, with only this layer pruned.
     """
 
     layer: str
@@ -43,12 +43,12 @@ class LayerSensitivity:
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """A metric at several sparsities of each layer. Its text is a table.
+    """A metric at several sparsities of each layer. `str(sensitivity)` is a table.
 
     Attributes:
         metric: Name of the metric.
-        baseline: The metric of the model as it is.
-        sparsities: Tuple of the sparsities, rising.
+        baseline: The metric of the unchanged model.
+        sparsities: Tuple of the sparsities, in rising order.
         rows: List of `LayerSensitivity`, in the order of the layers.
     """
 
@@ -58,10 +58,10 @@ class Sensitivity:
     rows: list
 
     def most_sensitive(self):
-        """Returns the paths of the layers; first the one that changes the metric most.
+        """Returns the paths of the layers, the one that changes the metric most first.
 
-        What counts is the mean distance from the baseline over the sparsities, up or down. A
-        metric that is no number counts as infinitely far.
+        Layers are ranked by the mean absolute difference from the baseline over all sparsities. A
+        NaN metric counts as an infinite difference.
         """
         return [row.layer for row in sorted(self.rows, key=self._distance, reverse=True)]
 
@@ -95,12 +95,12 @@ class Sensitivity:
         return as_text(self.table(), width=width)
 
     def plot(self, path=None):
-        """Draws the metric of each layer at each sparsity as a coloured number.
+        """Draws the metric of each layer at each sparsity as a heat map.
 
         Needs matplotlib: `pip install "tfprune[plots]"`.
 
         Args:
-            path: Where to save the picture, as PNG, PDF or SVG by the ending; `None` saves
+            path: File to save the plot to; its suffix selects PNG, PDF or SVG. `None` saves
                 nothing.
 
         Returns:
@@ -125,30 +125,30 @@ def sensitivity(
     path=None,
     verbose=1,
 ):
-    """Measures how a model suffers where one layer alone is pruned, each layer in turn.
+    """Measures how pruning a single layer affects a model, for each layer in turn.
 
-    A layer is pruned at once to each of the sparsities, without fine-tuning, and the metric is
-    measured; all other layers stay as they are. Biases stay too. Layers that lose little can be
-    pruned further than the others: give them a sparsity of their own with `Rule`s or `PerLayer`.
+    Prunes one layer at once to each sparsity, without fine-tuning, and measures the metric. All
+    other layers, and all biases, keep their weights. A layer with little effect can be pruned
+    further than the others: give it its own sparsity with a `Rule` or `PerLayer`.
 
-    The weights are put back after each measurement, whatever happens, bit for bit.
+    After each measurement, even after an error, the weights are restored bit for bit.
 
     Args:
-        model: A built model: plain, or wrapped; it is compiled unless `metric` is a function.
-        data: What `model.evaluate` takes: a `tf.data.Dataset`, a `keras.utils.PyDataset`, a
+        model: A built model, plain or wrapped. It must be compiled unless `metric` is a function.
+        data: Data for `model.evaluate`: a `tf.data.Dataset`, a `keras.utils.PyDataset`, a
             PyTorch `DataLoader`, or arrays as a tuple `(x, y)` or `(x, y, sample_weight)`. It is
             read many times.
         metric: Name of a compiled metric, or "loss"; a function from the model to a number, which
-            brings its own data; or `None` for the first compiled metric, the loss if there is none.
-        pattern: A pattern or the name of one; single weights by default.
-        criterion: A criterion or the name of one; the magnitude by default. Those on gradients or
+            uses its own data; or `None` for the first compiled metric, or the loss without one.
+        pattern: A pattern or its name; by default, single weights.
+        criterion: A criterion or its name; by default, the magnitude. Criteria on gradients or
             activations use the first 8 batches of `data`.
-        layers: Names of the layers, as reports show them, or patterns of names as in
-            `tfprune.Rule`; by default all with weights that can be pruned.
+        layers: Names of the layers, as shown in reports, or globs as in `tfprune.Rule`; by
+            default, all layers with prunable weights.
         sparsities: Fractions of pruned units, in [0, 1).
-        batch_size: Size of the batches that arrays are cut into.
-        path: A JSON file that is written after each measurement. Where it exists already, what
-            stands in it is not measured again, and further sparsities or layers are added.
+        batch_size: Batch size for arrays.
+        path: A JSON file, written after each measurement. If it exists, its measurements are
+            reused, and further sparsities or layers are added.
         verbose: 1 shows a progress bar, 0 does not.
 
     Returns:
@@ -156,9 +156,9 @@ def sensitivity(
 
     Raises:
         TypeError: If an argument is of the wrong kind.
-        ValueError: If the model is not built or compiled, a sparsity is out of range or more than
-            the pattern can give, a name is not known, data is missing, or the file at `path` is of
-            another model, data, metric, criterion or pattern.
+        ValueError: If the model is not built or compiled, a sparsity is out of range or too high
+            for the pattern, a name is unknown, data is missing, or the file at `path` was made
+            with another model, data, metric, criterion or pattern.
 
     Example:
 
@@ -193,7 +193,7 @@ def sensitivity(
     evidence = _evidence(model, data, criterion, pattern, batch_size)
     masks = _Masks(criterion, pattern, evidence)
     for weight in found:
-        # What cannot be done is to be known before the first measurement.
+        # Raise errors before the first measurement.
         masks(weight, sparsities[-1])
     by_layer: dict = {}
     for weight in found:
@@ -225,7 +225,9 @@ def _checked(sparsities):
     mend = "Use for instance (0.3, 0.6, 0.9)."
     if isinstance(sparsities, str) or not hasattr(sparsities, "__iter__"):
         raise TypeError(
-            check.message("`sparsities` to be several numbers", f"sparsities={sparsities!r}", mend)
+            check.message(
+                "`sparsities` to be a list of numbers", f"sparsities={sparsities!r}", mend
+            )
         )
     found = sorted({check.sparsity("sparsities", value) for value in sparsities})
     if not found:
@@ -258,7 +260,7 @@ class _Masks:
 
 
 def _measured(meter, masks, weights, sparsity):
-    """The metric with some weights pruned, which are put back."""
+    """Measures the metric with some weights pruned, then restores the weights."""
     before = [(w.variable, np.array(ops.convert_to_numpy(w.variable))) for w in weights]
     new = [(w.variable, masks(w, sparsity)) for w in weights]
     try:
@@ -271,10 +273,10 @@ def _measured(meter, masks, weights, sparsity):
 
 
 def _evidence(model, data, criterion, pattern, batch_size):
-    """`{name of the weight: {need: array}}` for criteria that need more than the weights."""
+    """Returns `{weight name: {need: array}}` for criteria that need more than the weights."""
     if not set(criterion.needs) - {"axes", "position"}:
         return {}
-    # Evidence is collected for masks: on a wrapped copy.
+    # Evidence can only be collected on a wrapped model, so make a wrapped copy.
     copy = prune_low_magnitude(strip_pruning(model), criterion=criterion, pattern=pattern)
     weights = [weight for weight in pruned_weights(copy) if not weight.follows]
     collected = Evidence(copy, data, _BATCHES, batch_size, compiled=model)(weights)

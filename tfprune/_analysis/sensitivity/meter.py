@@ -1,4 +1,4 @@
-"""The number that a sensitivity analysis measures of a model."""
+"""Measures the metric of a sensitivity analysis."""
 
 from typing import Any
 
@@ -8,19 +8,19 @@ from tfprune._base import validation as check
 
 
 class Meter:
-    """Measures one metric of a model, again and again.
+    """Measures one metric of a model repeatedly.
 
     Args:
         model: The model.
-        data: What `model.evaluate` takes, or `None` beside a function.
+        data: Data for `model.evaluate`, or `None` if `metric` is a function.
         metric: Name of a compiled metric, function from the model to a number, or `None` for the
             first compiled metric.
-        batch_size: For arrays.
-        data_is_used: Whether the data serves something else too.
+        batch_size: Batch size for arrays.
+        data_is_used: Whether the data also serves another purpose.
 
     Attributes:
-        asked: The name that was asked for, or `None`.
-        name: The name of what is measured; `None` until it is known.
+        asked: The requested name, or `None`.
+        name: Name of the measured metric; `None` until it is known.
 
     Raises:
         TypeError, ValueError: If the metric cannot be measured.
@@ -37,9 +37,9 @@ class Meter:
             if data is not None and not data_is_used:
                 raise ValueError(
                     check.message(
-                        "no `data` beside a metric that is a function, which brings its own",
+                        "no `data` if the metric is a function, which uses its own data",
                         f"data of type {type(data).__name__}",
-                        "Leave `data` out, or give the name of a compiled metric.",
+                        "Leave `data` out, or pass the name of a compiled metric.",
                     )
                 )
         elif metric is None or isinstance(metric, str):
@@ -60,7 +60,7 @@ class Meter:
                 check.message(
                     "a compiled model, or a metric that is a function",
                     f"'{self._model.name}', which is not compiled",
-                    'Call model.compile(loss=..., metrics=["accuracy"]) for instance.',
+                    'Call for instance model.compile(loss=..., metrics=["accuracy"]).',
                 )
             )
         if self._data is None or hasattr(self._data, "__next__"):
@@ -69,12 +69,12 @@ class Meter:
                 check.message(
                     "`data` that model.evaluate can read many times",
                     received,
-                    "Give a data set, or a tuple of arrays (x, y).",
+                    "Pass a data set, or a tuple of arrays (x, y).",
                 )
             )
 
     def __call__(self):
-        """Returns the metric of the model now, as a `float`."""
+        """Returns the present metric of the model as a `float`."""
         if callable(self._metric):
             name, value = self.asked, self._metric(self._model)
             if np.ndim(value) != 0 or not isinstance(
@@ -101,8 +101,8 @@ class Meter:
             raise ValueError(
                 check.message(
                     f"the metric {self.name!r}, which the file at `path` holds",
-                    f"{name!r}, the first one that the model is compiled with",
-                    f"Give metric={self.name!r}, or choose another file.",
+                    f"{name!r}, the first metric with which the model is compiled",
+                    f"Pass metric={self.name!r}, or choose another file.",
                 )
             )
         self.name = name
@@ -116,7 +116,7 @@ class Meter:
                 check.message(
                     "a tuple (x, y) or (x, y, sample_weight)",
                     f"one of {len(parts)} parts",
-                    "Several inputs go into x, as a list or a dictionary.",
+                    "Pass several inputs as one x, a list or a dictionary.",
                 )
             )
         given = dict(zip(names, parts, strict=False))
@@ -125,7 +125,7 @@ class Meter:
 
 
 def _first(model, results):
-    """The first metric in the order in which the model was compiled; evaluate sorts them."""
+    """Returns the first metric in the order of `compile`, because `evaluate` sorts them."""
     compiled = [inner for metric in model.metrics for inner in getattr(metric, "metrics", ())]
     for metric in compiled:
         for name in results:

@@ -1,4 +1,4 @@
-"""The file from which a sensitivity analysis goes on where it stopped."""
+"""The file from which an interrupted sensitivity analysis resumes."""
 
 import json
 import pathlib
@@ -9,18 +9,18 @@ from tfprune._base.files import finished_at_once
 
 
 class Record:
-    """Measured values: in memory, and in a JSON file that is whole at every moment.
+    """Measured values, kept in memory and in an atomically written JSON file.
 
     Args:
-        path: The file, or `None` for memory alone.
+        path: The file, or `None` to keep the values in memory only.
         settings: Plain data on which the values depend.
 
     Attributes:
         metric: Name of the metric, or `None`.
-        baseline: The metric of the model as it is, or `None`.
+        baseline: The metric of the unchanged model, or `None`.
 
     Raises:
-        ValueError: If the file is of other settings or no such file, or its folder is missing.
+        ValueError: If the file has other settings or another format, or its folder is missing.
     """
 
     def __init__(self, path, settings):
@@ -36,9 +36,9 @@ class Record:
         elif not self._path.parent.is_dir():
             raise ValueError(
                 check.message(
-                    "`path` to be a file in a folder that is there",
+                    "`path` to be a file in an existing folder",
                     f"path={str(path)!r}",
-                    "Make the folder first.",
+                    "Create the folder first.",
                 )
             )
 
@@ -51,8 +51,8 @@ class Record:
             raise ValueError(
                 check.message(
                     "`path` to be a file that sensitivity() wrote, or a new one",
-                    f"path={str(self._path)!r}, which is something else",
-                    "Choose another name; the file was left as it is.",
+                    f"path={str(self._path)!r}, which is another kind of file",
+                    "Choose another name; the file was not changed.",
                 )
             ) from error
         different = [name for name in settings if settings[name] != self._settings[name]]
@@ -63,22 +63,22 @@ class Record:
                 check.message(
                     f"`path` to hold measurements with the same {name}, {wanted}",
                     f"path={str(self._path)!r} with {there}",
-                    "Choose another name, or go on with what the file was made with.",
+                    f"Choose another name, or use the same {name} as in the file.",
                 )
             )
         self.metric, self.baseline, self._values = metric, baseline, values
 
     def value(self, layer, sparsity):
-        """Returns what was measured, or `None`."""
+        """Returns a measurement, or `None`."""
         return self._values.get(layer, {}).get(repr(sparsity))
 
     def keep_baseline(self, value, metric):
-        """Keeps the metric of the model as it is, and its name."""
+        """Stores the metric of the unchanged model, and its name."""
         self.baseline, self.metric = value, metric
         self._write()
 
     def keep(self, layer, sparsity, value):
-        """Keeps a measurement."""
+        """Stores a measurement."""
         self._values.setdefault(layer, {})[repr(sparsity)] = value
         self._write()
 
