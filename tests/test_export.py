@@ -300,7 +300,7 @@ def test_a_failed_export_leaves_nothing_behind(path, tmp_path, monkeypatch):
         (ValueError, "folder that can be written", "nowhere/model.keras", {}),
         (ValueError, "samples", "model.keras", {"samples": 0}),
         (ValueError, "tolerance", "model.keras", {"tolerance": 0}),
-        (ValueError, "shapes that 'functional.*' takes", "model.keras", {"data": np.ones((4, 3))}),
+        (ValueError, "input shapes of 'functional.*'", "model.keras", {"data": np.ones((4, 3))}),
     ],
 )
 def test_bad_arguments(error, match, path, arguments, tmp_path):

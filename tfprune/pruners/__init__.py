@@ -1,4 +1,4 @@
-"""Pruners: named combinations, and algorithms with a loop of their own, one a file."""
+"""Pruners: named recipes, and algorithms that run their own training loop."""
 
 from tfprune.pruners.at_once import one_shot
 from tfprune.pruners.gradual import agp

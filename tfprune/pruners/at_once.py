@@ -1,4 +1,4 @@
-"""Prune now, and keep the masks through fine-tuning."""
+"""Prunes a model at once, with masks for fine-tuning."""
 
 from tfprune._updates.evidence import Evidence
 from tfprune._updates.mask_update import MaskUpdate
@@ -22,28 +22,28 @@ def one_shot(
 ):
     """Prunes a trained model at once.
 
-    The result is wrapped: fine-tune it with the `UpdatePruningStep` callback, which keeps the
-    pruned weights at zero, then take the wrappers off with `strip_pruning`.
+    The result is wrapped. Fine-tune it with the `UpdatePruningStep` callback, which keeps the
+    pruned weights at zero, then remove the wrappers with `strip_pruning`.
 
     Args:
         model: A built model, as in `tfprune.prune_low_magnitude`. It is copied and not changed.
         sparsity: Fraction of pruned units, in [0, 1).
-        pattern: A pattern or the name of one; single weights by default.
-        criterion: A criterion or the name of one; the magnitude by default.
-        scope: A scope, a distribution, or the name of one; "local" by default.
-        rules: List of `Rule`s that give layers a method of their own or exempt them.
+        pattern: A pattern or its name; by default, single weights.
+        criterion: A criterion or its name; by default, the magnitude.
+        scope: A scope, a distribution, or its name; by default, "local".
+        rules: List of `Rule`s that give layers their own method or exempt them.
         data: For criteria on gradients or activations: a `tf.data.Dataset`, a
             `keras.utils.PyDataset`, a PyTorch `DataLoader`, or arrays as a tuple `(x, y)`.
         batches: Number of batches of `data` to use.
-        batch_size: Size of the batches that arrays are cut into.
-        loss: A Keras loss; by default the one that `model` was compiled with.
+        batch_size: Batch size for arrays.
+        loss: A Keras loss; by default, the loss with which `model` is compiled.
         verbose: 1 shows progress over the batches, 0 does not.
 
     Returns:
         The pruned model, wrapped and uncompiled.
 
     Raises:
-        ValueError: As `tfprune.prune_low_magnitude`, and if the criterion needs data that is
+        ValueError: As in `tfprune.prune_low_magnitude`, and if the criterion needs data that is
             missing or does not fit the model.
         TypeError: If an argument is of the wrong kind.
 
@@ -71,6 +71,6 @@ def one_shot(
     aims = [(weight.method.schedule.target_sparsity, weight) for weight in weights]
     update.apply(aims, evidence)
     for owner in update.owners:
-        # The one step at which the schedule is due is done: fine-tuning needs the data no more.
+        # Get past the only step at which the schedule is due, so that fine-tuning needs no data.
         owner.mask_set.advance(1)
     return pruned

@@ -1,4 +1,4 @@
-"""Automated gradual pruning, with any recipe inside."""
+"""Automated gradual pruning with any recipe."""
 
 from tfprune._base import validation as check
 from tfprune.prune import prune_low_magnitude
@@ -20,16 +20,16 @@ def agp(
     rules=None,
     data=None,
 ):
-    """Wraps a model so that training prunes it along a cubic curve, by a recipe.
+    """Wraps a model so that training prunes it by a recipe, along a cubic curve.
 
-    Train it with `UpdatePruningStep`; at each update the criterion is computed anew. Recipes on
-    data need `UpdatePruningStep(data=...)`.
+    Train the model with `UpdatePruningStep`, which recomputes the criterion at each update.
+    Recipes that need data also need `UpdatePruningStep(data=...)`.
 
     Args:
         model: A built model. It is copied and not changed.
         sparsity: Fraction of pruned units at the end, in [0, 1).
-        end_step: Optimizer step at which it is reached. Instead of it, give `epochs` and
-            `steps_per_epoch`; `begin_step` and `frequency` count in steps all the same.
+        end_step: Optimizer step at which `sparsity` is reached. Pass either `end_step`, or
+            `epochs` and `steps_per_epoch`; `begin_step` and `frequency` always count steps.
         recipe: Name of a one-shot pruner of `tfprune.pruners`: "level", "slim", "fpgm",
             "l1_filter", "l2_filter", "activation_apoz_rank", "activation_mean_rank" or
             "taylor_fo_weight".
@@ -38,15 +38,15 @@ def agp(
         frequency: Optimizer steps between updates.
         epochs: Number of epochs until the sparsity is reached.
         steps_per_epoch: Optimizer steps in an epoch.
-        rules: List of `Rule`s for layers that are treated otherwise.
-        data: For "slim" on a subclassed model: data to run it on once.
+        rules: List of `Rule`s for exceptions.
+        data: For "slim" on a subclassed model: data to run the model on once.
 
     Returns:
         The wrapped model, uncompiled.
 
     Raises:
-        ValueError, TypeError: As `tfprune.prune_low_magnitude`; for an unknown recipe; unless the
-            end is given in one way.
+        ValueError, TypeError: As in `tfprune.prune_low_magnitude`, if the recipe is unknown, or
+            if the end is not given in exactly one way.
 
     Example:
 
@@ -66,11 +66,11 @@ def agp(
             check.message(
                 "either `end_step`, or `epochs` and `steps_per_epoch`",
                 f"end_step={end_step!r}, epochs={epochs!r}, steps_per_epoch={steps_per_epoch!r}",
-                "Say in one way when the sparsity is to be reached.",
+                "Pass exactly one of the two.",
             )
         )
     if by_epochs:
-        mend = "Give a whole number from 1."
+        mend = "Pass a whole number of at least 1."
         steps = check.integer("steps_per_epoch", steps_per_epoch, 1, mend)
         end_step = check.integer("epochs", epochs, 1, mend) * steps
     schedule = PolynomialDecay(initial_sparsity, sparsity, begin_step, end_step, 3, frequency)

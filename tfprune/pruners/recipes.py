@@ -1,7 +1,7 @@
-"""Named one-shot pruners: NNI's, as combinations of criterion, pattern and scope.
+"""NNI's one-shot pruners, as named combinations of criterion, pattern and scope.
 
-Those that prune filters take convolutions alone, as in NNI; `rules` come after that and can take
-in others: `Rule(keras.layers.Dense)`.
+As in NNI, the filter pruners prune only convolutions. `rules` apply after this restriction and can
+add other layers: `Rule(keras.layers.Dense)`.
 """
 
 from dataclasses import dataclass
@@ -16,20 +16,20 @@ from tfprune.patterns.slices import Filter
 from tfprune.pruners.at_once import one_shot
 from tfprune.scopes import Global
 
-# These criteria mean scores that one threshold over all layers compares.
+# The scores of these criteria are comparable across layers without normalization.
 _AS_THEY_ARE = Global(normalize=None)
 _CONVOLUTIONS = [keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D]
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """A criterion with the pattern, the scope and the layers that it is meant for.
+    """A criterion with its pattern, scope and layers.
 
     Args:
         criterion: Name of the criterion.
         pattern: A pattern, or `None` for single weights.
-        scope: A scope or the name of one.
-        layers: "all", "convolutions", or "normalized" for those before a BatchNormalization.
+        scope: A scope or its name.
+        layers: "all", "convolutions", or "normalized" for layers before a BatchNormalization.
     """
 
     criterion: str
@@ -38,7 +38,7 @@ class Recipe:
     layers: str = "convolutions"
 
     def parts(self, model, rules=None, data=None):
-        """Returns the arguments of `prune_low_magnitude` that make this recipe."""
+        """Returns the arguments of `prune_low_magnitude` for this recipe."""
         own: list = []
         if self.layers == "convolutions":
             own = [Rule(keras.layers.Layer, prune=False), Rule(_CONVOLUTIONS)]
@@ -54,7 +54,7 @@ class Recipe:
 
 
 def _normalized(model, data):
-    """Paths of the layers whose output a BatchNormalization with a scale takes."""
+    """Returns the paths of the layers that feed a BatchNormalization with a scale."""
     norms = Evidence(model, data).batch_norms()
     paths = [
         chain[-1][0]
@@ -64,7 +64,7 @@ def _normalized(model, data):
     if not paths:
         raise ValueError(
             check.message(
-                "a layer with a BatchNormalization right after it, whose scale Slim goes by",
+                "a layer followed directly by a BatchNormalization, whose scale Slim uses",
                 f"model '{model.name}' without any",
                 "Use l1_filter or fpgm, or train the model with BatchNormalization.",
             )
@@ -72,7 +72,7 @@ def _normalized(model, data):
     return paths
 
 
-# Sums over a filter keep the order that the criterion's own formula gives.
+# Summing over a filter preserves the order given by the criterion's own formula.
 RECIPES = {
     "level": Recipe("magnitude", layers="all"),
     "slim": Recipe("batch_norm_scale", Filter(coupled=False), _AS_THEY_ARE, "normalized"),
@@ -89,10 +89,10 @@ def get(recipe):
     """Returns a recipe.
 
     Args:
-        recipe: A `Recipe`, or the name of one.
+        recipe: A `Recipe` or its name.
 
     Raises:
-        ValueError: For anything else.
+        ValueError: If the name is unknown.
     """
     if isinstance(recipe, Recipe):
         return recipe
@@ -104,21 +104,21 @@ _DOC = """{summary}
     Args:
         model: A built model. It is copied and not changed.
         sparsity: Fraction of pruned {units}, in [0, 1).
-        pattern: A pattern or the name of one in place of the recipe's own; likewise the next two.
-        criterion: A criterion or the name of one.
-        scope: A scope, a distribution, or the name of one.
-        rules: List of `Rule`s for layers that are treated otherwise.
+        pattern: A pattern or its name, instead of the recipe's own; likewise the next two.
+        criterion: A criterion or its name.
+        scope: A scope, a distribution, or its name.
+        rules: List of `Rule`s for exceptions.
         data: As in `tfprune.pruners.one_shot`; likewise the next four.{needed}
         batches: Number of batches of `data` to use.
-        batch_size: Size of the batches that arrays are cut into.
-        loss: A Keras loss; by default the one that `model` was compiled with.
+        batch_size: Batch size for arrays.
+        loss: A Keras loss; by default, the loss with which `model` is compiled.
         verbose: 1 shows progress over the batches, 0 does not.
 
     Returns:
         The pruned model, wrapped and uncompiled.
 
     Raises:
-        ValueError, TypeError: As `tfprune.pruners.one_shot`.
+        ValueError, TypeError: As in `tfprune.pruners.one_shot`.
 
     Example:
 
@@ -167,7 +167,7 @@ def _pruner(name, summary, units="filters", needs_data=False):
         summary=summary,
         name=name,
         units=units,
-        needed=" It is needed." if needs_data else "",
+        needed=" It is required." if needs_data else "",
         given=", data=(x, y), verbose=0" if needs_data else "",
     )
     return prune
@@ -176,29 +176,31 @@ def _pruner(name, summary, units="filters", needs_data=False):
 level = _pruner("level", "Prunes the smallest weights of each layer: NNI's Level.", "weights")
 slim = _pruner(
     "slim",
-    "Prunes filters with the smallest BatchNormalization scales of all layers: NNI's Slim.",
+    "Prunes the filters with the smallest BatchNormalization scales, globally: NNI's Slim.",
 )
-fpgm = _pruner("fpgm", "Prunes filters nearest to the geometric median of their layer: NNI's FPGM.")
+fpgm = _pruner(
+    "fpgm", "Prunes the filters nearest to the geometric median of their layer: NNI's FPGM."
+)
 l1_filter = _pruner(
     "l1_filter",
-    "Prunes filters with the smallest L1 norms of each convolution: NNI's L1Filter.",
+    "Prunes the filters with the smallest L1 norms in each convolution: NNI's L1Filter.",
 )
 l2_filter = _pruner(
     "l2_filter",
-    "Prunes filters with the smallest L2 norms of each convolution: NNI's L2Filter.",
+    "Prunes the filters with the smallest L2 norms in each convolution: NNI's L2Filter.",
 )
 activation_apoz_rank = _pruner(
     "activation_apoz_rank",
-    "Prunes filters whose relu(output) is zero most often: NNI's ActivationAPoZRank.",
+    "Prunes the filters whose relu(output) is zero most often: NNI's ActivationAPoZRank.",
     needs_data=True,
 )
 activation_mean_rank = _pruner(
     "activation_mean_rank",
-    "Prunes filters whose relu(output) is smallest on average: NNI's ActivationMeanRank.",
+    "Prunes the filters whose mean relu(output) is smallest: NNI's ActivationMeanRank.",
     needs_data=True,
 )
 taylor_fo_weight = _pruner(
     "taylor_fo_weight",
-    "Prunes the filters of all layers that the loss needs least: NNI's TaylorFOWeight.",
+    "Prunes the filters that affect the loss least, globally: NNI's TaylorFOWeight.",
     needs_data=True,
 )

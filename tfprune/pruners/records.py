@@ -1,4 +1,4 @@
-"""What a run leaves behind: records in memory, or in a folder from which it is resumed."""
+"""Records of a run, in memory or in a folder from which the run can resume."""
 
 import json
 import pathlib
@@ -11,14 +11,14 @@ from tfprune._base.files import finished_at_once, is_leftover
 
 
 class RecordStore:
-    """Keeps numbered records of arrays and plain data.
+    """Stores named records of arrays and plain data.
 
-    In a folder, each record is one file, which appears whole or not at all.
+    In a folder, each record is one file, written atomically.
 
     Args:
-        folder: Path of the folder, made if need be; `None` for memory alone.
-        config: Plain data that says what the records are about.
-        what: What messages call the records: "tickets" for instance.
+        folder: Path of the folder, created if necessary; `None` to keep records in memory only.
+        config: Plain data that identifies the run.
+        what: Name of the records in messages, for instance "tickets".
 
     Raises:
         ValueError: If the folder holds records of another configuration, or files of another kind.
@@ -38,7 +38,7 @@ class RecordStore:
             raise ValueError(
                 check.message(
                     f"`path` to be an empty folder, or to hold {self._what}",
-                    f"path={str(folder)!r}, which is or holds something else",
+                    f"path={str(folder)!r}, which has other contents",
                     "Choose another folder.",
                 )
             )
@@ -58,7 +58,7 @@ class RecordStore:
                     f"{name}={config[name]!r:.200}",
                     f"path={str(self._folder)!r}, whose {self._what} have "
                     f"{name}={found.get(name)!r:.200}",
-                    "Choose another folder, or go on with the configuration that it was made with.",
+                    f"Choose another folder, or use the same {name} as in this one.",
                 )
             )
 
@@ -69,7 +69,7 @@ class RecordStore:
         return self._folder / f"{name}.npz"
 
     def save(self, name, arrays, data=None):
-        """Keeps a record.
+        """Stores a record.
 
         Args:
             name: Its name.
@@ -83,7 +83,7 @@ class RecordStore:
         for group, items in arrays.items():
             flat[f"{group}_size"] = np.array(len(items))
             for position, item in enumerate(items):
-                # NumPy's files know no bfloat16: the bytes go in, and the dtype beside them.
+                # NumPy's files do not support bfloat16, so store the bytes and the dtype.
                 flat[f"{group}_{position}"] = np.frombuffer(item.tobytes(), dtype="uint8")
                 flat[f"{group}_{position}_shape"] = np.array(item.shape, dtype="int64")
                 flat[f"{group}_{position}_dtype"] = np.array(item.dtype.name)
@@ -110,9 +110,9 @@ class RecordStore:
 
 
 def _without_modules(config):
-    """Leaves out in which file a class is: Keras finds it by its registered name, wherever it is.
+    """Drops the modules of registered classes, which Keras finds by their registered names.
 
-    Files move from version to version, and a folder can be older.
+    A folder may come from an older version, in which a class was in another module.
     """
     if isinstance(config, list):
         return [_without_modules(item) for item in config]
@@ -127,11 +127,11 @@ def _without_modules(config):
 
 
 def _others(folder):
-    """Whether a folder holds more than what a killed program left there."""
+    """Whether a folder contains anything other than leftovers of a killed run."""
     return any(not is_leftover(path) for path in folder.iterdir())
 
 
 def _array(file, key):
     dtype = str(file[f"{key}_dtype"])
-    # NumPy knows it by name once ml_dtypes is imported, which every backend of Keras does.
+    # NumPy finds bfloat16 by name because every backend of Keras imports ml_dtypes.
     return np.frombuffer(file[key].tobytes(), np.dtype(dtype)).reshape(tuple(file[f"{key}_shape"]))

@@ -13,14 +13,14 @@ from tfprune.callbacks.pruning_training import PruningTraining, TrainingPart
 
 
 class Rewinding(TrainingPart):
-    """Takes the weights that later rounds begin with, at one moment of a training.
+    """Copies the weights from which later rounds start, at one step or epoch of the training.
 
     Args:
         model: The wrapped model of the round.
-        rewind: `(unit, number)`: when to take the weights, or `None`.
+        rewind: `(unit, number)`: when to copy the weights, or `None`.
 
     Attributes:
-        taken: The weights, or `None`.
+        taken: The copied weights, or `None`.
     """
 
     def __init__(self, model, rewind):
@@ -31,7 +31,7 @@ class Rewinding(TrainingPart):
 
     @property
     def steps(self):
-        """Optimizer steps of the round so far."""
+        """Number of optimizer steps in the round so far."""
         return max(owner.pruning_step for owner in mask_owners(self._model))
 
     def check(self, model):
@@ -41,7 +41,7 @@ class Rewinding(TrainingPart):
                 check.message(
                     "an optimizer that has not trained yet, in each round",
                     f"one that has seen {_keras.batches_done(optimizer)[0]} batches",
-                    "Make a new optimizer inside the function that trains, and compile the model "
+                    "Create a new optimizer inside the training function, and compile the model "
                     "with it.",
                 )
             )
@@ -74,18 +74,18 @@ class Rewinding(TrainingPart):
             raise ValueError(
                 check.message(
                     f"training to stop at {unit} {number}, to which weights are rewound",
-                    f"{unit} {done} after the one before",
+                    f"a training that skipped it and is at {unit} {done}",
                     "With steps_per_execution, rewind to a multiple of it.",
                 )
             )
 
     def check_used(self):
-        """Raises if training did without the callback, or ended before the weights were taken."""
+        """Raises if training did not use the callback, or ended before the weights were copied."""
         if self.steps == 0:
             raise ValueError(
                 check.message(
                     "`train` to use the callback that it is given",
-                    "a training in which it counted no step",
+                    "a training in which the callback counted no step",
                     "Add it to the callbacks of model.fit, or call callback.step() after each "
                     "optimizer step.",
                 )
@@ -97,17 +97,17 @@ class Rewinding(TrainingPart):
                 check.message(
                     f"training to reach {unit} {number}, to which weights are rewound",
                     f"{done} {unit}s of training in round 0",
-                    "Train for longer, or rewind to an earlier one.",
+                    f"Train for longer, or rewind to an earlier {unit}.",
                 )
             )
 
 
 class RoundStep(OwnLoop, PruningCallback):
-    """Keeps the masks of a round, and takes the weights that later rounds begin with.
+    """Applies the masks of a round, and copies the weights from which later rounds start.
 
     Args:
         model: The wrapped model of the round.
-        rewind: `(unit, number)`: when to take the weights, or `None`.
+        rewind: `(unit, number)`: when to copy the weights, or `None`.
         update: Further arguments of `UpdatePruningStep`.
     """
 
@@ -116,11 +116,11 @@ class RoundStep(OwnLoop, PruningCallback):
         super().__init__(PruningTraining(self.rewinding, **update), model)
 
     def prune(self, sparsity):
-        """Gives the trained model the masks of the next round."""
+        """Updates the trained model to the masks of the next round."""
         updater = self._training.updater
         updater.apply([(sparsity, weight) for weight in updater.weights])
 
 
 def plain_values(model):
-    """Returns copies of the weights that a wrapped model has without its masks."""
+    """Returns copies of the weights of a wrapped model, without its masks."""
     return [np.array(value) for value in strip_pruning(model).get_weights()]

@@ -1,4 +1,4 @@
-"""Lottery tickets: prune, rewind the weights, train again, round by round."""
+"""Lottery tickets: rounds of pruning, rewinding the weights and training again."""
 
 import math
 
@@ -24,31 +24,31 @@ CONTROLS = ("random_masks", "random_reinit")
 
 
 class LotteryTicket:
-    """Iterative magnitude pruning with rewinding: finds small networks that train well alone.
+    """Iterative magnitude pruning with rewinding, which finds small trainable networks.
 
-    Round 0 trains the dense model. After each round the weights are pruned by what training made
-    of them, and those that are left are rewound: to where they were before training, or early in
-    round 0. After round `i` of `rounds`, the sparsity is `1 - (1 - sparsity) ** (i / rounds)`, so
-    each round removes the same fraction of what is left.
+    Round 0 trains the dense model. After each round, weights are pruned by their trained values,
+    and the remaining weights are rewound to their values before training or early in round 0.
+    After round `i` of `rounds`, the sparsity is `1 - (1 - sparsity) ** (i / rounds)`, so each
+    round removes the same fraction of the remaining weights.
 
     Args:
         model: A built, plain `keras.Model`. It is copied and never changed.
         sparsity: Fraction of zeros after the last round, in (0, 1).
-        rounds: Rounds of pruning, at least 1; round 0 comes before them.
-        pattern: A pattern or the name of one, as in `prune_low_magnitude`; not `NOfM`, whose
-            sparsity is one number.
-        criterion: A criterion or the name of one. What it takes as initial weights are those that
-            the round began with.
-        scope: A scope, a distribution, or the name of one.
+        rounds: Number of pruning rounds after round 0, at least 1.
+        pattern: A pattern or its name, as in `prune_low_magnitude`, but not `NOfM`, which allows
+            only one sparsity.
+        criterion: A criterion or its name. Criteria on initial weights use the weights at the
+            start of the round.
+        scope: A scope, a distribution, or its name.
         rules: List of `Rule`s that exempt layers or give them another pattern, scope or criterion.
-        rewind_to: The step or epoch of round 0 that weights are rewound to; 0 for initial weights.
+        rewind_to: Step or epoch of round 0 to which weights are rewound; 0 for initial weights.
         rewind_unit: "step" (an optimizer update) or "epoch".
-        seed: `keras.utils.set_random_seed(seed + round)` is called before each round, so that a
-            run that was interrupted goes on as if it had not been; `None` to leave random states
-            alone.
+        seed: Seed for `keras.utils.set_random_seed(seed + round)`, called before each round so
+            that an interrupted run resumes with identical results; `None` to leave random states
+            unchanged.
 
     Raises:
-        ValueError: If an argument is out of range, or the model cannot be pruned so.
+        ValueError: If an argument is out of range, or the model cannot be pruned in this way.
         TypeError: If an argument is of the wrong kind.
 
     Example:
@@ -87,13 +87,13 @@ class LotteryTicket:
     ):
         self.sparsity = check.sparsity("sparsity", sparsity)
         if self.sparsity == 0:
-            mend = "Give the fraction of zeros after the last round, for instance 0.95."
+            mend = "Pass the fraction of zeros after the last round, for instance 0.95."
             raise ValueError(check.message("`sparsity` above 0", f"{sparsity=}", mend))
-        self.rounds = check.integer("rounds", rounds, 1, "Give a whole number, for instance 10.")
-        mend = "Give the number of steps or epochs in round 0; 0 is before training."
+        self.rounds = check.integer("rounds", rounds, 1, "Pass a whole number, for instance 10.")
+        mend = "Pass a number of steps or epochs in round 0; 0 is before training."
         self.rewind_to = check.integer("rewind_to", rewind_to, 0, mend)
         self.rewind_unit = check.choice("rewind_unit", rewind_unit, ("step", "epoch"))
-        mend = "Give a whole number, or None to leave random states alone."
+        mend = "Pass a whole number, or None to leave random states unchanged."
         self.seed = None if seed is None else check.integer("seed", seed, 0, mend)
         _check_rules(rules)
         self._parts = {"pattern": pattern, "scope": scope, "criterion": criterion, "rules": rules}
@@ -115,7 +115,7 @@ class LotteryTicket:
                         "Prune to N:M with prune_low_magnitude, or choose another pattern.",
                     )
                 )
-        # A copy: what happens to the model between rounds is no concern of theirs.
+        # The copy keeps the rounds independent of later changes to the user's model.
         self._plain = strip_pruning(model)
         self._initial = {"weights": plain_values(self._plain), "seeds": self._seeds()}
         self._shapes = [tuple(weight.variable.shape) for weight in weights]
@@ -131,10 +131,10 @@ class LotteryTicket:
         self._memory: RecordStore | None = None
 
     def sparsity_of(self, round):
-        """Returns the sparsity that the masks of a round have.
+        """Returns the sparsity of the masks of a round.
 
         Args:
-            round: From 0, the dense one, to `rounds`.
+            round: Number of the round, from 0 (dense) to `rounds`.
         """
         if round == self.rounds:
             return self.sparsity
@@ -144,42 +144,43 @@ class LotteryTicket:
     def run(
         self, train, path=None, control=None, *, data=None, batches=1, batch_size=32, loss=None
     ):
-        """Trains all rounds that are not done yet.
+        """Trains all rounds that are not yet complete.
 
-        What the folder at `path`, or this object without one, holds already is not trained again.
+        Rounds stored in the folder at `path`, or in this object without one, are not trained
+        again.
 
         Args:
-            train: Function of `(model, callback)` that trains the model, in whatever way, from its
-                beginning: it compiles it, or makes an optimizer, anew. `callback` has to be among
-                the callbacks of `fit`; in a loop of your own, call `callback.step()` after each
-                optimizer step (see `UpdatePruningStep`), and `callback.on_epoch_end(epoch)` where
-                `rewind_unit` is "epoch". It returns what the round is to be judged by: a
-                dictionary of numbers, as from `model.evaluate(..., return_dict=True)`, or the
-                `History` of `fit`, of which the last epoch counts. When it has returned, its model
-                is pruned for the next round: take what you want to keep from `Tickets`.
-            path: A folder to save each round in when it is done. A run that was interrupted goes on
-                from there, with the initial weights that are in it. `None` for memory alone.
-            control: `None` for the lottery tickets. "random_masks": as many weights of each layer,
-                chosen at random, from the same initial weights. "random_reinit": the tickets'
-                masks on freshly initialized weights. A control comes after the tickets, so these
-                are trained first if they are not there yet.
+            train: Function of `(model, callback)` that trains the model from the start of a
+                round, with a new optimizer. Pass `callback` to `fit`. In a custom loop, call
+                `callback.step()` after each optimizer step (see `UpdatePruningStep`), and
+                `callback.on_epoch_end(epoch)` if `rewind_unit` is "epoch". The function returns
+                the metrics of the round: a dictionary of numbers, as from
+                `model.evaluate(..., return_dict=True)`, or the `History` of `fit`, whose last
+                epoch counts. Afterwards, the model is pruned for the next round; get trained
+                models from `Tickets`.
+            path: Folder in which to save each complete round. An interrupted run resumes from it,
+                with the initial weights stored there. `None` keeps rounds in memory only.
+            control: `None` for the lottery tickets. "random_masks" prunes as many weights of each
+                layer, chosen at random, and starts from the same initial weights. "random_reinit"
+                applies the tickets' masks to freshly initialized weights. Controls need the
+                tickets, which are trained first if they are missing.
             data: For criteria that need more than weights, as in `UpdatePruningStep`; likewise
-                the next three.
+                the next three arguments.
             batches: Batches of `data` for each mask update between rounds.
-            batch_size: Size of the batches that arrays are cut into.
-            loss: For criteria on gradients where the model is not compiled: a Keras loss.
+            batch_size: Batch size for arrays.
+            loss: A Keras loss, for criteria on gradients if the model is not compiled.
 
         Returns:
             `Tickets`.
 
         Raises:
-            ValueError: If the folder holds something else, `train` does not use the callback or
-                reuses an optimizer, training ends before the step to rewind to, or a weight turns
-                NaN or infinite.
-            TypeError: If `train` is no function or returns something else.
+            ValueError: If the folder has other contents, `train` does not use the callback or
+                reuses an optimizer, training ends before the step to rewind to, or a weight
+                becomes NaN or infinite.
+            TypeError: If `train` is not a function or its return value has the wrong type.
         """
         if not callable(train):
-            mend = "Give a function of (model, callback) that trains the model."
+            mend = "Pass a function of (model, callback) that trains the model."
             raise TypeError(check.message("`train` to be a function", f"{train=}", mend))
         if control is not None:
             check.choice("control", control, CONTROLS)
@@ -199,7 +200,7 @@ class LotteryTicket:
 
     def _run_round(self, round, control, store, train, update):
         if control and round == 0:
-            # The dense model has no masks, and no use for other weights.
+            # Controls differ from the tickets only in pruned rounds; copy the dense one.
             name = record_name(0)
             store.save(record_name(0, control), store.arrays(name), store.data(name))
             return
@@ -229,14 +230,14 @@ class LotteryTicket:
         store.save(record_name(round, control), arrays, {**data, "zeros": int(data["zeros"])})
 
     def unpack(self, masks):
-        """Returns masks that were kept as bits in their shapes."""
+        """Restores masks from packed bits to their shapes."""
         return [
             np.unpackbits(bits, count=math.prod(shape)).astype(bool).reshape(shape)
             for bits, shape in zip(masks, self._shapes, strict=True)
         ]
 
     def _masks(self, round, control, store):
-        """The masks that a round begins with."""
+        """Returns the masks at the start of a round."""
         if round == 0:
             return [np.ones(shape, dtype=bool) for shape in self._shapes]
         masks = self.unpack(store.arrays(record_name(round - 1))["next"])
@@ -253,7 +254,7 @@ class LotteryTicket:
         return masks
 
     def start_of(self, round, control, store):
-        """Returns the weights that a round begins with, before they are masked."""
+        """Returns the weights at the start of a round, before masking."""
         start = store.arrays("start")["weights"]
         if control == "random_reinit" and round:
             name = record_name(round, control)
@@ -263,9 +264,9 @@ class LotteryTicket:
         return start
 
     def _fresh(self, round, start):
-        """Trainable weights as their initializers make them, and the others as at the start."""
+        """Returns freshly initialized trainable weights, and the others as at the start."""
         if self.seed is not None:
-            # Other numbers than those that the user's own seed would give.
+            # Avoid the numbers that the user's own seed would give.
             keras.utils.set_random_seed((self.seed + 7919 * (round + 1)) % 2**32)
         pairs = zip(self._plain.weights, _initialized(self._plain), start, strict=True)
         return [new if variable.trainable else old for variable, new, old in pairs]
@@ -299,14 +300,14 @@ def _without_schedule(method):
 
 
 def _shuffled(mask, weight, random):
-    """A mask with as many units, chosen at random."""
+    """Returns a mask with the same number of units, chosen at random."""
     axes = weight.axes.resolve(mask.ndim)
     units = weight.method.pattern.collapse(mask, axes).reshape(-1)
     return weight.method.pattern.expand(random.permutation(units), mask.shape, axes)
 
 
 def _initialized(model):
-    """Weights of a model as its initializers make them."""
+    """Returns freshly initialized weights of a model."""
     make = keras.models.clone_model if _keras.is_graph(model) else _keras.bare_clone
     fresh = make(model)
     if not fresh.built:
@@ -315,7 +316,7 @@ def _initialized(model):
 
 
 def _numbers(result):
-    """What `train` returned, as a dictionary of plain numbers."""
+    """Converts the return value of `train` to a dictionary of plain numbers."""
     if isinstance(result, keras.callbacks.History):
         result = {name: values[-1] for name, values in result.history.items()}
     try:
@@ -336,8 +337,8 @@ def _check_rules(rules):
         if isinstance(rule, Rule) and rule.schedule is not None:
             raise ValueError(
                 check.message(
-                    "rules without a schedule: the rounds decide on the sparsity",
+                    "rules without a schedule, because the rounds set the sparsity",
                     f"Rule(match={rule.match!r}, schedule={rule.schedule!r})",
-                    "Share the sparsity out with scope=tfprune.PerLayer(...) instead.",
+                    "Distribute the sparsity with scope=tfprune.PerLayer(...) instead.",
                 )
             )

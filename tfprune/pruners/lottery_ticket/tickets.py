@@ -1,4 +1,4 @@
-"""What the rounds of a lottery ticket found: models, a table, a plot."""
+"""The results of lottery ticket rounds: models, a table, a plot."""
 
 from dataclasses import dataclass
 
@@ -15,11 +15,11 @@ class TicketRound:
     """One round of a lottery ticket.
 
     Attributes:
-        round: Its number; 0 is the dense model.
-        sparsity: Fraction of zeros among the weights that are pruned, as asked.
-        zeros: How many weights are pruned.
-        parameters: Of how many.
-        metrics: What training returned, `{name: number}`.
+        round: Number of the round; 0 is the dense model.
+        sparsity: Requested fraction of zeros among the prunable weights.
+        zeros: Number of pruned weights.
+        parameters: Number of prunable weights.
+        metrics: `{name: number}` returned by training.
     """
 
     round: int
@@ -30,11 +30,11 @@ class TicketRound:
 
 
 class Tickets:
-    """What the rounds of `LotteryTicket.run` found. Its text is a table.
+    """The results of `LotteryTicket.run`. `str(tickets)` is a table.
 
     Attributes:
         control: `None`, "random_masks" or "random_reinit".
-        rounds: List of `TicketRound`, the dense one first.
+        rounds: List of `TicketRound`, the dense round first.
     """
 
     def __init__(self, lottery, store, control):
@@ -52,12 +52,12 @@ class Tickets:
         """Returns the wrapped model of a round.
 
         Args:
-            round: Number of the round; negative ones count from the last.
-            trained: Whether it has the weights after the round's training; by default those before
-                it: rewound and masked.
+            round: Number of the round; negative numbers count from the last.
+            trained: `True` for the weights after the round's training, `False` for the rewound
+                and masked weights before it.
 
         Raises:
-            ValueError: If there is no such round.
+            ValueError: If the round does not exist.
         """
         if not -len(self.rounds) <= round < len(self.rounds):
             raise ValueError(
@@ -75,11 +75,11 @@ class Tickets:
         return self._lottery.model_of(round, self._store, weights, masks)
 
     def stripped(self, round=-1, trained=True):
-        """Returns the model of a round without wrappers, exactly sparse.
+        """Returns the stripped model of a round, in which pruned weights are exactly zero.
 
         Args:
-            round: Number of the round; negative ones count from the last.
-            trained: Whether it has the weights after the round's training, or those before it.
+            round: Number of the round; negative numbers count from the last.
+            trained: `True` for the weights after the round's training, `False` for those before.
         """
         return strip_pruning(self.ticket(round, trained))
 
@@ -107,17 +107,17 @@ class Tickets:
         Needs matplotlib: `pip install "tfprune[plots]"`.
 
         Args:
-            metric: Name of the metric, "accuracy" for instance.
-            *others: Further `Tickets`, the controls for instance, to draw beside these.
-            path: Where to save the picture, as PNG, PDF or SVG by the ending; `None` saves
+            metric: Name of the metric, for instance "accuracy".
+            *others: Further `Tickets` to draw in the same plot, for instance the controls.
+            path: File to save the plot to; its suffix selects PNG, PDF or SVG. `None` saves
                 nothing.
-            ax: matplotlib axes to draw on; those of a new figure if `None`.
+            ax: matplotlib axes to draw on; `None` makes a new figure.
 
         Returns:
             The `matplotlib.figure.Figure`.
 
         Raises:
-            ValueError: If there is no such metric.
+            ValueError: If the metric does not exist.
             ImportError: If matplotlib is not installed.
         """
         for tickets in (self, *others):
@@ -126,5 +126,5 @@ class Tickets:
 
 
 def record_name(round, control=None):
-    """Returns what the record of a round is called."""
+    """Returns the name of the record of a round."""
     return f"{control or 'round'}_{round:02}"
