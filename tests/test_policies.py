@@ -318,7 +318,7 @@ def test_policy_for_lists_layers_and_subclassed_models():
     wrapped = tfprune.prune_low_magnitude([dense, convolution], HALF, pruning_policy=DenseOnly())
     assert isinstance(wrapped[0], tfprune.PruneLowMagnitude) and wrapped[1] is convolution
     with pytest.raises(
-        ValueError, match=r"leave something of 'c' to prune.*Leave out .*the policy"
+        ValueError, match=r"at least one prunable weight in 'c'.*Remove .*the policy"
     ):
         tfprune.prune_low_magnitude(convolution, HALF, pruning_policy=DenseOnly())
     model = Subclassed()

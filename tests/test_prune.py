@@ -1268,19 +1268,19 @@ REFUSED = {
             keras.Sequential([keras.Input((6,)), layers.ReLU()], name="empty")
         ),
         ValueError,
-        "Expected 'empty' to have a weight that can be pruned. Received: a Sequential",
+        "Expected 'empty' to have a prunable weight. Received: a Sequential",
     ),
     "nothing left by the rules": (
         lambda: tfprune.prune_low_magnitude(functional(), rules=[Rule("*", prune=False)]),
         ValueError,
-        "leave something of 'functional.*' to prune. Received: ones that exempt all",
+        "at least one prunable weight in 'functional.*'. Received: rules or a policy that exempt",
     ),
     "nothing left of the layer": (
         lambda: tfprune.prune_low_magnitude(
             layers.Dense(2, name="d"), rules=[Rule("d", prune=False)]
         ),
         ValueError,
-        "leave something of 'd' to prune. Received: ones that exempt all",
+        "at least one prunable weight in 'd'. Received: rules or a policy that exempt",
     ),
     "cell in a recurrent layer": (
         lambda: layers.RNN(tfprune.PruneLowMagnitude(layers.LSTMCell(2, name="c"))),
@@ -1307,12 +1307,12 @@ REFUSED = {
     "nothing in the layer": (
         lambda: tfprune.prune_low_magnitude(layers.ReLU(name="r")),
         ValueError,
-        "Expected 'r' to have a weight that can be pruned. Received: a ReLU",
+        "Expected 'r' to have a prunable weight. Received: a ReLU",
     ),
     "nothing in the subclassed model": (
         lambda: tfprune.prune_low_magnitude(subclassed(), rules=[Rule("*", prune=False)]),
         ValueError,
-        "leave something of 'subclassed.*' to prune. Received: ones that exempt all",
+        "at least one prunable weight in 'subclassed.*'. Received: rules or a policy that exempt",
     ),
     "rule without a match": (
         lambda: tfprune.prune_low_magnitude(functional(), rules=[Rule("e*")]),

@@ -109,7 +109,7 @@ def test_a_subclass_can_be_exempt(blend):
     tfprune.register_prunable(Blend, ["mix"])
     tfprune.register_prunable(FineBlend, [])
     assert tfprune.prune_low_magnitude([FineBlend(name="fine")])[0].name == "fine"
-    with pytest.raises(ValueError, match="Expected 'fine' to have a weight that can be pruned"):
+    with pytest.raises(ValueError, match="Expected 'fine' to have a prunable weight"):
         tfprune.prune_low_magnitude(FineBlend(name="fine"))
 
 

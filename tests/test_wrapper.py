@@ -302,7 +302,7 @@ def test_masks_of_any_size_come_back(units, tmp_path):
 
 
 def test_nothing_to_prune():
-    message = "Expected 'norm' to have a weight that can be pruned. Received: a LayerNormalization"
+    message = "Expected 'norm' to have a prunable weight. Received: a LayerNormalization"
     with pytest.raises(ValueError, match=message):
         model_of(tfprune.PruneLowMagnitude(layers.LayerNormalization(name="norm")))
     layer = layers.LayerNormalization(name="norm")

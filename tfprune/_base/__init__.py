@@ -1,1 +1,1 @@
-"""What all other folders stand on: argument checks, frozen configs, text, files."""
+"""The foundation of all other folders: argument checks, frozen configs, text, files."""

@@ -1,4 +1,4 @@
-"""Imports Keras before anything else does, so that a missing backend is explained."""
+"""Imports Keras first, so that a missing backend raises an error that says how to install one."""
 
 from tfprune._base.packages import check_backend
 

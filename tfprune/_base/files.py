@@ -12,9 +12,10 @@ _UNFINISHED = ".unfinished_"
 
 @contextmanager
 def finished_at_once(path):
-    """Yields a path to write to; what is there replaces `path` at the end, or is removed.
+    """Yields a temporary path to write to, and moves the result to `path` at the end.
 
-    Until then, `path` keeps what it held. An error inside leaves it as it was.
+    Until then, `path` keeps its old content. If the block raises, `path` keeps it for good, and
+    the temporary file or folder is removed.
 
     Args:
         path: `pathlib.Path` of a file or a folder. Its folder exists.
@@ -41,13 +42,13 @@ def finished_at_once(path):
 
 
 def _flush(path):
-    """A name that survives a crash must not point to bytes that did not."""
+    """Flushes the bytes to disk, so that no name survives a crash without its content."""
     with open(path, "rb") as file:
         os.fsync(file.fileno())
 
 
 def is_leftover(path):
-    """Whether a killed program left this file or folder behind before it was finished."""
+    """Whether this file or folder is an unfinished one that a killed program left."""
     return path.name.startswith(_UNFINISHED)
 
 
@@ -59,7 +60,7 @@ def check_target(path, format=None):
             check.message(
                 "a path in a folder that can be written to",
                 f"{str(path)!r}",
-                "Make the folder first, or choose another.",
+                "Create the folder first, or choose another.",
             )
         )
     if format != "saved_model" and path.is_dir():
@@ -69,9 +70,9 @@ def check_target(path, format=None):
     if format == "saved_model" and occupied and not (path / "saved_model.pb").is_file():
         raise ValueError(
             check.message(
-                "a new or empty folder, or an older SavedModel to replace",
+                "a new or empty folder, or an existing SavedModel to replace",
                 f"{str(path)!r}, which holds something else",
-                "Choose another name: nothing of yours is deleted.",
+                "Choose another name; existing files are not deleted.",
             )
         )
 

@@ -1,4 +1,4 @@
-"""What all small configurable parts share: frozen fields that are also the config."""
+"""The base of all small configurable parts: frozen fields that double as the config."""
 
 from dataclasses import fields
 from typing import Any
@@ -27,7 +27,7 @@ def get(value, kind, base, by_name, default):
 
     Args:
         value: Such an object, the name of one, its serialized form, or `None`.
-        kind: What the argument is called.
+        kind: Name of the argument, for messages.
         base: The class that the object must have.
         by_name: `{name: class}`.
         default: The class to use for `None`.

@@ -1,5 +1,5 @@
-"""Names of parts: nothing is imported here but the standard library, so that `.ci/generate` runs
-without Keras."""
+"""Names of parts. Imports only the standard library, so that `.ci/generate` runs without
+Keras."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""Packages that not every installation has, and how an error says which one to install."""
+"""Optional packages, and the errors that say which extra to install."""
 
 import importlib.util
 import json
@@ -11,15 +11,15 @@ BACKENDS = {"tensorflow": "TensorFlow", "jax": "JAX", "torch": "PyTorch"}
 
 
 def check_installed(names, extra, purpose):
-    """Raises unless some packages can be imported.
+    """Raises unless all the packages can be imported.
 
     Args:
         names: Names of modules.
-        extra: The extra of tfprune that brings them.
-        purpose: A phrase that says what needs them, "for litert".
+        extra: The extra of tfprune that installs them.
+        purpose: A phrase for the message that says what they are for, "for litert".
 
     Raises:
-        ImportError: It names the packages and the extra.
+        ImportError: If a package is missing; the message names it and the extra.
     """
     missing = [name for name in names if not _is_installed(name)]
     if missing:
@@ -36,8 +36,8 @@ def check_backend():
     """Imports Keras, or explains why it cannot.
 
     Raises:
-        ImportError: If Keras cannot import the backend that it is told to use; the message names
-            the extra that brings it.
+        ImportError: If Keras cannot import its configured backend; the message names the extra
+            that installs it.
     """
     try:
         import keras  # noqa: F401
@@ -76,7 +76,7 @@ def _no_backend(error):
 
 
 def _configured():
-    """The backend that Keras is told to use, and where."""
+    """Returns the backend that Keras is configured to use, and where that is set."""
     if name := os.environ.get("KERAS_BACKEND"):
         return name, "KERAS_BACKEND"
     home = os.environ.get("KERAS_HOME") or Path.home() / ".keras"

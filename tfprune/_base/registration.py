@@ -1,4 +1,4 @@
-"""The built-in parts of each kind: one decorator gives name, saving and export."""
+"""Registries of built-in parts: one decorator names a class, makes it saveable and exports it."""
 
 import keras
 
@@ -11,13 +11,13 @@ class Parts:
     """The built-in parts of one kind, by name.
 
     A part is a class with `@PARTS.part(...)` above it. The decorator registers the class with
-    Keras under the package name `tfprune`, gives it the names by which `get` and the command find
-    it, and marks it for export; `.ci/generate` writes the lists that are made from this.
+    Keras under the package name `tfprune`, gives it the names by which `get` and the command line
+    find it, and marks it for export. `.ci/generate` writes the export lists from these marks.
 
     Args:
-        kind: What an argument of this kind is called: "pattern", for instance.
+        kind: Name of an argument of this kind, for instance "pattern".
         exported: Module that exports the parts: "tfprune", or "tfprune.criteria".
-        default: Name of the part that `None` stands for, if there is one.
+        default: Name of the part that `None` selects, if any.
     """
 
     def __init__(self, kind, exported="tfprune", default=None):
@@ -27,13 +27,13 @@ class Parts:
         self._by_name: dict = {}
 
     def part(self, *names, arguments=""):
-        """Returns a decorator that makes a class a part.
+        """Returns a decorator that registers a class as a part.
 
         Args:
             *names: The names of the part; by default the class name in lower case with
                 underscores.
-            arguments: Text that takes the place of `{arguments}` in the docstring: the sections
-                that several parts share.
+            arguments: Text that replaces `{arguments}` in the docstring: the sections that
+                several parts share.
         """
 
         def decorate(cls):
@@ -44,7 +44,7 @@ class Parts:
                     raise ValueError(
                         check.message(
                             f"a new name for a {self.kind}",
-                            f"{name!r}, which is that of {self._by_name[name].__name__}",
+                            f"{name!r}, which names {self._by_name[name].__name__} already",
                             "Choose another name.",
                         )
                     )

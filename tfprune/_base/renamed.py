@@ -1,4 +1,4 @@
-"""Arguments that have another name than they had: the old one still works, with a warning."""
+"""Renamed arguments: the old name still works, with a warning."""
 
 import functools
 import warnings
@@ -7,7 +7,7 @@ from tfprune._base import validation as check
 
 
 def renamed(**names):
-    """Returns a decorator that takes arguments by their old names too.
+    """Returns a decorator that accepts arguments by their old names too.
 
     Args:
         **names: `old="new"`.
@@ -22,7 +22,9 @@ def renamed(**names):
                 if new in kwargs:
                     raise TypeError(
                         check.message(
-                            f"`{new}` alone", f"{new} and {old}", f"Leave {old} out: it is {new}."
+                            f"`{new}` alone",
+                            f"{new} and {old}",
+                            f"Leave {old} out: {new} replaces it.",
                         )
                     )
                 warn(f"`{function.__qualname__}({old}=)` is deprecated: use `{new}=`.")
@@ -35,5 +37,5 @@ def renamed(**names):
 
 
 def warn(text):
-    """Warns of an old spelling, where the caller of the public function stands."""
+    """Issues a DeprecationWarning at the line that calls the public function."""
     warnings.warn(text, DeprecationWarning, stacklevel=3)

@@ -1,4 +1,4 @@
-"""Tables as text that fits a width, with every word in one piece."""
+"""Tables as text that fits a width without breaking words."""
 
 import io
 import re
@@ -8,9 +8,9 @@ from rich.table import Table
 
 
 def as_text(*shown, width=110):
-    """Returns what rich would print, as text.
+    """Returns rich's output as a string.
 
-    A notebook is no reason to show it instead: `str()` and `print` have to work there too.
+    In a notebook, rich would display its output; `str()` and `print` need the text there too.
     """
     text = io.StringIO()
     console = Console(file=text, width=width, color_system=None, force_jupyter=False)
@@ -19,7 +19,7 @@ def as_text(*shown, width=110):
 
 
 def show(console, *shown, **how):
-    """Prints tables and texts on a console of rich; tables are made to fit."""
+    """Prints texts and tables on a rich console, and splits tables that are too wide."""
     for item in shown:
         parts = fitted(item, console.width) if isinstance(item, Table) else [item]
         for part in parts:
@@ -27,14 +27,14 @@ def show(console, *shown, **how):
 
 
 def fitted(table, width):
-    """Returns tables of at most `width` letters that show what a table shows.
+    """Splits a table into tables of at most `width` characters.
 
-    Lines end at spaces and after slashes, never within a word. Columns that do not fit beside the
-    others follow in a further table, which names the rows again.
+    Lines break at spaces and after slashes, never within a word. Columns that do not fit move to
+    a further table, which repeats the names of the rows.
 
     Args:
         table: A `rich.table.Table` of texts, whose first column names the rows.
-        width: How many letters a line may have.
+        width: Maximum number of characters in a line.
 
     Returns:
         List of `rich.table.Table`.
@@ -57,12 +57,12 @@ def fitted(table, width):
 
 
 def _total(widths, part):
-    """Letters in a line: each column has a space at both sides and a line after it."""
+    """Characters in a line: each column adds a space on both sides and a line after it."""
     return sum(widths[place] + 3 for place in part) + 1
 
 
 def _widths(part, least, most, width):
-    """How wide each column of a part may be: the widest ones are narrowed first."""
+    """Returns the width of each column of a part; the widest columns are narrowed first."""
     found = {place: most[place] for place in part}
     while _total(found, part) > width:
         wide = [place for place in part if found[place] > least[place]]
@@ -84,7 +84,7 @@ def _part(table, columns, part, widths):
 
 
 def _pieces(text):
-    """A text in pieces that stay whole, with the spaces or the slash that follow them."""
+    """Splits a text into unbreakable pieces, each with the spaces or the slash that follow it."""
     return re.findall(r"[^\s/]*/|[^\s/]+\s*|\s+", text)
 
 
@@ -93,7 +93,7 @@ def _longest_piece(text):
 
 
 def _in_lines(text, width):
-    """Breaks a text where it may be broken, so that no line has more than `width` letters."""
+    """Breaks a text at spaces and slashes, so that no line exceeds `width` characters."""
     if len(text) <= width:
         return text
     lines = [""]

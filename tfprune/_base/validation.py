@@ -1,4 +1,4 @@
-"""Argument checks in one message style: what was expected, what came, how to mend it."""
+"""Argument checks with one style of message: expected value, received value, remedy."""
 
 import math
 import numbers
@@ -7,12 +7,12 @@ import numpy as np
 
 
 def message(expected, received, mend):
-    """Puts together an error message in the order that all of tfprune uses.
+    """Builds an error message in tfprune's one format.
 
     Args:
-        expected: What the argument has to be, without the word "Expected".
-        received: What came, usually `name=value`.
-        mend: A sentence that says what to do.
+        expected: The valid values, without the word "Expected".
+        received: The value passed in, usually `name=value`.
+        mend: A sentence that tells the user how to fix it.
 
     Returns:
         One string.
@@ -21,7 +21,7 @@ def message(expected, received, mend):
 
 
 def integer(name, value, minimum, mend):
-    """Returns `value` as an `int`, or raises if it is no whole number from `minimum` up."""
+    """Returns `value` as an `int`, or raises if it is not a whole number of at least `minimum`."""
     whole = isinstance(value, numbers.Integral) and not isinstance(value, (bool, np.bool_))
     if not whole and isinstance(value, (numbers.Real, np.floating)):
         whole = not isinstance(value, (bool, np.bool_)) and float(value).is_integer()
@@ -56,7 +56,7 @@ def sparsity(name, value, minimum=0.0):
     if math.isfinite(number) and 1 < number <= 100:
         mend = f"Sparsity is a fraction, not a percentage: did you mean {number / 100:g}?"
     elif number == 1:
-        mend = "A sparsity of 1 would leave no weight at all: choose a value below 1."
+        mend = "A sparsity of 1 would remove every weight: choose a value below 1."
     else:
         mend = "Give the fraction of zeros, for instance 0.9."
     if not minimum <= number < 1:

@@ -1,4 +1,4 @@
-"""The only folder that touches Keras internals; a test would notice a change of Keras there."""
+"""The only folder that touches Keras internals; tests catch changes in Keras here."""
 
 from tfprune._keras.calls import adopt_call_arguments as adopt_call_arguments
 from tfprune._keras.calls import as_symbolic as as_symbolic

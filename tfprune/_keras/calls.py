@@ -1,4 +1,4 @@
-"""Calls of layers: watched, traced, and read from a model's graph."""
+"""Watching, tracing and reading the calls of layers."""
 
 import functools
 
@@ -9,12 +9,12 @@ from keras.src.backend.common.stateless_scope import in_stateless_scope
 
 
 def is_tracing_without_state():
-    """Whether variables cannot be written now: inside a stateless call, as in JAX's `fit`."""
+    """Whether variables are read-only now, as in a stateless call in JAX's `fit`."""
     return in_stateless_scope()
 
 
 def adopt_call_arguments(wrapper, layer):
-    """Lets Keras treat the call arguments of a wrapper as it treats those of the layer inside."""
+    """Makes Keras treat the call arguments of a wrapper like those of the wrapped layer."""
     for name in (
         "_call_signature",
         "call_signature_parameters",
@@ -23,30 +23,30 @@ def adopt_call_arguments(wrapper, layer):
         "_call_context_args",
         "_call_has_context_arg",
     ):
-        # Past Keras's tracking, which would take these for state of the wrapper.
+        # Bypasses Keras's tracking, which would record these as state of the wrapper.
         object.__setattr__(wrapper, name, getattr(layer, name))
 
 
 def as_symbolic(value):
-    """Returns a KerasTensor like a tensor; all else as it is."""
+    """Returns a KerasTensor like a tensor, and any other object unchanged."""
     if hasattr(value, "shape") and hasattr(value, "dtype"):
         return keras.KerasTensor(value.shape, dtype=keras.backend.standardize_dtype(value.dtype))
     return value
 
 
 def is_training():
-    """Whether the `call` that runs now does so in training mode."""
-    # Not layer._get_call_context(), which opens one where `call` is run by itself.
+    """Whether the current `call` runs in training mode."""
+    # Not layer._get_call_context(), which opens a context where `call` is run directly.
     context = global_state.get_global_attribute("current_call_ctx")
     return bool(context is not None and context.get_value("training"))
 
 
 class watched_calls:
-    """Calls `seen(layer, arguments, outputs)` after each call of some layers.
+    """Calls `seen(layer, arguments, outputs)` after each call of the layers.
 
     Args:
-        layers: The layers.
-        seen: A function.
+        layers: The layers to watch.
+        seen: The function to call.
     """
 
     def __init__(self, layers, seen):
@@ -55,7 +55,7 @@ class watched_calls:
 
     def __enter__(self):
         for layer in self._layers:
-            # Past Keras's tracking; an attribute of the object hides the method of its class.
+            # Bypasses Keras's tracking; an attribute of the object hides the method of its class.
             object.__setattr__(layer, "call", self._watched(layer, layer.call))
 
     def _watched(self, layer, call):
@@ -73,7 +73,7 @@ class watched_calls:
 
 
 def symbolic_inputs(model):
-    """Returns the KerasTensors of a Sequential or Functional model in the structure it takes."""
+    """Returns a Sequential or Functional model's input KerasTensors in their structure."""
     functional = model._functional if isinstance(model, keras.Sequential) else model
     return functional._inputs_struct
 
@@ -83,7 +83,7 @@ def trace(model, inputs):
 
     Args:
         model: A built model.
-        inputs: KerasTensors in the structure that the model takes.
+        inputs: KerasTensors in the structure of the model's inputs.
     """
     keras_backend.compute_output_spec(lambda x: model.call(x), inputs)
 
@@ -95,8 +95,8 @@ def graph_calls(model):
         model: A built Sequential or Functional model.
 
     Yields:
-        The layer, or operation that is no layer; what it is called on, with KerasTensors of this
-        model; and the list of KerasTensors that it returns. Models inside are one call.
+        The layer, or the operation if it is not a layer; its arguments, with KerasTensors of this
+        model; and the list of KerasTensors that it returns. A nested model is one call.
     """
     functional = model._functional if isinstance(model, keras.Sequential) else model
     for depth in sorted(functional._nodes_by_depth, reverse=True):

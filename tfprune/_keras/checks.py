@@ -1,4 +1,4 @@
-"""What is said of layers and models that cannot be pruned."""
+"""Error messages for layers and models that cannot be pruned."""
 
 import keras
 
@@ -9,7 +9,7 @@ from tfprune._base import validation as check
 def nothing_to_prune(layer):
     """The message for a layer without any prunable weight."""
     return check.message(
-        f"'{layer.name}' to have a weight that can be pruned",
+        f"'{layer.name}' to have a prunable weight",
         f"a {type(layer).__name__}",
         "Leave this layer unwrapped, or name its weights with "
         f"tfprune.register_prunable({type(layer).__name__}, [...]).",
@@ -17,16 +17,16 @@ def nothing_to_prune(layer):
 
 
 def nothing_left(layer):
-    """The message for a layer or model in which rules or a policy exempt all there is."""
+    """The message for a layer or model in which rules or a policy exempt every weight."""
     return check.message(
-        f"rules and a policy that leave something of '{layer.name}' to prune",
-        "ones that exempt all weights that could be pruned",
-        "Leave out the rule with prune=False, or the policy; or do not wrap it.",
+        f"at least one prunable weight in '{layer.name}'",
+        "rules or a policy that exempt every one",
+        "Remove the rule with prune=False, or the policy; or do not wrap it.",
     )
 
 
 def check_built(model):
-    """Raises unless a model has its weights."""
+    """Raises unless a model is built."""
     if not model.built:
         raise ValueError(
             check.message(
@@ -38,7 +38,7 @@ def check_built(model):
 
 
 def check_followable(model, name="model"):
-    """Raises unless something is a built model whose layers stand in a graph."""
+    """Raises unless `model` is a built Sequential or Functional model."""
     if not isinstance(model, keras.layers.Layer):
         raise TypeError(not_keras(model, name))
     if not isinstance(model, keras.Model):
@@ -53,15 +53,15 @@ def check_followable(model, name="model"):
     if not _keras.runs_as_graph(model):
         raise ValueError(
             check.message(
-                "a Sequential or Functional model, whose layers stand in a graph",
+                "a Sequential or Functional model, whose layers form a graph",
                 f"'{model.name}' of class {type(model).__name__}, whose call() is code",
-                "Build the same layers with keras.Model(inputs, outputs).",
+                "Connect the same layers with keras.Model(inputs, outputs).",
             )
         )
 
 
 def not_keras(thing, name):
-    """The message for something that is no Keras 3 object."""
+    """The message for an object that is not a Keras 3 layer or model."""
     modules = [base.__module__ for base in type(thing).__mro__]
     if any(module.split(".")[0] == "tf_keras" for module in modules) or any(
         module.startswith(("tensorflow.python.keras", "keras.legacy")) for module in modules

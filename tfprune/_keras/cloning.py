@@ -24,10 +24,11 @@ def clone_graph(model, make, omit=()):
 
     Args:
         model: The model, built; it is not changed.
-        make: Function from a layer of the model to `(source, target, stand_in)`: the layer to
-            stand in its place in the clone, and where in it the weights of `source` go to;
-            `source` is `None` if they are there. A model that keeps its class is one layer.
-        omit: `id`s of variables that have no place in the clone.
+        make: Function from a layer of the model to `(source, target, stand_in)`: `stand_in`
+            replaces the layer in the clone, and the weights of `source` are copied to `target`
+            inside it; `source` is `None` if `stand_in` has them already. A model that keeps its
+            class is one layer.
+        omit: `id`s of variables that the clone does not have.
 
     Returns:
         A new model with the same weights, uncompiled.
@@ -59,7 +60,7 @@ def clone_graph(model, make, omit=()):
 
 
 def _shared(model, omit=()):
-    """Whether layers directly inside a model, nested graphs included, have weights in common."""
+    """Whether layers directly inside a model, nested graphs included, share weights."""
     seen: dict = {}
     for layer in flatten(model):
         if is_graph(layer):
@@ -71,19 +72,19 @@ def _shared(model, omit=()):
 
 
 def rebuild_graph(model, config_of, shape_of, move, leave_out=(), inside=False):
-    """Makes a Sequential or Functional model anew from changed configs, nested ones too.
+    """Rebuilds a Sequential or Functional model, nested ones included, from changed configs.
 
     Args:
         model: The model, built; it is not changed.
-        config_of: Function from a layer, or an operation that is no layer, to its new config, or
-            to `None` where the config stays.
+        config_of: Function from a layer or another operation to its new config, or to `None` to
+            keep its config.
         shape_of: Function from a model, this or one inside, and the number of one of its inputs
-            to the new shape of that input, the batch included; asked for models inside and for
+            to the new shape of that input, the batch included; called for nested models and for
             Sequential ones.
         move: Function that gives a new layer its weights, called with the old layer and the new.
-        leave_out: `id`s of layers that the new model is to do without: what they were called on
-            goes on in place of what they returned.
-        inside: Whether the model is one inside another, so that `shape_of` knows its inputs.
+        leave_out: `id`s of layers to bypass: the inputs of such a layer take the place of its
+            outputs.
+        inside: Whether the model is nested in another, so that `shape_of` knows its inputs.
 
     Returns:
         A new model, uncompiled.
@@ -99,7 +100,7 @@ def rebuild_graph(model, config_of, shape_of, move, leave_out=(), inside=False):
 
     def _anew(layer):
         if is_graph(layer):
-            # One with a call of its own is more than its layers.
+            # A model with its own `call` computes more than its layers do.
             own = not runs_as_graph(layer)
             return clone_layer(layer) if own else _rebuilt(layer, shape_of, clone_function)
         config = config_of(layer)
@@ -108,7 +109,7 @@ def rebuild_graph(model, config_of, shape_of, move, leave_out=(), inside=False):
         return bare_clone(layer) if config is None else type(layer).from_config(config)
 
     def make(model):
-        # A Sequential one has a list of layers, where nothing can be called in place of one.
+        # A Sequential model is a list of layers, so a bypassed layer has to be left out of it.
         if isinstance(model, keras.Sequential):
             return _rebuilt(model, shape_of, clone_function)
         return keras.models.clone_model(model, clone_function=clone_function)
@@ -124,12 +125,12 @@ def rebuild_graph(model, config_of, shape_of, move, leave_out=(), inside=False):
 
 
 def _passed_on(inputs, *args, **kwargs):
-    """Stands in a graph where a layer was left out."""
+    """Takes the place of a layer that was left out of a graph."""
     return inputs
 
 
 def _rebuilt(model, shape_of, clone_function):
-    """A model that may get fewer channels than the one that it is made from."""
+    """Rebuilds a model that may have fewer channels than the original."""
     numbers = iter(range(len(model.inputs)))
 
     def narrower(tensor):
@@ -185,7 +186,7 @@ def _check_same_class(model, new):
 
 
 class _uncompiled:
-    """Lets Keras clone models without their losses, which need not be serializable."""
+    """Makes Keras clone models without their losses, which may not be serializable."""
 
     def __init__(self, models):
         self._models = [model for model in models if getattr(model, "compiled", False)]
@@ -202,7 +203,7 @@ class _uncompiled:
 def bare_clone(layer):
     """Clones a layer, or a subclassed model, without its weights."""
     try:
-        # A model with masks of its own is copied with them; a layer is masked by its wrapper.
+        # A model holds its own masks and is copied with them; a layer's masks are in its wrapper.
         cls = type(layer) if isinstance(layer, keras.Model) else plain_class(layer)
         clone = cls.from_config(layer.get_config())
     except Exception as error:
@@ -226,7 +227,7 @@ def _no_copy(layer, why):
 
 
 def _copy_assets(source, target):
-    """Copies what Keras saves beside the weights: the vocabularies of lookup layers."""
+    """Copies the state that Keras saves in addition to weights: vocabularies of lookup layers."""
     olds, news = (
         [layer for layer in flatten(holder) if hasattr(layer, "save_assets")]
         for holder in (source, target)
@@ -244,11 +245,11 @@ def _copy_assets(source, target):
 
 
 def build_from_config(layer, config):
-    """Builds a layer, or a subclassed model, from the build config of its like."""
+    """Builds a layer, or a subclassed model, from the build config of another of its class."""
     layer.build_from_config(config or {})
     if layer.weights:
-        # A model without a build() of its own was only run; building it again would forget the
-        # shape that it was run with.
+        # A model without its own build() was built by a call; building it again would lose the
+        # shape of that call.
         layer.built = True
 
 
@@ -263,11 +264,11 @@ def clone_layer(layer):
 
 
 def clone_as_it_is(model):
-    """Clones a model by its own class: with its weights, ties, LoRA weights and frozen layers."""
+    """Clones a model by its own class, with weights, tied weights, LoRA weights, frozen layers."""
     clone = bare_clone(model)
     if not clone.built:
         build_from_config(clone, model.get_build_config())
-    # Others, as those of a preprocessor, may be made when they are first called.
+    # Other layers, as those of a preprocessor, may be created when they are first called.
     olds, news = ([layer for layer in flatten(m) if layer.weights] for m in (model, clone))
     names = [[type(layer).__name__ for layer in found] for found in (olds, news)]
     if names[0] != names[1]:
@@ -300,28 +301,28 @@ def _difference(sources, targets):
 def _copy_lora(old, new):
     if getattr(old, "lora_enabled", False) and not getattr(new, "lora_enabled", False):
         new.enable_lora(old.lora_rank, lora_alpha=old.lora_alpha)
-    # What a KerasHub backbone knows of the layers that it gave LoRA weights.
+    # A KerasHub backbone lists the layers that it gave LoRA weights.
     for name in ("_lora_enabled_layers", "_lora_rank"):
         if name in vars(old):
             setattr(new, name, getattr(old, name))
 
 
 def copy_weights(source, target, omit=()):
-    """Copies all weights and random states from a layer to its clone, all but those in `omit`."""
+    """Copies all weights and random states from a layer to its clone, except those in `omit`."""
     kept = [variable for variable in _state(source) if id(variable) not in omit]
     copy_variables(kept, _state(target), source.name)
     refresh_constants(target)
 
 
 def refresh_constants(layer):
-    """Tells layers that compute with constants made of their weights that these have changed."""
+    """Refreshes layers that compute with constants derived from their weights."""
     for inner in flatten(layer):
         if isinstance(inner, keras.layers.Normalization):
             inner.finalize_state()
 
 
 def copy_variables(sources, targets, name):
-    """Copies values, through the host so that no buffer is shared."""
+    """Copies values through the host, so that no buffer is shared."""
     if [tuple(v.shape) for v in sources] != [tuple(v.shape) for v in targets]:
         raise ValueError(
             check.message(
@@ -345,11 +346,11 @@ def replace_inside(model, replacement):
 
     Args:
         model: The unbuilt model.
-        replacement: Function from a layer to the one that takes its place, or to itself.
+        replacement: Function from a layer to its replacement, or to itself.
     """
     for holder in flatten(model):
         order, places = list(children(holder)), {}
-        # On PyTorch a layer is a Module, which keeps the layers inside it apart.
+        # On PyTorch a layer is a Module, which stores its inner layers separately.
         attributes = {**vars(holder), **getattr(holder, "_modules", {})}
         for name, value in attributes.items():
             if name.startswith("_"):
@@ -368,11 +369,11 @@ def replace_inside(model, replacement):
             if changed:
                 setattr(holder, name, remake(new))
         if places:
-            # The order of layers is the order of their weights: each takes the place of the old.
+            # The order of layers is the order of their weights: a replacement keeps its place.
             at = {id(layer): place for place, layer in enumerate(order)}
             holder._layers.sort(key=lambda layer: at[id(places.get(id(layer), layer))])
 
 
 def is_legacy_h5():
-    """Whether a model is being written to, or read from, a file of the old HDF5 format."""
+    """Whether a model is being saved to, or loaded from, a file in the legacy HDF5 format."""
     return bool(global_state.get_global_attribute("use_legacy_config", False))

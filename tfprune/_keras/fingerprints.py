@@ -1,4 +1,4 @@
-"""Short texts that tell weights and data apart."""
+"""Short texts that identify weights and data."""
 
 import hashlib
 
@@ -9,9 +9,9 @@ from tfprune._keras.layers import host_array
 
 
 def fingerprint(thing):
-    """Returns a short text that is another one for other weights or other arrays.
+    """Returns a short text that differs for different weights or arrays.
 
-    Of data sets, which may be long, it is the name of the class.
+    For data sets, which may be long, it is the name of the class.
     """
     digest = hashlib.sha256()
     for part in keras.tree.flatten(thing):

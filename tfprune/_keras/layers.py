@@ -1,4 +1,4 @@
-"""Layers of a model: which there are, where they are, and what they hold."""
+"""Finding the layers of a model, their places and their state."""
 
 import keras
 import numpy as np
@@ -35,8 +35,8 @@ def children(layer):
 def walk(layer, around=()):
     """Yields the chain of each layer inside a layer, once each, outer layers first.
 
-    A chain is a tuple of `(path, layer)` from the outermost layer to the one meant. `around` is
-    the chain of `layer` itself, if it lies inside something.
+    A chain is a tuple of `(path, layer)` from the outermost layer to the layer itself. `around`
+    is the chain of `layer`, if another layer contains it.
     """
     seen = set()
     stack = [(tuple(around), child) for child in reversed(children(layer))]
@@ -72,10 +72,10 @@ def _held(holder):
     named: dict = {}
     if is_graph(holder):
         named = {id(child): str(position) for position, child in enumerate(holder.layers)}
-    # On PyTorch a layer is a Module, which keeps the layers inside it apart.
+    # On PyTorch a layer is a Module, which stores its inner layers separately.
     attributes = {**vars(holder), **getattr(holder, "_modules", {})}
     for name in sorted(attributes, key=lambda name: name.startswith("_")):
-        # TensorFlow's own book-keeping lists them a second time.
+        # TensorFlow's own tracking lists them a second time.
         if name not in ("_layers", "_modules") and not name.startswith("_self_"):
             for place, child in _layers_in(attributes[name], name):
                 named.setdefault(id(child), place)
@@ -94,17 +94,17 @@ def _layers_in(value, place):
 
 
 def is_graph(model):
-    """Whether a model is a Sequential or a Functional one, so that its layers can be replaced."""
+    """Whether a model is Sequential or Functional, so that its layers can be replaced."""
     return isinstance(model, (keras.Sequential, Functional))
 
 
 def plain_class(layer):
-    """Returns the class of a layer or model, as it was before it was pruned."""
+    """Returns the class that a layer or model had before it was pruned."""
     return getattr(type(layer), "_class_before_pruning", type(layer))
 
 
 def own_loop(model):
-    """Returns the names of the training methods that a model's class writes itself."""
+    """Returns the names of the training methods that a model's class overrides."""
     base = keras.Sequential if isinstance(model, keras.Sequential) else keras.Model
     return [
         name
@@ -114,7 +114,7 @@ def own_loop(model):
 
 
 def builds_by_itself(layer):
-    """Whether a layer that is not Keras's own has a `build`, not run yet, that may make layers."""
+    """Whether a custom layer has a `build` that has not run yet and may create layers."""
     return (
         not layer.built
         and type(layer).build is not keras.layers.Layer.build
@@ -123,7 +123,7 @@ def builds_by_itself(layer):
 
 
 def attention_parts(layer):
-    """Returns the layers inside an attention layer with heads, by what they compute.
+    """Returns the layers inside a multi-head attention layer, by role.
 
     Args:
         layer: A built MultiHeadAttention or GroupQueryAttention.
@@ -138,7 +138,7 @@ def attention_parts(layer):
 
 
 def recurrent_states(layer):
-    """Returns the variables in which a stateful recurrent layer remembers; none for others."""
+    """Returns the state variables of a stateful recurrent layer; none for other layers."""
     states = getattr(layer, "states", None) if isinstance(layer, keras.layers.RNN) else None
     return keras.tree.flatten(states) if states else []
 
@@ -167,7 +167,7 @@ def host_array(variable):
 
 
 def input_shape(model):
-    """Returns the shapes that a model was built with, or `None` where they are not known."""
+    """Returns the shapes that a model was built with, or `None` if they are unknown."""
     config = model.get_build_config() or {}
     inner = config.get("inner")
     return (inner if isinstance(inner, dict) else config).get("input_shape")
@@ -179,6 +179,6 @@ def on_host(tensor):
 
 
 def runs_as_graph(model):
-    """Whether a Sequential or Functional model runs its layers and does nothing beside."""
+    """Whether a Sequential or Functional model only runs its layers."""
     base = keras.Sequential if isinstance(model, keras.Sequential) else Functional
     return is_graph(model) and plain_class(model).call is base.call

@@ -1,4 +1,4 @@
-"""LoRA weights under a mask, and calls that a masked layer refuses."""
+"""LoRA weights under a mask, and the calls that a masked layer refuses."""
 
 import keras
 from keras.src import api_export
@@ -12,7 +12,7 @@ _WITH_LORA = ("kernel", "embeddings")
 
 
 def stored_weight(layer, name):
-    """Returns the variable that a layer keeps for an attribute, without what LoRA adds to it."""
+    """Returns the variable behind an attribute of a layer, without the LoRA term."""
     stored = getattr(layer, f"_{name}", None)
     return stored if isinstance(stored, keras.Variable) else getattr(layer, name)
 
@@ -23,17 +23,17 @@ def is_quantized(layer):
 
 
 def with_lora(layer, name):
-    """Returns a weight with what LoRA adds to it, masked; `None` in a layer without LoRA."""
+    """Returns the masked sum of a weight and its LoRA term; `None` in a layer without LoRA."""
     if name not in _WITH_LORA or not getattr(layer, "lora_enabled", False):
         return None
     return getattr(layer, name)
 
 
 def mask_lora(layer, name, masked):
-    """Lets a layer compute with, and save, the masked sum of a weight and its LoRA weights.
+    """Makes a layer compute with, and save, the masked sum of a weight and its LoRA term.
 
     Args:
-        layer: The layer; it may have LoRA weights, or get them later.
+        layer: The layer; it may have LoRA weights now or get them later.
         name: The attribute of the weight.
         masked: Function that masks a tensor.
     """
@@ -50,7 +50,7 @@ def mask_lora(layer, name, masked):
 
 
 def merge_lora(layer, name, variable):
-    """Adds LoRA weights to the weight that they belong to, masked, and undoes `mask_lora`."""
+    """Merges the LoRA term into its weight, masked, and undoes `mask_lora`."""
     if name not in _WITH_LORA:
         return
     allow(layer, "enable_lora")
@@ -64,7 +64,7 @@ def merge_lora(layer, name, variable):
 
 
 def merge_copied(source, target):
-    """In a copy of a layer, or model, makes masked sums with LoRA weights plain weights."""
+    """In a copy of a layer or model, turns masked sums with LoRA terms into plain weights."""
     pairs = ([layer for layer in flatten(holder) if layer.weights] for holder in (source, target))
     for old, new in zip(*pairs, strict=True):
         name = _masking_name(old)
@@ -76,9 +76,9 @@ def merge_copied(source, target):
 
 
 def refuse(layer, name, function):
-    """Lets a function answer instead of a method of a layer."""
+    """Replaces a method of a layer by a function."""
     if hasattr(type(layer), name):
-        # Keras itself puts methods into layers, around those of their classes.
+        # Keras itself sets methods on layers, which wrap those of their classes.
         function.before = vars(layer).get(name)
         hang_on(layer, name, function)
 
@@ -103,9 +103,9 @@ def _compute_masked(layer, name, masked):
 
 
 def _masking_class(cls, name):
-    """Returns a class of layers whose weight is masked wherever they read it.
+    """Returns a subclass of a layer class that reads its weight masked.
 
-    It is saved as the class that it stands for.
+    A layer of it is saved as one of the original class.
     """
     if (cls, name) not in _MASKING:
 
@@ -120,7 +120,7 @@ def _masking_class(cls, name):
         registered = keras.saving.get_registered_name(cls)
         if ">" in registered:
             package, _, own = registered.partition(">")
-            # Of the name, the class that stands for it stays.
+            # Keras keeps the original class under this name.
             keras.saving.register_keras_serializable(package, own)(derived)
             keras.saving.register_keras_serializable(package, own)(cls)
         _MASKING[cls, name] = derived

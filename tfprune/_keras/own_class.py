@@ -1,4 +1,4 @@
-"""Models of a class of their own: how they are told from plain ones, and how masks join them."""
+"""Models of a custom class: recognizing them, and attaching masks to them."""
 
 import contextlib
 import types
@@ -17,8 +17,8 @@ _DERIVED: dict = {}
 def keeps_class(model):
     """Whether a model is more than its layers, so that only its own class can copy it.
 
-    Plain Sequential and Functional models are not, nor are those of a class that is made from
-    `(inputs, outputs)`: they can be put together again from copies of their layers.
+    Plain Sequential and Functional models are not, nor are models of a class whose constructor
+    takes `(inputs, outputs)`: copies of their layers can be assembled into a copy of the model.
     """
     if not isinstance(model, keras.Model):
         return False
@@ -29,16 +29,16 @@ def keeps_class(model):
 
 
 def derived_class(model, mixin, registered):
-    """Returns the class of a model with a mixin before it, made once for each class.
+    """Returns a subclass of a mixin and a model's class, created once for each class.
 
-    It has the name of the model's class, from which Keras makes paths in files, and is saved as
-    `registered`, a class that Keras can find when it loads.
+    It has the name of the model's class, from which Keras derives paths in files, and is saved as
+    `registered`, a class that Keras finds when it loads.
     """
     cls = type(model)
     if cls not in _DERIVED:
         names = {"__module__": cls.__module__, "__doc__": cls.__doc__, _BEFORE: cls}
         derived = types.new_class(cls.__name__, (mixin, cls), {}, lambda body: body.update(names))
-        # Keras knows the name of each class, and the class of each name: the latter stays.
+        # Keras maps classes to names and names to classes; the latter mapping stays as it was.
         register = keras.saving.register_keras_serializable
         register("tfprune", registered.__name__)(derived)
         register("tfprune", registered.__name__)(registered)
@@ -48,13 +48,13 @@ def derived_class(model, mixin, registered):
 
 def change_class(model, cls):
     """Makes a model an instance of another class."""
-    # Past Keras, which would look for variables and layers in a value that is set.
+    # Bypasses Keras, which would look for variables and layers in the value.
     object.__setattr__(model, "__class__", cls)
 
 
 @contextlib.contextmanager
 def as_before(model, variables=()):
-    """Lets a model be of the class that it had, and without some of its own variables."""
+    """Gives a model its former class back, and hides some of its own variables, for a while."""
     derived = type(model)
     change_class(model, plain_class(model))
     try:
@@ -66,7 +66,7 @@ def as_before(model, variables=()):
 
 @contextlib.contextmanager
 def without(model, variables):
-    """Hides variables that a model holds itself."""
+    """Hides variables that belong directly to a model."""
     hidden = {id(variable) for variable in variables}
     kept = model._non_trainable_variables
     visible = [variable for variable in kept if id(variable) not in hidden]
@@ -78,7 +78,7 @@ def without(model, variables):
 
 
 def add_weight(model, attribute=None, **arguments):
-    """Adds a variable to a model that is built; `attribute` lets tf.train.Checkpoint find it."""
+    """Adds a variable to a built model; tf.train.Checkpoint finds it by `attribute`."""
     with _unlocked(model):
         variable = model.add_weight(**arguments)
         if attribute is not None and keras.backend.backend() == "tensorflow":
@@ -87,7 +87,7 @@ def add_weight(model, attribute=None, **arguments):
 
 
 def remove_weight(model, variable, attribute=None):
-    """Takes a variable out of a model again."""
+    """Removes such a variable from a model."""
     with _unlocked(model):
         model._untrack_variable(variable)
         if attribute is not None and attribute in vars(model):
@@ -107,18 +107,18 @@ def _unlocked(model):
 
 
 def hang_on(model, name, thing):
-    """Sets an attribute past Keras, which would track what it holds."""
+    """Sets an attribute that Keras does not track."""
     object.__setattr__(model, name, thing)
 
 
 def take_off(model, name):
-    """Removes what `hang_on` set."""
+    """Removes an attribute that `hang_on` set."""
     object.__delattr__(model, name)
 
 
 @contextlib.contextmanager
 def own_entries(filepath):
-    """Opens what a model itself, without its layers, wrote into a `.weights.h5` file."""
+    """Opens the entry of a model itself, without its layers, in a `.weights.h5` file."""
     file = H5IOStore(str(filepath), mode="r")
     try:
         yield file.get("")
@@ -127,7 +127,7 @@ def own_entries(filepath):
 
 
 def forget_compiled(model):
-    """Lets a model compile its functions again: what they compute has changed."""
+    """Makes a model compile its functions again, because their computation has changed."""
     for name in ("train_function", "test_function", "predict_function", "generate_function"):
         if getattr(model, name, None) is not None:
             setattr(model, name, None)

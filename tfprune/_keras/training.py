@@ -1,4 +1,4 @@
-"""Optimizers, data, and the moments before and after training."""
+"""Optimizers, data, and hooks before and after training."""
 
 import keras
 from keras import ops
@@ -8,13 +8,13 @@ from tfprune._keras.layers import backend
 
 
 def sync_state(model):
-    """Writes what JAX's `fit` carries along into the model's variables; nothing elsewhere."""
+    """Writes the state of JAX's `fit` into the model's variables; does nothing elsewhere."""
     if backend() == "jax" and hasattr(model, "jax_state_sync"):
         model.jax_state_sync()
 
 
 def single_optimizers(optimizer):
-    """Returns the plain optimizers inside an optimizer: of loss scaling or of several."""
+    """Returns the plain optimizers inside a loss-scaling or combined optimizer."""
     inner = getattr(optimizer, "inner_optimizer", None)
     if inner is not None:
         return single_optimizers(inner)
@@ -43,7 +43,7 @@ def averages(optimizer):
 
 
 def slots(optimizer, variable):
-    """Returns what an optimizer remembers of one variable: momenta and the like, same shape."""
+    """Returns an optimizer's state for one variable: momenta and the like, of its shape."""
     found = []
     for single in single_optimizers(optimizer):
         known = getattr(single, "_trainable_variables", [])
@@ -61,18 +61,18 @@ def slots(optimizer, variable):
 
 
 def numpy_batches(data, batch_size):
-    """Returns an iterator over batches of NumPy arrays, of anything that `fit` takes.
+    """Returns an iterator over batches of NumPy arrays, for any data that `fit` takes.
 
     Args:
-        data: A data set, a generator, or arrays as a tuple `(x, y, sample_weight)`, the last one
-            or two left out where there are none.
-        batch_size: For arrays.
+        data: A data set, a generator, or arrays as a tuple `(x,)`, `(x, y)` or
+            `(x, y, sample_weight)`.
+        batch_size: Size of the batches that arrays are cut into.
     """
     return iter(_adapter(data, batch_size).get_numpy_iterator())
 
 
 def number_of_batches(data, batch_size):
-    """Returns how many batches there are in data that can be read again; `None` if unknown."""
+    """Returns the number of batches in data that can be read again; `None` if unknown."""
     is_a_set = isinstance(data, keras.utils.PyDataset) or not hasattr(data, "__next__")
     return _adapter(data, batch_size).num_batches if is_a_set else None
 
@@ -83,7 +83,7 @@ def _adapter(data, batch_size):
 
 
 def before_training(model, action):
-    """Lets `action(model)` be called whenever `fit` or `train_on_batch` is about to train."""
+    """Calls `action(model)` whenever `fit` or `train_on_batch` is about to train."""
     if getattr(model.make_train_function, "action", None) is action:
         return
     original = model.make_train_function
@@ -97,9 +97,9 @@ def before_training(model, action):
 
 
 def after_training(model, action):
-    """Lets `action()` be called at the end of the running `fit`, after all callbacks.
+    """Calls `action()` at the end of the running `fit`, after all callbacks.
 
-    Keras puts its own History last, unless the user brings one.
+    Keras puts its own History last, unless the user passes one.
     """
     history = getattr(model, "history", None)
     if history is None:
@@ -116,9 +116,9 @@ def after_training(model, action):
 
 
 def compile_like(model, other):
-    """Compiles a model as another one is, with an optimizer of its own, as far as that can be told.
+    """Compiles a model like another one, with an optimizer of its own, if the config allows it.
 
-    Losses and metrics that have no config cannot be copied: the model stays uncompiled then.
+    If a loss or metric has no config, the model stays uncompiled.
 
     Returns:
         Whether it was compiled.

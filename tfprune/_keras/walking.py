@@ -1,4 +1,4 @@
-"""The walk through a model's graph: call by call, into models inside, through wrappers."""
+"""The walk through a model's graph: call by call, into nested models, through wrappers."""
 
 from dataclasses import dataclass
 
@@ -13,10 +13,10 @@ class GraphCall:
     """One call in a model's graph.
 
     Attributes:
-        layer: The layer, or the operation that is no layer. A wrapper that is transparent is
-            never seen: the layer in it is.
-        args: What it is called on, with KerasTensors in it.
-        kwargs: Further arguments by name.
+        layer: The layer or other operation. In place of a transparent wrapper, it is the
+            wrapped layer.
+        args: The positional arguments of the call, with KerasTensors in them.
+        kwargs: The keyword arguments.
         outputs: List of the KerasTensors that it returns.
         path: Names of the layer and of the models around it.
     """
@@ -29,7 +29,7 @@ class GraphCall:
 
     @property
     def tensors(self):
-        """List of the KerasTensors among the arguments."""
+        """The list of KerasTensors among the arguments."""
         found = keras.tree.flatten((self.args, self.kwargs))
         return [item for item in found if isinstance(item, keras.KerasTensor)]
 
@@ -45,9 +45,9 @@ class GraphCall:
 
 
 def through_wrappers(layer):
-    """Returns the layer inside a wrapper that changes nothing; others as they are.
+    """Returns the layer inside a transparent wrapper, and any other layer unchanged.
 
-    A class says by `is_transparent = True` that its `inner` computes what it computes.
+    A class declares by `is_transparent = True` that it computes the same as its `inner`.
     """
     while getattr(type(layer), "is_transparent", False):
         layer = layer.inner
@@ -55,7 +55,7 @@ def through_wrappers(layer):
 
 
 def calls_in(model, path=""):
-    """Yields a `GraphCall` for each call in a model, in running order; a model inside is one call.
+    """Yields a `GraphCall` for each call in a model, in running order; a nested model is one call.
 
     Args:
         model: A built Sequential or Functional model.
@@ -67,20 +67,20 @@ def calls_in(model, path=""):
 
 
 def follow_calls(model, values, visit, enter=None, path=""):
-    """Runs through a model with values of one's own in place of tensors.
+    """Propagates custom values through a model in place of tensors.
 
     Args:
         model: A built Sequential or Functional model.
         values: List with a value for each input of the model.
-        visit: Function from a `GraphCall`, and the list of the values that come to it, to the list
-            of those of its outputs.
-        enter: Function from the `GraphCall` of a model inside, and the values that come to it, to
-            those that its inputs get; by default the same ones.
+        visit: Function from a `GraphCall` and the list of its input values to the list of its
+            output values.
+        enter: Function from the `GraphCall` of a nested model and its input values to the values
+            of the nested model's inputs; by default the same ones.
         path: Names of the models around this one.
 
     Returns:
-        List with the value of each output of the model. A model inside is run through at each of
-        its calls, if it does nothing but run its layers; otherwise it is visited.
+        List with the value of each output of the model. A nested model that only runs its layers
+        is entered at each of its calls; any other is visited as one call.
     """
     known = {id(tensor): value for tensor, value in zip(model.inputs, values, strict=True)}
     for call in calls_in(model, path):

@@ -1,8 +1,8 @@
 """Schedules: step -> (should_prune, sparsity).
 
 A schedule is a pure function of the number of optimizer steps completed since pruning began. It
-is asked for step 0 before the first batch, and then for every step. All of them take one step or
-a vector of steps, so `schedule(np.arange(1000))` is the whole curve.
+is evaluated at step 0 before the first batch, and then at every step. All schedules take one step
+or a vector of steps, so `schedule(np.arange(1000))` is the whole curve.
 """
 
 from tfprune._base import validation as check
@@ -56,7 +56,7 @@ __all__ = [
 
 
 def built_in():
-    """Returns the schedule classes that come with tfprune, by name."""
+    """Returns the built-in schedule classes, by name."""
     return SCHEDULES.by_name()
 
 
@@ -64,14 +64,14 @@ def get(schedule, **arguments):
     """Returns a schedule that tfprune can use.
 
     Args:
-        schedule: A `PruningSchedule`, a schedule of tensorflow_model_optimization (its two
-            built-in ones become their namesakes here, a user's own subclass is taken as it is),
-            the config that `serialize` gives, or the name of a built-in schedule.
-        **arguments: With a name: the arguments of its constructor.
+        schedule: A `PruningSchedule`, the config that `serialize` returns, the name of a built-in
+            schedule, or a schedule of tensorflow_model_optimization: its two built-in ones become
+            their namesakes here, and a custom subclass is used as it is.
+        **arguments: The constructor's arguments, if `schedule` is a name.
 
     Raises:
         TypeError: If it is none of these.
-        ValueError: For an unknown name, or one without the arguments that its schedule needs.
+        ValueError: For an unknown name, or if an argument that the schedule needs is missing.
 
     Example:
 

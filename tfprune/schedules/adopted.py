@@ -1,4 +1,4 @@
-"""Schedules that were written for tensorflow_model_optimization."""
+"""Schedules written for tensorflow_model_optimization."""
 
 import keras
 
@@ -7,12 +7,12 @@ from tfprune.schedules.base import PruningSchedule, serialize
 
 @keras.saving.register_keras_serializable(package="tfprune")
 class AdoptedSchedule(PruningSchedule):
-    """A user's own subclass of tfmot's `PruningSchedule`, used as it is.
+    """Adapter for a custom subclass of tfmot's `PruningSchedule`.
 
-    `prune_low_magnitude` wraps such a schedule in this by itself.
+    `prune_low_magnitude` wraps such a schedule automatically.
 
     Args:
-        schedule: The schedule.
+        schedule: The schedule to adapt.
 
     Example:
 
@@ -38,7 +38,7 @@ class AdoptedSchedule(PruningSchedule):
 
 
 def is_tfmot_schedule(schedule):
-    """Told by the class's ancestors: importing tfmot would switch `tf.keras` for the process."""
+    """Decides by the class's ancestors: importing tfmot would switch `tf.keras` for the process."""
     return any(
         base.__name__ == "PruningSchedule"
         and base.__module__.startswith("tensorflow_model_optimization")

@@ -1,4 +1,4 @@
-"""The base class of all schedules, and how schedules are saved."""
+"""The base class of all schedules, and their serialization."""
 
 from functools import cached_property
 
@@ -20,8 +20,8 @@ class PruningSchedule:
     """Base class of all schedules.
 
     A subclass implements `__call__(step)`, which returns two tensors of the active backend: a
-    bool that says whether the masks are updated at this step, and the sparsity as float32. A
-    subclass written for `tensorflow_model_optimization` works with only its base class changed.
+    bool that is true if the masks are updated at this step, and the sparsity as float32. To use a
+    subclass written for `tensorflow_model_optimization`, change only its base class.
 
     Example:
 
@@ -36,7 +36,7 @@ class PruningSchedule:
     """
 
     def __call__(self, step):
-        """Says whether to prune at `step`, and how much.
+        """Returns whether to prune at `step`, and to which sparsity.
 
         Args:
             step: Integer scalar or vector: optimizer steps completed since pruning began.
@@ -61,7 +61,7 @@ class PruningSchedule:
 
     @cached_property
     def target_sparsity(self):
-        """The highest sparsity that the schedule asks for, as a `float`."""
+        """The highest sparsity that the schedule reaches, as a `float`."""
         end = getattr(self, "end_step", -1)
         begin = int(getattr(self, "begin_step", 0))
         if isinstance(end, (int, np.integer)) and end >= begin:
@@ -78,7 +78,7 @@ class PruningSchedule:
 
         Returns:
             `(should_prune, sparsity)`: a bool and a float32 NumPy array, each of the length of
-            `steps`. A schedule that takes only single steps is called once for each.
+            `steps`. A schedule that takes only single steps is called once for each step.
         """
         steps = np.asarray(steps, dtype="int64")
         if steps.size > 1:
@@ -92,11 +92,11 @@ class PruningSchedule:
         )
 
     def _evaluate_whole(self, steps):
-        """One call for all steps, or None where the schedule turns out not to take vectors."""
+        """Calls the schedule once for all steps; returns None if it does not take vectors."""
         try:
             due, value = _on_host(self(_as_step(steps)))
         except Exception:
-            # A user's own schedule may branch on its argument; single steps are its contract.
+            # A custom schedule may branch on its argument; it only has to take single steps.
             return None
         if due.shape != steps.shape or value.shape != steps.shape:
             return None
@@ -110,7 +110,7 @@ class PruningSchedule:
         """Whether masks are updated at `step`.
 
         True every `frequency` steps from `begin_step` on, and at `end_step`, so that the last
-        value of the schedule is always applied. `end_step=-1` means that there is no end.
+        value of the schedule is always applied. `end_step=-1` means no end.
         """
         step = ops.convert_to_tensor(step)
         due = ops.logical_and(
@@ -123,7 +123,7 @@ class PruningSchedule:
         return ops.logical_or(due, ops.equal(step, end_step))
 
     def _validate_step(self, begin_step, end_step, frequency, allow_negative_1):
-        """Raises unless the steps make sense; `end_step=-1` only where `allow_negative_1`."""
+        """Raises unless the steps are valid; `end_step=-1` needs `allow_negative_1`."""
         check.integer("begin_step", begin_step, 0, "Steps are counted from 0.")
         check.integer("frequency", frequency, 1, "Give the steps between two mask updates.")
         open_end = "Use -1 for a schedule without an end." if allow_negative_1 else ""
@@ -133,7 +133,7 @@ class PruningSchedule:
                 check.message(
                     "`begin_step` not to come after `end_step`",
                     f"begin_step={begin_step}, end_step={end_step}",
-                    "Exchange the two, or raise `end_step`.",
+                    "Swap the two, or raise `end_step`.",
                 )
             )
         if not _wide_integers() and max(begin_step, end_step, frequency) >= 2**31:
@@ -155,10 +155,10 @@ class PruningSchedule:
         Needs matplotlib: `pip install "tfprune[plots]"`.
 
         Args:
-            path: Where to save the picture, as PNG, PDF or SVG by the ending; `None` saves
+            path: File to save the picture to, as PNG, PDF or SVG by its ending; `None` saves
                 nothing.
-            steps: Last step to draw; by default a tenth beyond the end of the schedule.
-            ax: matplotlib axes to draw on; those of a new figure if `None`.
+            steps: Last step to draw; by default 10 % beyond the end of the schedule.
+            ax: matplotlib axes to draw on; `None` makes a new figure.
 
         Returns:
             The `matplotlib.figure.Figure`.
@@ -169,14 +169,14 @@ class PruningSchedule:
         if isinstance(path, (int, np.integer)):
             warn("`schedule.plot(1000)` is deprecated: use `schedule.plot(steps=1000)`.")
             path, steps = None, path
-        # Here, because the package of the pictures brings in files that import schedules.
+        # Imported here, because the plots package imports files that import schedules.
         from tfprune.plots import curves
 
         return curves.draw(self, path, steps, ax)
 
 
 def flat_config(config):
-    """Returns the arguments in `config`, also where tfmot nested them under 'config'."""
+    """Returns the arguments in `config`, which tfmot nests under 'config'."""
     return dict(config["config"]) if set(config) == _NESTED else dict(config)
 
 
@@ -199,11 +199,11 @@ def _on_host(pair):
 
 
 def serialize(schedule):
-    """Returns a schedule as a dictionary that JSON can hold."""
+    """Returns a schedule as a dictionary that can be stored as JSON."""
     config = keras.saving.serialize_keras_object(schedule)
     return {**config, "config": flat_config(config["config"])}
 
 
 def deserialize(config):
-    """Makes a schedule from what `serialize` gives."""
+    """Makes a schedule from the result of `serialize`."""
     return keras.saving.deserialize_keras_object(config)

@@ -16,9 +16,9 @@ class ConstantSparsity(FrozenSchedule):
 
     Args:
         target_sparsity: Fraction of zeros, in [0, 1).
-        begin_step: First step at which masks are made.
-        end_step: Last step at which masks are updated; -1 for no end.
-        frequency: Steps between two updates.
+        begin_step: Step of the first mask update.
+        end_step: Step of the last mask update; -1 for no end.
+        frequency: Steps between two mask updates.
 
     Raises:
         ValueError, TypeError: For a value out of its range.

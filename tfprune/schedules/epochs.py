@@ -1,4 +1,4 @@
-"""Schedules that count in epochs until a training says how long an epoch is."""
+"""Schedules in epochs, which training turns into schedules in steps."""
 
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -17,9 +17,9 @@ _MANY = 10_000
 class EpochSchedule(Frozen, PruningSchedule):
     """A schedule in epochs; `fit` turns it into one in steps when it begins.
 
-    `from_epochs` of a schedule makes it where `steps_per_epoch` is not given. The schedule itself
-    never changes: the number of steps that `fit` found belongs to the wrappers, which save it with
-    the pruning step, so that resumed training goes on with the same number.
+    `from_epochs` returns one if `steps_per_epoch` is not given. The schedule itself never
+    changes: the wrappers hold the number of steps that `fit` found and save it with the pruning
+    step, so that resumed training uses the same number.
 
     Args:
         schedule: Registered name of the class that counts in steps, "tfprune>Cosine" for instance.
@@ -28,7 +28,7 @@ class EpochSchedule(Frozen, PruningSchedule):
         end_epoch: Epoch at whose start the final sparsity is reached, or `None`.
 
     Raises:
-        ValueError, TypeError: For arguments that the class refuses.
+        ValueError, TypeError: For arguments that the class rejects.
 
     Example:
 
@@ -45,7 +45,7 @@ class EpochSchedule(Frozen, PruningSchedule):
     end_epoch: float | None = None
 
     def __post_init__(self):
-        # With epochs of many steps, a wrong argument is refused here and not when `fit` begins.
+        # Resolving with long epochs rejects a wrong argument here instead of when `fit` begins.
         config = self.resolve(_MANY).get_config()
         arguments = {name: config[name] for name in self.arguments}
         object.__setattr__(self, "arguments", arguments)
@@ -58,7 +58,7 @@ class EpochSchedule(Frozen, PruningSchedule):
                 accumulated over batches that do not divide the epoch.
 
         Returns:
-            A schedule of the class that this one was made by.
+            A schedule of the class named by `schedule`.
         """
         mend = "Give len(dataset), or ceil(samples / batch_size)."
         check.positive("steps_per_epoch", steps_per_epoch, mend)
@@ -75,7 +75,7 @@ class EpochSchedule(Frozen, PruningSchedule):
 
     @cached_property
     def target_sparsity(self):
-        """The highest sparsity that the schedule asks for, as a `float`."""
+        """The highest sparsity that the schedule reaches, as a `float`."""
         return self.resolve(_MANY).target_sparsity
 
     def __call__(self, step):

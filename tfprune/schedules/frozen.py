@@ -14,7 +14,7 @@ from tfprune.schedules.epochs import EpochSchedule
 
 
 class FrozenSchedule(Frozen, PruningSchedule):
-    """What the built-in schedules share: frozen fields that are also the config."""
+    """The common base of the built-in schedules: frozen fields that double as the config."""
 
     begin_step: int
     end_step: int
@@ -44,13 +44,13 @@ class FrozenSchedule(Frozen, PruningSchedule):
         Args:
             *args: The sparsities, in the order of the constructor.
             steps_per_epoch: Optimizer steps in one epoch: batches, divided by the gradient
-                accumulation steps if there are any. Loops of your own, and data of unknown
-                length, need it; `fit` does not.
+                accumulation steps if there are any. Required for your own training loop and for
+                data of unknown length; `fit` on data of known length finds it.
             begin_epoch: Epoch in which pruning begins; may be a fraction.
             end_epoch: Epoch at whose start the final sparsity is reached; may be a fraction.
                 `None` only for a schedule that needs no end.
-            **kwargs: Further arguments of the constructor. Without `frequency` the masks are
-                updated every 100 steps, or ten times where that would be less often.
+            **kwargs: Further arguments of the constructor. Without `frequency`, the masks are
+                updated every 100 steps, and at least ten times.
 
         Returns:
             A schedule that counts in steps; without `steps_per_epoch`, one that counts in epochs.
@@ -75,7 +75,7 @@ class FrozenSchedule(Frozen, PruningSchedule):
 
     @classmethod
     def _named(cls, values, others):
-        """Names the values of the constructor's first arguments, those before the steps."""
+        """Names positional values: the constructor's arguments before the steps."""
         own: Any = cls
         names = [item.name for item in fields(own)]
         names = [name for name in names[: names.index("begin_step")] if name not in others]
@@ -84,7 +84,7 @@ class FrozenSchedule(Frozen, PruningSchedule):
                 check.message(
                     f"at most {len(names)} positional arguments: {', '.join(names)}",
                     f"{len(values)}",
-                    "Name all other arguments.",
+                    "Pass all other arguments by name.",
                 )
             )
         return dict(zip(names, values, strict=False))
@@ -105,7 +105,7 @@ class FrozenSchedule(Frozen, PruningSchedule):
                 check.message(
                     "`end_epoch` to be given",
                     "end_epoch=None",
-                    f"{cls.__name__} ends at a step: say in which epoch.",
+                    f"{cls.__name__} needs an end: give end_epoch=...",
                 )
             )
         begin_step = _epoch("begin_epoch", begin_epoch, steps_per_epoch)

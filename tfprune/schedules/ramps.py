@@ -64,11 +64,11 @@ class Ramp(FrozenSchedule):
         span = ops.convert_to_tensor(float(self.end_step - self.begin_step), dtype="float32")
         progress = ops.clip(ops.divide(passed, span), 0.0, 1.0)
         value = ops.cast(self.curve(progress), "float32")
-        # The ends are the user's own numbers, not what rounding makes of them.
+        # The ends are the user's exact numbers, without rounding errors.
         return due, self._with_exact_ends(step, value)
 
     def curve(self, progress):
-        """Returns the sparsity at a progress; the ends are exact whatever it returns there.
+        """Returns the sparsity at a progress; at both ends, the exact sparsities replace it.
 
         Args:
             progress: Float32 tensor in [0, 1]: 0 at `begin_step`, 1 at `end_step`.
@@ -82,7 +82,7 @@ class Ramp(FrozenSchedule):
         return ops.where(step >= self.end_step, _float32(self.final_sparsity), value)
 
     def between(self, fraction):
-        """Returns the sparsity that lies this fraction of the way from initial to final."""
+        """Returns the sparsity at this fraction of the way from initial to final."""
         rise = _float32(self.final_sparsity - self.initial_sparsity)
         return _float32(self.initial_sparsity) + rise * fraction
 
@@ -106,7 +106,7 @@ _ARGUMENTS = """
 
 
 def _arguments(own=""):
-    """The sections that the docstrings of all ramps share, with an argument of one's own."""
+    """The sections that all ramps' docstrings share, with an optional extra argument."""
     return _ARGUMENTS.format(extra=f"\n        {own}" if own else "")
 
 
@@ -115,7 +115,7 @@ def _arguments(own=""):
 )
 @dataclass(frozen=True)
 class PolynomialDecay(Ramp):
-    """Fast at first, then ever more slowly: the automated gradual pruning curve.
+    """Prunes fast at first, then ever more slowly: the automated gradual pruning curve.
 
     The sparsity is `final + (initial - final) * (1 - progress) ** power`.
 
@@ -141,7 +141,7 @@ class PolynomialDecay(Ramp):
 
     @classmethod
     def linear(cls, initial_sparsity, final_sparsity, begin_step, end_step, frequency=100):
-        """A straight line: `power=1`."""
+        """Makes a linear schedule: `power=1`."""
         return cls(initial_sparsity, final_sparsity, begin_step, end_step, 1, frequency)
 
     def curve(self, progress):
@@ -153,10 +153,10 @@ class PolynomialDecay(Ramp):
 @SCHEDULES.part(arguments=_arguments())
 @dataclass(frozen=True)
 class Exponential(Ramp):
-    """The density falls by the same factor in every step.
+    """Reduces the density by the same factor in every step.
 
-    The sparsity is `1 - (1 - initial) ** (1 - progress) * (1 - final) ** progress`: the curve on
-    which the rounds of a lottery ticket lie.
+    The sparsity is `1 - (1 - initial) ** (1 - progress) * (1 - final) ** progress`. The rounds of
+    a lottery ticket follow this curve.
 
     {arguments}
 
@@ -181,7 +181,7 @@ class Exponential(Ramp):
 @SCHEDULES.part(arguments=_arguments("n_steps: Number of stairs, at least 1."))
 @dataclass(frozen=True)
 class Iterative(Ramp):
-    """A staircase of `n_steps` equal stairs.
+    """Prunes in `n_steps` equal stairs.
 
     The sparsity is `initial + (final - initial) * ceil(n_steps * progress) / n_steps`.
 
@@ -205,7 +205,7 @@ class Iterative(Ramp):
     def __call__(self, step):
         step = ops.convert_to_tensor(step)
         due = self._should_prune_in_step(step, self.begin_step, self.end_step, self.frequency)
-        # Whole numbers throughout: a stair begins at its step, not one ulp beside it.
+        # Integers throughout, so that rounding errors cannot move a stair to another step.
         span = self.end_step - self.begin_step
         passed = ops.clip(step - self.begin_step, 0, span)
         stair = ops.floor_divide(passed * self.n_steps + (span - 1), span)
@@ -217,7 +217,7 @@ class Iterative(Ramp):
 @SCHEDULES.part(arguments=_arguments())
 @dataclass(frozen=True)
 class Cosine(Ramp):
-    """Half a cosine: slow, fast, slow.
+    """Follows half a cosine: slow, fast, slow.
 
     The sparsity is `initial + (final - initial) * (1 - cos(pi * progress)) / 2`.
 
@@ -239,7 +239,7 @@ class Cosine(Ramp):
 @SCHEDULES.part(arguments=_arguments())
 @dataclass(frozen=True)
 class OneCycle(Ramp):
-    """A logistic curve: dense for long, then most of the pruning at once, then long fine-tuning.
+    """Follows a logistic curve: stays dense long, prunes fast, then leaves time to fine-tune.
 
     With `g(p) = 1 / (1 + exp(6 - 14 p))`, the sparsity is
     `initial + (final - initial) * (g(progress) - g(0)) / (g(1) - g(0))`.
@@ -268,10 +268,10 @@ class OneCycle(Ramp):
 @SCHEDULES.part(arguments=_arguments())
 @dataclass(frozen=True)
 class DenseSparseDense(Ramp):
-    """Up to `final_sparsity` by half-time, then back to `initial_sparsity`.
+    """Rises to `final_sparsity` at half-time, then falls back to `initial_sparsity`.
 
     The sparsity is `initial + (final - initial) * (1 - cos(2 pi progress)) / 2`. Weights that
-    come back start at zero. The peak falls on a mask update of its own, half-way.
+    come back start at zero. An extra mask update half-way makes sure that the peak is reached.
 
     {arguments}
 
