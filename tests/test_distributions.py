@@ -216,7 +216,9 @@ def test_per_layer_names_what_does_not_match():
     asked = requests([(4, 4), (4, 4)])
     with pytest.raises(ValueError, match=r"none for layer_1/kernel\. Add it"):
         tfprune.PerLayer({"layer_0": 0.5}).zeros(asked, 0.5)
-    with pytest.raises(ValueError, match=r"Received: 'conv'.* These are: layer_0/kernel, layer_1"):
+    with pytest.raises(
+        ValueError, match=r"Received: 'conv'.* The pruned layers are: layer_0/kernel, layer_1"
+    ):
         tfprune.PerLayer({"*": 0.5, "conv": 0.5}).zeros(asked, 0.5)
 
 

@@ -1,4 +1,4 @@
-"""Distributions: how an overall sparsity is shared out over layers."""
+"""Distributions: rules that divide an overall sparsity among the layers."""
 
 from bisect import bisect_right
 from dataclasses import dataclass
@@ -18,11 +18,11 @@ DISTRIBUTIONS = Parts("distribution", default="uniform")
 
 
 class Distribution(Frozen):
-    """Base class of all distributions: frozen, and equal where their fields are equal.
+    """Base class of all distributions: immutable, and equal if their fields are equal.
 
-    One of your own says by `densities` how dense the layers are to be, each beside the others.
-    The counts are this class's affair: they add up to the overall budget exactly, no layer gets
-    more than it has or loses its last unit, and what one layer cannot take, the others take.
+    A subclass implements `densities`, which returns the relative densities of the layers. This
+    class turns them into counts that add up to the overall budget exactly. No layer loses its last
+    unit; if a layer cannot take its share of zeros, the other layers take the rest.
 
     Example:
 
@@ -35,7 +35,7 @@ class Distribution(Frozen):
     """
 
     def densities(self, requests):
-        """Returns one positive number a request: its density, beside those of the others.
+        """Returns one positive number for each request: its density relative to the others.
 
         Args:
             requests: List of `tfprune.masks.MaskRequest`.
@@ -43,7 +43,7 @@ class Distribution(Frozen):
         raise NotImplementedError(f"{type(self).__name__} has to implement `densities`.")
 
     def limits(self, requests):
-        """Returns for each request how many of its units may be pruned at most.
+        """Returns for each request the maximum number of units that may be pruned.
 
         Args:
             requests: List of `tfprune.masks.MaskRequest`.
@@ -51,13 +51,13 @@ class Distribution(Frozen):
         return [request.most_zeros for request in requests]
 
     def share(self, requests, low, high, total):
-        """Returns how many units of each request are to be pruned, `total` in all.
+        """Returns the number of units to prune in each request, `total` in all.
 
         Args:
             requests: List of `tfprune.masks.MaskRequest`.
-            low: List of the fewest that each may have.
-            high: List of the most that each may have.
-            total: Their sum: from `sum(low)` to `sum(high)`.
+            low: List of the minimum of each.
+            high: List of the maximum of each.
+            total: The sum, from `sum(low)` to `sum(high)`.
         """
         units = [request.units for request in requests]
         kept = apportion(
@@ -69,7 +69,7 @@ class Distribution(Frozen):
         return [n - k for n, k in zip(units, kept, strict=True)]
 
     def check(self, requests, sparsity):
-        """Raises ValueError, naming a layer, unless the layers can have this sparsity.
+        """Raises ValueError, naming a layer, unless the layers can reach this sparsity.
 
         Args:
             requests: List of `tfprune.masks.MaskRequest`.
@@ -78,30 +78,30 @@ class Distribution(Frozen):
         self._bounds(requests, sparsity)
 
     def zeros(self, requests, sparsity):
-        """Returns how many units of each request are to be pruned.
+        """Returns the number of units to prune in each request.
 
         The sum is the exact count for all units together, see `tfprune.masks.kept_count`; the
         parts are rounded by largest remainder. While the sum rises, no part falls, and while it
-        falls, none rises: so masks never flicker.
+        falls, no part rises, so masks never flicker.
 
         Args:
             requests: List of `tfprune.masks.MaskRequest`.
             sparsity: Fraction of pruned units, in [0, 1).
 
         Raises:
-            ValueError: If the layers cannot have that many zeros; it names them.
+            ValueError: If the layers cannot have that many zeros; the message names the layers.
         """
         low, high, total = self._bounds(requests, sparsity)
         now = [request.zeros_now for request in requests]
         if total == sum(now):
             return now
         if sum(high) < total:
-            # It falls from masks that were shared out by another rule.
+            # The sum falls from masks that another distribution made.
             return apportion(now, low, now, total)
         return self.share(requests, low, high, total)
 
     def _bounds(self, requests, sparsity):
-        """Fewest and most zeros of each request, and the sum that they are to have."""
+        """Returns the minimum and maximum number of zeros of each request, and the required sum."""
         units = sum(request.units for request in requests)
         total = units - masks.kept_count(units, sparsity)
         limits = self.limits(requests)
@@ -121,25 +121,24 @@ class Distribution(Frozen):
             f"{requests[i].name} keeps {kept[i]} of {requests[i].units}" for i in worst
         )
         return check.message(
-            f"a sparsity of at most {most:.4g}, all that {self} can give here",
-            f"sparsity={float(sparsity):g}, where of the units of each layer at least those "
-            f"have to stay: {named}",
+            f"a sparsity of at most {most:.4g}, the maximum of {self} here",
+            f"sparsity={float(sparsity):g}, although each layer has to keep some units: {named}",
             "Lower the sparsity, or choose another distribution.",
         )
 
 
 def apportion(weights, low, high, total):
-    """Shares a whole number out in proportion to weights, within bounds, exactly.
+    """Divides a whole number in proportion to weights, within bounds, exactly.
 
-    Each part is `clip(c * weight, low, high)` with one `c` for all, which says both what a capped
-    part is and that the others are solved again without it. Then it is rounded by largest
-    remainder; of equal remainders, the first is rounded up.
+    Each part is `clip(c * weight, low, high)` with one factor `c` for all parts, so the rest of a
+    capped part is divided among the others. Parts are rounded by largest remainder; of equal
+    remainders, the first is rounded up.
 
     Args:
-        weights: List of numbers, none negative.
-        low: List of whole numbers: the least that each part may be.
-        high: List of whole numbers: the most that each part may be.
-        total: What the parts add up to, a whole number from `sum(low)` to `sum(high)`.
+        weights: List of non-negative numbers.
+        low: List of whole numbers: the minimum of each part.
+        high: List of whole numbers: the maximum of each part.
+        total: The sum of the parts, a whole number from `sum(low)` to `sum(high)`.
 
     Returns:
         List of `int`.
@@ -165,7 +164,7 @@ def apportion(weights, low, high, total):
             if weight
         }
     )
-    # The sum grows with c, along a straight line between two neighbouring ends.
+    # The sum grows with c, and is linear between two neighboring ends.
     position = bisect_right(ends, total, key=lambda c: sum(parts(c)))
     if position == len(ends):
         exact = parts(ends[-1]) if ends else list(low)
@@ -185,10 +184,10 @@ def apportion(weights, low, high, total):
 @DISTRIBUTIONS.part()
 @dataclass(frozen=True)
 class Uniform(Distribution):
-    """The same sparsity for all layers.
+    """Gives all layers the same sparsity.
 
-    `Local()` without a distribution rounds each layer by itself; here the layers are rounded so
-    that the overall count is exact.
+    `Local()` without a distribution rounds each layer independently; this distribution rounds the
+    layers so that the overall count is exact.
 
     Example:
 
@@ -203,7 +202,7 @@ class Uniform(Distribution):
 @DISTRIBUTIONS.part()
 @dataclass(frozen=True)
 class FirstLayerDense(Distribution):
-    """The first layer is not pruned; all others get the same sparsity, higher by what it lacks.
+    """Keeps the first layer dense, and gives all others the same, higher sparsity instead.
 
     Example:
 
@@ -228,7 +227,7 @@ class FirstLayerDense(Distribution):
 
 @dataclass(frozen=True)
 class _Random(Distribution):
-    """Layers as dense as random graphs are."""
+    """Base of distributions with the densities of random graphs."""
 
     power: float = 1.0
 
@@ -240,7 +239,7 @@ class _Random(Distribution):
                 check.message(
                     "`power` to be a number of at least 0",
                     f"power={power!r}",
-                    "1 is the usual value; 0 makes the distribution uniform.",
+                    "Use 1 for the usual distribution, 0 for a uniform one.",
                 )
             )
         object.__setattr__(self, "power", float(power))
@@ -257,7 +256,7 @@ class _Random(Distribution):
 
 
 def _by_role(request):
-    """Inputs, outputs and the sizes of the window; a depthwise kernel has one input."""
+    """Returns inputs, outputs and window sizes; a depthwise kernel has one input."""
     shape = request.weight.shape
     spatial, inputs, outputs = request.axes.as_matrices(len(shape))
     channels = [prod(shape[axis] for axis in axes) for axes in (inputs, outputs)]
@@ -266,10 +265,10 @@ def _by_role(request):
 
 _POWER = """
     Args:
-        power: The density is taken to this power; at least 0.
+        power: Exponent of the density; at least 0.
 
     Raises:
-        ValueError, TypeError: For a power that is none.
+        ValueError, TypeError: For an invalid power.
 """
 
 
@@ -278,9 +277,9 @@ _POWER = """
 class ErdosRenyi(_Random):
     """Erdos-Renyi: density in proportion to `(n_in + n_out) / (n_in * n_out)`.
 
-    Large layers get sparser than small ones: the number of connections of a layer grows with its
-    number of neurons. A layer whose density would exceed 1 stays dense, and the others are solved
-    again.
+    Large layers get sparser than small ones, because the number of connections of a layer grows
+    in proportion to its neurons. A layer whose density would exceed 1 stays dense, and the other
+    layers make up for it.
 
     {arguments}
 
@@ -306,11 +305,11 @@ class ErdosRenyi(_Random):
 @DISTRIBUTIONS.part(arguments=_POWER)
 @dataclass(frozen=True)
 class ErdosRenyiKernel(_Random):
-    """Erdos-Renyi-Kernel: the window of a convolution counts too.
+    """Erdos-Renyi-Kernel: `ErdosRenyi` that also counts the window of a convolution.
 
     Density in proportion to `(n_in + n_out + height + width) / (n_in * n_out * height * width)`.
-    A layer whose density would exceed 1 stays dense, and the others are solved again. In layers
-    without a window it is `ErdosRenyi`.
+    A layer whose density would exceed 1 stays dense, and the other layers make up for it. Layers
+    without a window get the density of `ErdosRenyi`.
 
     {arguments}
 
@@ -332,12 +331,13 @@ class ErdosRenyiKernel(_Random):
 @DISTRIBUTIONS.part()
 @dataclass(frozen=True)
 class LAMP(Distribution):
-    """Layer-adaptive magnitudes: what one threshold on the LAMP score leaves of each layer.
+    """Layer-adaptive magnitudes: one threshold on the LAMP score sets each layer's sparsity.
 
-    The score of a weight is its square, divided by the sum of the squares of all weights of its
-    layer that are no smaller, itself included. So the largest one of each layer scores 1. Where
-    several weights go as one unit, their pooled square stands for them. Within a layer, the
-    criterion chooses. Where the sparsity falls, the layers give back in proportion to their zeros.
+    The score of a weight is its square, divided by the sum of the squares of all weights in its
+    layer that are not smaller, itself included. The largest weight of each layer therefore scores
+    1. A unit of several weights counts with its pooled square. Within a layer, the criterion
+    chooses the units to prune. When the sparsity falls, each layer regains units in proportion to
+    its zeros.
 
     Example:
 
@@ -353,7 +353,7 @@ class LAMP(Distribution):
     def share(self, requests, low, high, total):
         now = [request.zeros_now for request in requests]
         if total < sum(now):
-            # Pruned weights are zero and so have no score.
+            # Pruned weights are zero, so they have no score.
             return apportion(now, low, high, total)
         counts = list(low)
         more = [i for i in range(len(requests)) if high[i] > low[i]]
@@ -378,11 +378,11 @@ def _lamp(request):
 @DISTRIBUTIONS.part()
 @dataclass(frozen=True)
 class PerLayer(Distribution):
-    """A sparsity of your own for each layer.
+    """Gives each layer a sparsity that you choose.
 
-    The schedule says the overall sparsity. Where it is another than these make together, they are
-    scaled in proportion; a layer that would lose its last unit keeps it, and the others are
-    solved again.
+    The schedule sets the overall sparsity. If these sparsities add up to another one, they are
+    scaled in proportion. A layer that would lose its last unit keeps it, and the other layers make
+    up for it.
 
     Args:
         sparsities: `{match: sparsity}`: names or paths of layers, with patterns as in file names
@@ -391,8 +391,8 @@ class PerLayer(Distribution):
             get the same.
 
     Raises:
-        ValueError, TypeError: For sparsities out of range; when masks are made, for a layer that
-            no pattern matches and a pattern that matches no layer.
+        ValueError, TypeError: For sparsities out of range; at a mask update, for a layer that no
+            pattern matches or a pattern that matches no layer.
 
     Example:
 
@@ -440,7 +440,7 @@ class PerLayer(Distribution):
         return apportion(asked, low, high, total)
 
     def _found(self, requests):
-        """The sparsity asked for each request."""
+        """Returns the requested sparsity of each request."""
         unused = {key for key, _ in self.sparsities}
         found = []
         for request in requests:
@@ -454,7 +454,7 @@ class PerLayer(Distribution):
                     check.message(
                         "PerLayer to give each layer a sparsity",
                         f"none for {request.name}",
-                        'Add it, or a "*" in front for all others; 0 leaves a layer dense.',
+                        'Add it, or a "*" entry in front for all others; 0 keeps a layer dense.',
                     )
                 )
             unused -= {key for key, _ in matching}
@@ -465,14 +465,14 @@ class PerLayer(Distribution):
                 check.message(
                     "each name in PerLayer to match a layer that is pruned on this schedule",
                     f"{sorted(unused)[0]!r}, which matches none",
-                    f"These are: {named}.",
+                    f"The pruned layers are: {named}.",
                 )
             )
         return found
 
 
 def built_in():
-    """Returns the distributions that come with tfprune, by name."""
+    """Returns the built-in distribution classes, by name."""
     return DISTRIBUTIONS.by_name()
 
 

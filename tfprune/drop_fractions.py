@@ -1,4 +1,4 @@
-"""Drop fractions: progress of training -> share of the connections that dynamic training drops."""
+"""Drop fractions: training progress -> share of connections that dynamic training drops."""
 
 from dataclasses import dataclass
 from math import cos, pi
@@ -18,7 +18,7 @@ class DropFraction(Frozen):
         initial: Share of the active connections that the first update drops, in [0, 1).
 
     Raises:
-        ValueError, TypeError: For a share out of range.
+        ValueError, TypeError: If the share is out of range.
     """
 
     initial: float = 0.3
@@ -27,14 +27,14 @@ class DropFraction(Frozen):
         object.__setattr__(self, "initial", check.sparsity("initial", self.initial))
 
     def __call__(self, progress):
-        """Returns the share at `progress`, from 0 (the start) to 1 (the last update)."""
+        """Returns the share at `progress`, from 0 (start) to 1 (last update)."""
         raise NotImplementedError(f"{type(self).__name__} has to implement `__call__(progress)`.")
 
 
 @DROP_FRACTIONS.part("constant")
 @dataclass(frozen=True)
 class ConstantDrop(DropFraction):
-    """The same share at every update, as in SET.
+    """Drops the same share at every update, as in SET.
 
     Args:
         initial: The share, in [0, 1).
@@ -81,7 +81,7 @@ class PowerDrop(DropFraction):
         power: Above 0; 1 is a straight line.
 
     Raises:
-        ValueError, TypeError: For a number out of range.
+        ValueError, TypeError: If a number is out of range.
 
     Example:
 
@@ -100,7 +100,7 @@ class PowerDrop(DropFraction):
 
 
 def built_in():
-    """Returns the drop fractions that come with tfprune, by name."""
+    """Returns the built-in drop fraction classes, by name."""
     return DROP_FRACTIONS.by_name()
 
 

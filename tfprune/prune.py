@@ -38,36 +38,37 @@ def prune_low_magnitude(
 ):
     """Wraps a layer, a list of layers or a model so that training prunes it.
 
-    The result is a copy with the same weights; what was passed in is not changed. A model comes
-    back uncompiled. One that is more than its layers, a subclassed or a KerasHub model for
-    instance, keeps its class and holds the masks itself. Layers without anything to prune are left
-    as they are; `tfprune.sparsity_report(model)` lists them with the reason.
+    Returns a copy with the same weights, and leaves the original unchanged. A copied model is
+    uncompiled. A model that is more than its layers, such as a subclassed or a KerasHub model,
+    keeps its class and holds the masks itself. Layers without prunable weights stay unwrapped;
+    `tfprune.sparsity_report(model)` lists them with the reason.
 
     Args:
         to_prune: A `keras.layers.Layer`, a list of them, or a built `keras.Model`: Sequential,
             Functional (nested, shared layers, several inputs and outputs) or subclassed.
         pruning_schedule: A `PruningSchedule`; by default `ConstantSparsity(0.5, begin_step=0)`.
-        block_size: `(height, width)` of blocks that are pruned as one unit.
+        block_size: `(height, width)` of the blocks to prune as one unit.
         block_pooling_type: "AVG" or "MAX" of the magnitudes in a block.
-        pruning_policy: A `PruningPolicy` that says which layers to prune and checks the model.
+        pruning_policy: A `PruningPolicy` that checks the model and selects the layers to prune.
         sparsity_m_by_n: `(zeros, group)`: (2, 4) means 2 zeros in every 4 weights.
         pattern: A pattern or the name of one, instead of `block_size` and `sparsity_m_by_n`.
         scope: "local" (each weight gets the same sparsity; the default), "global" (one threshold
-            over all weights), a `Scope`, or a `Distribution` that shares the sparsity out.
+            over all weights), a `Scope`, or a `Distribution` that divides the sparsity among
+            the weights.
         criterion: A criterion or the name of one; the magnitude by default.
-        rules: List of `Rule`s that give layers a method of their own or exempt them.
-        copy: `False` prunes the model or layer that is passed in: no second one in memory, and no
-            `get_config` is needed. A model is returned as it is, with masks; a layer is put into
-            its wrapper.
+        rules: List of `Rule`s that give layers another method or exempt them.
+        copy: `False` prunes the original model or layer, which saves the memory of a copy and
+            needs no `get_config`. A model is returned itself, with masks added; a layer is
+            returned inside its wrapper.
 
     Returns:
         The wrapped layer, list or model.
 
     Raises:
-        ValueError: If nothing can be pruned, the model is not built, is wrapped or quantized
-            already or cannot be copied, a pattern does not fit a weight, a rule matches nothing,
-            or the weights cannot have the schedule's sparsity under the distribution.
-        TypeError: If an argument is of the wrong kind, a tf_keras model for instance.
+        ValueError: If nothing can be pruned; if the model is not built, is already wrapped or
+            quantized, or cannot be copied; if a pattern does not fit a weight, a rule matches
+            nothing, or the distribution cannot reach the schedule's sparsity.
+        TypeError: If an argument has the wrong type, for instance if the model is a tf_keras one.
 
     Example:
 
@@ -94,10 +95,10 @@ def prune_low_magnitude(
 
 
 def prune_scope():
-    """Context in which wrapped models can be loaded, as in tfmot.
+    """Returns a context for loading wrapped models, as in tfmot.
 
-    tfprune registers its classes with Keras when it is imported, so `keras.saving.load_model`
-    finds them without this; it is here for programs that come from tfmot.
+    Importing tfprune registers its classes with Keras, so `keras.saving.load_model` works without
+    this context. It exists for programs that were written for tfmot.
 
     Returns:
         A context manager.
@@ -132,14 +133,14 @@ def _prune_model(model, choices, copy):
 
 
 def _masked_whole(plan, copy):
-    """Masks a model that keeps its class: a copy of it, or itself."""
+    """Adds masks to a model that keeps its class, or to a copy of it."""
     (unit,) = plan.units
     model = _keras.clone_as_it_is(unit.layer) if copy else unit.layer
     return prune_in_place(model, *unit.arguments())
 
 
 def _masked_layer_by_layer(plan):
-    """Copies a model with wrappers in place of the layers that are pruned."""
+    """Copies a model, with wrappers in place of the pruned layers."""
 
     def make(layer):
         unit = plan.unit_of(layer)
@@ -159,7 +160,7 @@ def _masked_layer_by_layer(plan):
 
 
 def _wrapper_of(unit, layer):
-    """Wraps a layer, or its copy, as its unit says."""
+    """Wraps a layer, or its copy, according to its unit."""
     default, overrides, followers, weights = unit.arguments()
     return PruneLowMagnitude(
         layer,
@@ -174,7 +175,7 @@ def _wrapper_of(unit, layer):
 
 
 def _plans(layers, choices):
-    """Plans for layers that are in no model, each wrapped as a whole."""
+    """Plans the pruning of layers outside of a model, each wrapped as a whole."""
     for layer in layers:
         check_wrappable(layer)
     plans = [Plan(layer, choices, alone=True) for layer in layers]
@@ -184,7 +185,7 @@ def _plans(layers, choices):
 
 
 def _prune_layers(layers, choices, copy):
-    """Wraps layers that are in no model; those in which nothing is pruned come back as they are."""
+    """Wraps layers outside of a model; layers in which nothing is pruned are returned unchanged."""
     plans = _plans(layers, choices)
     chains = [((layer.name, layer),) for layer in layers]
     chains += [c for layer in layers for c in _keras.walk(layer, ((layer.name, layer),))]
@@ -205,7 +206,7 @@ def _wrapped_alone(plan, copy):
 
 
 def _check_budgets(pruned):
-    """Raises if the weights can never have the sparsity that their schedule aims at."""
+    """Raises if the weights can never reach their schedule's target sparsity."""
     update = MaskUpdate(pruned)
     warn_of_whole_groups(update.groups)
     update.check((weight.method.schedule.target_sparsity, weight) for weight in update.weights)

@@ -1,4 +1,4 @@
-"""Regularizers: soft penalties that push whole units of a weight towards zero while training."""
+"""Regularizers: penalties that push whole units of a weight towards zero during training."""
 
 import math
 import numbers
@@ -15,21 +15,21 @@ from tfprune._base import validation as check
 class GroupLasso(keras.regularizers.Regularizer):
     """Group lasso: `strength * sum over units of sqrt(size of the unit) * ||unit||_2`.
 
-    Where L1 makes single weights small, this makes whole filters, channels or blocks small, so
-    that pruning them afterwards costs little. At a unit that is all zero its gradient is zero, so
-    pruned units do not disturb it.
+    L1 makes single weights small; group lasso makes whole filters, channels or blocks small, so
+    that pruning them later costs little accuracy. Its gradient at an all-zero unit is zero, so
+    pruned units do not affect it.
 
     Args:
         strength: Factor of the penalty, a number of at least 0; often 1e-5 to 1e-3.
-        pattern: What a unit is: `Filter`, `Channel`, `Kernel`, `Row`, `Column`, `Slice` or `Block`,
-            or the name of one. Its `pooling` makes no difference here.
+        pattern: The pattern of a unit: `Filter`, `Channel`, `Kernel`, `Row`, `Column`, `Slice` or
+            `Block`, or the name of one. Its `pooling` has no effect here.
         axes: `tfprune.patterns.KernelAxes` of the weight; by default the last axis counts outputs
             and the one before it inputs, as in Dense and Conv kernels.
 
     Raises:
-        ValueError: If the strength is negative or not finite, the pattern has no units that are
-            small together, or, when it is called, the pattern does not fit the weight.
-        TypeError: If an argument is of the wrong kind.
+        ValueError: If the strength is negative or not finite, or the pattern has units of single
+            weights; when called, if the pattern does not fit the weight.
+        TypeError: If an argument has the wrong type.
 
     Example:
 
@@ -68,19 +68,19 @@ class GroupLasso(keras.regularizers.Regularizer):
             totals, sizes = self._of_blocks(squares, shape)
         else:
             totals, sizes = self._of_slices(squares, shape)
-        # The root of zero has no gradient, so it is taken of something else there.
+        # The square root has no gradient at zero, so zeros are replaced before it is taken.
         some = totals > 0
         norms = ops.where(some, ops.sqrt(ops.where(some, totals, 1)), 0)
         return self.strength * ops.sum(norms * ops.convert_to_tensor(np.sqrt(sizes), norms.dtype))
 
     def _of_slices(self, squares, shape):
-        """Sum of each unit, and the number of weights that all of them have."""
+        """Returns the sum of each unit, and the number of weights in a unit."""
         pooled = self.pattern.pooled_axes(len(shape), self.axes)
         totals = ops.sum(squares, axis=pooled) if pooled else squares
         return totals, math.prod(shape[axis] for axis in pooled)
 
     def _of_blocks(self, squares, shape):
-        """Sum of each block, and the number of weights of each."""
+        """Returns the sum of each block, and the number of weights in each."""
         tiles = self.pattern.tiles(squares, self.axes, namespace=ops)
         return ops.sum(tiles, axis=(2, 4)), self.pattern.weights_in_block(shape, self.axes)
 
@@ -99,7 +99,7 @@ def _strength(value):
             check.message(
                 "`strength` to be a number of at least 0",
                 f"strength={value!r}",
-                "Start with 1e-4 and look at what it does to the loss.",
+                "Start with 1e-4 and watch the effect on the loss.",
             )
         )
     return float(value)

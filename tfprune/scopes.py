@@ -1,4 +1,4 @@
-"""Scopes: which weights compete with each other for the zeros."""
+"""Scopes: the sets of weights that compete with each other to be kept."""
 
 from dataclasses import dataclass
 
@@ -12,15 +12,15 @@ from tfprune._base.registration import Parts
 
 SCOPES = Parts("scope", default="local")
 
-# Groups of filters keep at least the share that the same sparsity everywhere leaves, by this.
+# Groups of filters keep at least this fraction of the filters that uniform sparsity leaves.
 _LEAST = 4
 
 
 class Scope(Frozen):
-    """Base class of all scopes: frozen, and equal where their fields are equal."""
+    """Base class of all scopes: immutable, and equal if their fields are equal."""
 
     def check(self, requests, sparsity):
-        """Raises ValueError, naming a layer, if weights can never have this sparsity.
+        """Raises ValueError, naming a layer, if the weights can never reach this sparsity.
 
         Args:
             requests: List of `tfprune.masks.MaskRequest`.
@@ -28,7 +28,7 @@ class Scope(Frozen):
         """
 
     def zeros(self, requests, sparsity):
-        """Returns how many units each group of competing weights is to have pruned.
+        """Returns the number of units to prune in each group of competing weights.
 
         Args:
             requests: List of `tfprune.masks.MaskRequest`.
@@ -44,7 +44,8 @@ class Scope(Frozen):
             sparsity: Fraction of pruned units, in [0, 1).
 
         Returns:
-            List of `(kept, threshold)`, one a request; see `tfprune.masks.masks_with_zeros`.
+            List of `(kept, threshold)`, one for each request; see
+            `tfprune.masks.masks_with_zeros`.
         """
         raise NotImplementedError(f"{type(self).__name__} has to implement `masks`.")
 
@@ -52,12 +53,12 @@ class Scope(Frozen):
 @SCOPES.part()
 @dataclass(frozen=True)
 class Local(Scope):
-    """Each weight on its own: its units compete with each other alone.
+    """Prunes each weight independently: units compete only within their own weight.
 
     Args:
-        distribution: How the overall sparsity is shared out over the weights: a
-            `tfprune.distributions.Distribution` or the name of one. By default each weight gets
-            the schedule's sparsity, rounded by itself, as in tfmot.
+        distribution: Divides the overall sparsity among the weights: a
+            `tfprune.distributions.Distribution` or the name of one. By default, each weight gets
+            the schedule's sparsity, rounded independently, as in tfmot.
 
     Raises:
         ValueError, TypeError: For an unknown distribution.
@@ -82,7 +83,7 @@ class Local(Scope):
         return sum(self._zeros_of_each(_experts_apart(requests), sparsity))
 
     def _zeros_of_each(self, requests, sparsity):
-        """Pruned units of each request; experts are requests of their own."""
+        """Returns the pruned units of each request; each expert is a separate request."""
         if self.distribution is not None:
             counts = self.distribution.zeros(requests, sparsity)
             return masks.rounded(requests, counts, together=True)
@@ -111,7 +112,7 @@ def _experts_apart(requests):
 
 
 def _joined(results):
-    """One result of those of all experts in a weight."""
+    """Merges the results of all experts in a weight."""
     if len(results) == 1:
         return results[0]
     thresholds = [threshold for _, threshold in results if threshold is not None]
@@ -122,22 +123,22 @@ def _joined(results):
 @SCOPES.part()
 @dataclass(frozen=True)
 class Global(Scope):
-    """One threshold over all weights: those with many small units get sparser.
+    """Applies one threshold to all weights: layers with many small units get sparser.
 
-    No weight loses its last unit. What a weight at its cap does not give, the others give, so
-    the overall count stays exact.
+    No weight loses its last unit. If a weight reaches its cap, the other weights make up for it,
+    so the overall count stays exact.
 
-    Scores of single weights are compared as they are. Scores of whole filters are sums over
-    layers of different size and scale, and compared as they are, one layer can lose nearly all
-    of its filters: so they are divided by the mean of their group first, and each group keeps at
-    least a quarter of the filters that the same sparsity everywhere would leave it.
+    Scores of single weights are compared directly. Scores of whole filters are sums over layers
+    of different size and scale; compared directly, they could cost one layer nearly all of its
+    filters. They are therefore divided by the mean of their group, and each group keeps at least a
+    quarter of the filters that a uniform sparsity would leave it.
 
     Args:
         max_sparsity: Cap on the sparsity of each single weight or group, in (0, 1), or `None`.
-        normalize: How scores are made comparable: "mean" or "max" divides those of a weight or
-            group by their mean or largest; "lamp" divides each by the sum of those that are no
-            smaller; "auto" is "mean" for whole filters and nothing for other patterns; `None`
-            is nothing, and leaves filters without a cap of their own too.
+        normalize: How to make scores comparable: "mean" or "max" divides the scores of a weight or
+            group by their mean or maximum; "lamp" divides each score by the sum of all scores that
+            are not smaller; "auto" applies "mean" to whole filters and leaves other patterns
+            unchanged; `None` changes no scores, and lets filter groups fall below that quarter.
 
     Raises:
         ValueError, TypeError: For a cap out of range, or an unknown normalization.
@@ -183,7 +184,7 @@ class Global(Scope):
 
     def zeros(self, requests, sparsity):
         asked = self._asked(requests, sparsity)
-        # What rounding makes of it depends on the scores; where it is done, it is seen.
+        # The effect of rounding depends on the scores, so only the rounding itself can check it.
         now = sum(request.zeros_now for request in requests)
         steps = [request.pattern.round_to for request in requests]
         missed = abs(now - asked)
@@ -225,7 +226,7 @@ class Global(Scope):
 
 
 def built_in():
-    """Returns the scopes that come with tfprune, by name."""
+    """Returns the built-in scope classes, by name."""
     return SCOPES.by_name()
 
 
@@ -234,7 +235,7 @@ def get(scope):
 
     Args:
         scope: A `Scope`, "local", "global", its serialized form, or `None` for `Local`. A
-            `tfprune.distributions.Distribution`, or the name of one, stands for `Local` with it.
+            `tfprune.distributions.Distribution`, or the name of one, means `Local` with it.
 
     Raises:
         ValueError: For an unknown name.

@@ -1,4 +1,4 @@
-"""Criteria: weight -> importance scores; the units with the lowest scores go first."""
+"""Criteria: weight -> importance scores; units with the lowest scores are pruned first."""
 
 from tfprune.criteria.base import (
     CRITERIA,
@@ -73,7 +73,7 @@ __all__ = [
 
 
 def built_in():
-    """Returns the criteria that come with tfprune, by name; some have two names."""
+    """Returns the built-in criterion classes, by name; some have two names."""
     return CRITERIA.by_name()
 
 

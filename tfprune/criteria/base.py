@@ -1,4 +1,4 @@
-"""What all criteria share: the base class, and what they may ask for beside the weight."""
+"""The base class of all criteria, and the evidence that a criterion can request."""
 
 import numpy as np
 
@@ -6,7 +6,7 @@ from tfprune._base import validation as check
 from tfprune._base.frozen import Frozen
 from tfprune._base.registration import Parts
 
-# What a criterion may name in `needs`, and what it then gets.
+# The names that `needs` can hold, and the evidence that each of them requests.
 EVIDENCE = {
     "axes": "`KernelAxes` of the weight",
     "position": "place of the weight among those that are scored together",
@@ -27,23 +27,24 @@ CRITERIA = Parts("criterion", "tfprune.criteria", default="magnitude")
 
 
 class Criterion(Frozen):
-    """Base class of all criteria: frozen, and equal where their fields are equal.
+    """Base class of all criteria: immutable, and equal if their fields are equal.
 
     A criterion with `elementwise = True` scores each weight from its own value, and its own
-    values in `needs`, alone. Only then may the mask kernel hand it the weight in pieces. Its score
-    of a weight that is not finite must not be finite either: that is how such weights are found.
+    values in `needs`, alone; the mask kernel may then pass it the weight in pieces. It must return
+    a non-finite score for a non-finite weight, because tfprune detects such weights by their
+    scores.
 
-    `needs` names what else the criterion is called with, in that order:
+    `needs` names the further arguments of a call, in order:
 
-    - "axes": the `KernelAxes` of the weight; "position": its place among those that are scored
-      together. Not for elementwise criteria.
+    - "axes": the `KernelAxes` of the weight; "position": its index among the weights that are
+      scored together. Not for elementwise criteria.
     - "initial": the weight's values when it was wrapped.
-    - "scale": scale of the BatchNormalization that takes the layer's output.
+    - "scale": scale of the BatchNormalization that follows the layer.
     - "gradient", "gradient_square", "gradient_momentum": of the loss, over batches of data.
     - "activation_zeros", "activation_mean": of relu(output), over batches of data.
 
-    All but the first two are float arrays of the shape of the weight; what belongs to an output
-    channel stands at each of its weights.
+    All but the first two are float arrays of the weight's shape; a value of an output channel is
+    repeated at each weight of the channel.
 
     Example:
 
@@ -58,7 +59,7 @@ class Criterion(Frozen):
 
     elementwise = False
     needs: tuple = ()
-    # Whether all scores are equal until training has moved the weights.
+    # Whether all scores are equal until training moves the weights.
     needs_movement = False
 
     def renewed(self, step):
@@ -70,10 +71,10 @@ class Criterion(Frozen):
 
         Args:
             weight: Float NumPy array, or a piece of one if `elementwise`.
-            *evidence: What `needs` names, in its order.
+            *evidence: The evidence that `needs` names, in the same order.
 
         Returns:
-            A new array of the same shape: higher means keep. It must not be a view of `weight`.
+            A new array of the same shape, not a view of `weight`; higher scores are kept.
         """
         raise NotImplementedError(
             f"A criterion has to implement `__call__(weight)`, and {type(self).__name__} does not."
@@ -81,7 +82,7 @@ class Criterion(Frozen):
 
 
 def no_evidence(criterion, need, name):
-    """The message for a criterion that is not given what it needs."""
+    """The message for a criterion whose evidence is missing."""
     if need in FROM_DATA:
         mend = "Give data=... to UpdatePruningStep, or to the pruner."
     elif need in ("initial", "scale"):
@@ -103,12 +104,12 @@ def by_unit(weight, outputs):
 
 
 def at_each_weight(values, shape, outputs):
-    """Returns values of output channels at all of their weights, as a view that holds them once.
+    """Broadcasts values of output channels to all weights of the channels, as a view.
 
     Args:
-        values: One-dimensional array, one value a combination of the axes `outputs`.
+        values: One-dimensional array, one value for each combination of the axes `outputs`.
         shape: Shape of the weight.
-        outputs: Its non-negative output axes.
+        outputs: Output axes of the weight, non-negative.
     """
     order = np.argsort(outputs)
     kept = np.asarray(values).reshape([shape[axis] for axis in outputs]).transpose(order)

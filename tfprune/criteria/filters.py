@@ -1,4 +1,4 @@
-"""Criteria on whole output channels: each weight gets the score of its own."""
+"""Criteria on whole output channels: each weight gets the score of its channel."""
 
 from dataclasses import dataclass
 
@@ -58,10 +58,10 @@ class L2Filter(_ByFilter):
 @CRITERIA.part()
 @dataclass(frozen=True)
 class FPGM(_ByFilter):
-    """Sum of a filter's distances to all filters of its layer: the nearest to the middle go first.
+    """Sum of a filter's distances to all filters of its layer: the most central go first.
 
-    A filter near the geometric median of its layer is one that the others can stand in for. Takes
-    memory of the order of the layer, and time of the order of its weights times its filters.
+    The other filters of the layer can replace one that is near their geometric median. The memory
+    needed grows with the weights of the layer, and the time with its weights times its filters.
 
     Example:
 
@@ -91,11 +91,11 @@ class FPGM(_ByFilter):
 @CRITERIA.part()
 @dataclass(frozen=True)
 class BatchNormScale(Criterion):
-    """`|gamma|` of the BatchNormalization that takes the layer's output: Network Slimming.
+    """`|gamma|` of the BatchNormalization that follows the layer: Network Slimming.
 
-    It is meant for whole filters and global scope, after training with an L1 penalty on it
-    (`keras.layers.BatchNormalization(gamma_regularizer="l1")`). A layer without a
-    BatchNormalization right after it is an error: exempt it with a `tfprune.Rule`.
+    Use it with whole filters and global scope, after training with an L1 penalty on gamma
+    (`keras.layers.BatchNormalization(gamma_regularizer="l1")`). A layer that no BatchNormalization
+    follows directly raises an error; exempt it with a `tfprune.Rule`.
 
     Example:
 
@@ -118,9 +118,9 @@ class BatchNormScale(Criterion):
 @CRITERIA.part("apoz")
 @dataclass(frozen=True)
 class APoZ(Criterion):
-    """Average share of zeros in relu(output), negative: channels that are mostly silent go first.
+    """Negative average share of zeros in relu(output): mostly silent channels go first.
 
-    Needs data. The layer's output counts as it is, after its own activation.
+    Needs data. The layer's output includes its own activation.
 
     Example:
 
@@ -142,7 +142,7 @@ class APoZ(Criterion):
 @CRITERIA.part()
 @dataclass(frozen=True)
 class MeanActivation(Criterion):
-    """Mean of relu(output): channels that are weak on average go first. Needs data.
+    """Mean of relu(output): channels with a low mean go first. Needs data.
 
     Example:
 

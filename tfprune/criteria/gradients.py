@@ -10,7 +10,7 @@ from tfprune.criteria.base import CRITERIA, Criterion
 @CRITERIA.part("gradient")
 @dataclass(frozen=True)
 class GradientMagnitude(Criterion):
-    """`|g|`: weights that the loss depends on least go first. Needs data.
+    """`|g|`: weights with a small gradient go first. Needs data.
 
     Example:
 
@@ -28,7 +28,7 @@ class GradientMagnitude(Criterion):
 @CRITERIA.part()
 @dataclass(frozen=True)
 class GradientMomentum(Criterion):
-    """`|m|`, `m` being the moving average of the gradient over the batches, with decay 0.9.
+    """`|m|`, where `m` is the moving average of the gradient over the batches, with decay 0.9.
 
     Needs data.
 
@@ -53,9 +53,9 @@ class GradientMomentum(Criterion):
 @CRITERIA.part()
 @dataclass(frozen=True)
 class Saliency(Criterion):
-    """`|w g|`: how much the loss would change, to first order, if the weight were zero.
+    """`|w g|`: first-order change of the loss if the weight becomes zero.
 
-    Needs data. It is also SNIP's connection sensitivity.
+    Needs data. Also known as SNIP's connection sensitivity.
 
     Example:
 
@@ -77,7 +77,7 @@ class Saliency(Criterion):
 @CRITERIA.part("taylor")
 @dataclass(frozen=True)
 class TaylorFirstOrder(Criterion):
-    """`(w g)²`, its mean over the batches: squared first-order change of the loss. Needs data.
+    """Mean of `(w g)²` over the batches: squared first-order change of the loss. Needs data.
 
     For filters, combine it with `tfprune.Filter(pooling="SUM")`.
 
@@ -102,10 +102,10 @@ class TaylorFirstOrder(Criterion):
 @CRITERIA.part()
 @dataclass(frozen=True)
 class HessianDiagonal(Criterion):
-    """`w² E[g²] / 2`: second-order change of the loss, the Hessian's diagonal taken as `E[g²]`.
+    """`w² E[g²] / 2`: second-order change of the loss, with `E[g²]` for the Hessian's diagonal.
 
-    Needs data. The expectation is over batches: the fewer examples in a batch, the nearer it comes
-    to the diagonal of the Fisher information, which batches of one example give.
+    Needs data. The expectation is over batches: with batches of one example, it is the diagonal of
+    the Fisher information; smaller batches come closer to it.
 
     Example:
 

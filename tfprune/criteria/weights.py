@@ -1,4 +1,4 @@
-"""Criteria on the weights alone: now, and when they were wrapped."""
+"""Criteria on the weights alone: their current values and their values when wrapped."""
 
 from dataclasses import dataclass
 
@@ -32,7 +32,7 @@ class Magnitude(Criterion):
 @CRITERIA.part("squared_final")
 @dataclass(frozen=True)
 class SquaredMagnitude(Criterion):
-    """`w²`: small weights go first; pooled over units, large weights count for more.
+    """`w²`: small weights go first; in pooled units, large weights count for more.
 
     Example:
 
@@ -59,7 +59,7 @@ class SmallFinal(Criterion):
     Reference:
 
     - [Zhou et al., 2019: Deconstructing Lottery Tickets](https://arxiv.org/abs/1905.01067),
-      which names this and the criteria on initial weights below.
+      the source of this name and of the criteria on initial weights below.
     """
 
     elementwise = True
@@ -107,7 +107,7 @@ class SmallInitial(Criterion):
 @CRITERIA.part("large_init_large_final")
 @dataclass(frozen=True)
 class LargeInitialLargeFinal(Criterion):
-    """`min(|w|, |w0|)`: keeps what was large and still is.
+    """`min(|w|, |w0|)`: keeps weights that were large and still are.
 
     Example:
 
@@ -125,7 +125,7 @@ class LargeInitialLargeFinal(Criterion):
 @CRITERIA.part("small_init_small_final")
 @dataclass(frozen=True)
 class SmallInitialSmallFinal(Criterion):
-    """`-max(|w|, |w0|)`: keeps what was small and still is. A control.
+    """`-max(|w|, |w0|)`: keeps weights that were small and still are. A control.
 
     Example:
 
@@ -200,16 +200,16 @@ class MovementMagnitude(Criterion):
 @CRITERIA.part()
 @dataclass(frozen=True)
 class Random(Criterion):
-    """Random scores: the control for every criterion.
+    """Random scores: the control for every other criterion.
 
-    They depend on the seed, and on the weight's place among those that are scored together, so
-    that the same model gets the same masks on every backend, and no two layers get the same.
+    The scores depend on the seed and on the weight's index among the weights that are scored
+    together: a model gets the same masks on every backend, and each layer gets different scores.
 
     Args:
-        seed: Whole number from 0.
+        seed: Whole number, at least 0.
 
     Raises:
-        ValueError, TypeError: For a seed that is none.
+        ValueError, TypeError: For an invalid seed.
 
     Example:
 
@@ -238,10 +238,10 @@ class Random(Criterion):
 @CRITERIA.part("lamp")
 @dataclass(frozen=True)
 class LayerAdaptiveMagnitude(Criterion):
-    """LAMP: `w² / Σ v²` over all weights `v` of the layer that are no smaller than `w`.
+    """LAMP: `w² / Σ v²`, summed over all weights `v` of the layer with `|v| >= |w|`.
 
-    In global scope it shares the zeros out over the layers so that none is cut off. In local scope
-    it is the magnitude.
+    In global scope, it distributes the zeros over the layers without emptying any. In local scope,
+    it ranks weights like the magnitude.
 
     Example:
 
@@ -257,7 +257,7 @@ class LayerAdaptiveMagnitude(Criterion):
 
     def __call__(self, weight):
         squares = np.square(weight.reshape(-1)[::-1].astype("float64"))
-        # From the back, so that of equal weights the later ones get the lower scores.
+        # In reverse order, so that later weights get lower scores than equal earlier ones.
         order = np.argsort(squares, kind="stable")
         scores = np.empty_like(squares)
         scores[order] = lamp_scores(squares[order])

@@ -1,6 +1,6 @@
-"""Masks: weight + sparsity + pattern + criterion -> which weights stay.
+"""Masks: weight + sparsity + pattern + criterion -> the weights to keep.
 
-`selection` finds the lowest scores; `requests` says what they are the scores of.
+`requests` scores units, and `selection` finds the lowest scores.
 """
 
 from tfprune.masks.computing import compute_mask as compute_mask

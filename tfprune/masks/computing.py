@@ -13,10 +13,10 @@ from tfprune.masks.selection import keep_masks as keep_masks
 
 
 def kept_count(units, sparsity):
-    """Returns how many of `units` stay at `sparsity`: at least one.
+    """Returns the number of `units` that are kept at `sparsity`, at least 1.
 
-    It is `max(1, round(units * (1 - sparsity)))` in exact arithmetic, halves to even, with the
-    sparsity read as the shortest decimal that gives the same float32.
+    The formula is `max(1, round(units * (1 - sparsity)))` in exact arithmetic. Halves round to
+    even, and the sparsity is read as the shortest decimal that gives the same float32.
 
     Args:
         units: Number of units, at least 1.
@@ -41,21 +41,21 @@ def compute_mask(
 
     Args:
         weight: Float array of any shape: float16, bfloat16, float32 or float64.
-        sparsity: Fraction of units that are pruned, in [0, 1).
+        sparsity: Fraction of units to prune, in [0, 1).
         pattern: A pattern or the name of one; single weights by default.
         criterion: A criterion or the name of one; the magnitude by default.
         axes: `tfprune.patterns.KernelAxes`; by default the last axis counts outputs and the one
             before it inputs, as in Dense and Conv kernels.
-        mask: The mask so far. What it pruned stays pruned unless the sparsity falls.
-        evidence: `{name: array}` of what the criterion `needs`: "initial", "gradient", ...,
-            each of the weight's shape.
+        mask: The current mask. Pruned weights stay pruned unless the sparsity falls.
+        evidence: `{name: array}` for each name in the criterion's `needs`: "initial",
+            "gradient", ..., each array of the weight's shape.
 
     Returns:
         A bool array of the shape of `weight`: True = keep.
 
     Raises:
         ValueError: If the sparsity is out of range, the pattern does not fit the weight or
-            cannot have that sparsity, a weight is not finite, or evidence is missing.
+            cannot reach the sparsity, a weight is not finite, or evidence is missing.
 
     Example:
 
@@ -81,7 +81,7 @@ def compute_mask(
         most = request.most_zeros / request.units
         raise ValueError(
             check.message(
-                f"`sparsity` to be at most {most:g}, all that {request.pattern} can give here",
+                f"`sparsity` to be at most {most:g}, the maximum of {request.pattern} here",
                 f"sparsity={sparsity:g}",
                 "Lower the sparsity or choose another pattern.",
             )

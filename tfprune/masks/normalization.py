@@ -1,4 +1,4 @@
-"""Scores of layers of different scale, made comparable."""
+"""Normalization that makes scores of layers of different scale comparable."""
 
 from dataclasses import replace
 
@@ -10,15 +10,16 @@ _PIECE = 1 << 18
 
 
 def normalized(scores, how):
-    """Returns `Scores` in the same order, on a scale that those of other layers share.
+    """Returns `Scores` in the same order, on a scale that all layers share.
 
-    Pruned units count too, with the score that zeros have: as a layer gets sparser, its mean falls,
-    and what is left of it is protected.
+    Pruned units count too, with the score of zeros: as a layer gets sparser, its mean falls, which
+    raises the scores of its remaining units.
 
     Args:
-        scores: `Scores`.
-        how: "mean" or "max" divides by that of the absolute scores; "lamp" divides each score by
-            the sum of those that are no smaller, itself included; `None` changes nothing.
+        scores: The `Scores` to normalize.
+        how: "mean" or "max" divides by the mean or maximum of the absolute scores; "lamp" divides
+            each score by the sum of all scores that are not smaller, itself included; `None`
+            changes nothing.
     """
     if how is None:
         return scores
@@ -43,7 +44,7 @@ def normalized(scores, how):
 
 
 def _lamp(values):
-    """LAMP scores: those below zero are moved up, which leaves their order as it is."""
+    """LAMP scores; if any are negative, all are shifted up first, which preserves their order."""
     values = values - min(0.0, values.min(initial=0.0))
     order = np.argsort(values, kind="stable")[::-1]
     no_smaller = np.cumsum(values[order])

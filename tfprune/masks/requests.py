@@ -1,4 +1,4 @@
-"""Requests for masks: weight, pattern and criterion, and how many zeros they share."""
+"""Requests for masks: weight, pattern and criterion, and the number of zeros they share."""
 
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -15,10 +15,10 @@ from tfprune.masks.selection import keep_masks as keep_masks
 
 
 class Competitor:
-    """A participant in the choice of zeros: one weight, or a group of filters that go together.
+    """A participant in the choice of zeros: one weight, or a group of coupled filters.
 
     Attributes:
-        name: What messages call it.
+        name: Its name in messages.
         method: The method by which it is pruned.
     """
 
@@ -27,35 +27,36 @@ class Competitor:
 
     @property
     def scored(self):
-        """List of the single weights whose scores count."""
+        """The list of single weights whose scores count."""
         raise NotImplementedError(f"{type(self).__name__} has to say which weights are scored.")
 
     def request(self, found, position=0, criterion=None):
-        """Returns its `Request`, with arrays that are read without a copy.
+        """Returns its `Request`, whose arrays are not copied.
 
         Args:
-            found: `{id(weight): {need: array}}`, the evidence that was collected.
-            position: Its place among all that are scored together.
-            criterion: Another criterion than the method's.
+            found: `{id(weight): {need: array}}`, the collected evidence.
+            position: Its index among all competitors that are scored together.
+            criterion: A criterion that replaces the method's.
         """
         raise NotImplementedError(f"{type(self).__name__} has to make a request.")
 
     def set_mask(self, mask):
-        """Assigns a mask that its request's `spread` made, and applies it to the weights."""
+        """Assigns a mask from its request's `spread`, and applies it to the weights."""
         raise NotImplementedError(f"{type(self).__name__} has to take a mask.")
 
 
 class Request:
-    """What scopes, distributions and the kernel ask of one competitor.
+    """One competitor's interface to scopes, distributions and the mask kernel.
 
     Attributes:
-        name: What messages call it.
+        name: Its name in messages.
         pattern: The `Pattern`.
-        weight: Its weight, or the largest of several; `axes` are the `KernelAxes` of that one.
+        weight: Its weight, or the largest of several.
+        axes: The `KernelAxes` of `weight`.
         units: Number of units.
-        pruned: Bool array over units: which are pruned now.
-        zeros_now: How many that are.
-        most_zeros: The largest number that can be pruned.
+        pruned: Bool array over units: True for units that are pruned now.
+        zeros_now: Number of units that are pruned now.
+        most_zeros: The largest number of units that can be pruned.
     """
 
     name: str
@@ -68,15 +69,15 @@ class Request:
     most_zeros: int
 
     def scores(self, rising):
-        """Returns the `Scores` of the units that may be chosen."""
+        """Returns the `Scores` of the candidate units."""
         raise NotImplementedError(f"{type(self).__name__} has to score its units.")
 
     def squares(self):
-        """Returns pooled squares of the weights, one for each unit."""
+        """Returns the pooled squares of the weights, one for each unit."""
         raise NotImplementedError(f"{type(self).__name__} has to square its weights.")
 
     def split(self):
-        """Lists the requests of all experts that the weight holds; itself without experts."""
+        """Lists the requests of all experts in the weight; only itself without experts."""
         return [self]
 
     def release(self):
@@ -84,23 +85,24 @@ class Request:
         self.weight = _Shape(self.weight.shape)  # type: ignore[assignment]
 
     def spread(self, kept):
-        """Returns the mask that a flat bool array over units stands for."""
+        """Expands a flat bool array over units to a mask."""
         raise NotImplementedError(f"{type(self).__name__} has to spread a mask.")
 
 
 @dataclass
 class MaskRequest(Request):
-    """One weight that is to get a mask.
+    """A request for the mask of one weight.
 
     Args:
         weight: Float array.
         pattern: A `tfprune.patterns.Pattern`.
         criterion: A `tfprune.criteria.Criterion`.
         axes: `KernelAxes` of the weight.
-        mask: The mask that the weight has now, or `None`.
-        name: What an error message calls the weight.
-        evidence: What the criterion needs beside the weight, by name: float arrays of its shape.
-        position: Place of the weight among those that are scored together.
+        mask: The current mask of the weight, or `None`.
+        name: Name of the weight in error messages.
+        evidence: `{name: array}` for each name in the criterion's `needs`: float arrays of the
+            weight's shape.
+        position: Index of the weight among those that are scored together.
     """
 
     weight: np.ndarray
@@ -127,7 +129,7 @@ class MaskRequest(Request):
         self.mask, self.evidence, self.pruned = None, {}, np.empty(0, dtype=bool)
 
     def split(self):
-        """Lists a request for each expert's weight; itself where there are no experts."""
+        """Lists a request for each expert's weight; only itself without experts."""
         if not self.axes.experts:
             return [self]
         axes = replace(self.axes.resolve(self.weight.ndim), experts=False)
@@ -149,7 +151,7 @@ class MaskRequest(Request):
         ]
 
     def scores(self, rising):
-        """The scores of the units that may be chosen: unpruned if `rising`, else pruned ones."""
+        """The scores of the candidate units: unpruned ones if `rising`, otherwise pruned ones."""
         excluded = self.pruned if rising else ~self.pruned
         if self.criterion.elementwise and type(self.pattern) is patterns.Unstructured:
             some = excluded if self.zeros_now or not rising else None
@@ -164,7 +166,7 @@ class MaskRequest(Request):
         return Scores(_flat(pooled), None, excluded, self.name)
 
     def criterion_scores(self):
-        """The scores of all single weights; raises where one is not finite."""
+        """The scores of all single weights; raises if one is not finite."""
         weight = as_comparable(self.weight)
         evidence = [as_comparable(a) if isinstance(a, np.ndarray) else a for a in self._needed()]
         everything = self.criterion(weight, *evidence)
@@ -178,7 +180,7 @@ class MaskRequest(Request):
         return self.pattern.pool(weight * weight, self.axes).reshape(-1)
 
     def _needed(self):
-        """What the criterion is called with beside the weight."""
+        """The arguments that the criterion gets after the weight."""
         known = {
             "axes": self.axes.resolve(self.weight.ndim),
             "position": self.position,
@@ -202,7 +204,7 @@ class MaskRequest(Request):
         return np.ones(self.weight.shape, dtype=bool) if self.mask is None else self.mask
 
     def spread(self, kept):
-        """Spreads a flat mask over units over the weight."""
+        """Expands a flat mask over units to the weight."""
         return self.pattern.expand(kept, self.weight.shape, self.axes)
 
 
@@ -218,17 +220,16 @@ def _flat(array):
 
 
 def rounded(requests, zeros, together=False):
-    """Rounds numbers of pruned units so that a multiple of the pattern's `round_to` stays.
+    """Rounds numbers of pruned units so that each weight keeps a multiple of `round_to` units.
 
     Args:
         requests: List of `MaskRequest`.
-        zeros: List of the pruned units that each is to have.
-        together: Whether their sum is to stay as near as possible to what it is; otherwise each
-            is rounded to the nearest multiple.
+        zeros: List of the numbers of pruned units, one for each request.
+        together: Whether to keep the sum as close as possible to the sum of `zeros`; otherwise
+            each number is rounded to the nearest multiple.
 
     Returns:
-        List of `int`. Where fewer units than `round_to` would be left, as many stay; a weight
-        with fewer units stays whole.
+        List of `int`. Each weight keeps at least `round_to` units, or all if it has fewer.
     """
     asked = [request.units - number for request, number in zip(requests, zeros, strict=True)]
     choices = [_multiples(request, k) for request, k in zip(requests, asked, strict=True)]
@@ -238,7 +239,7 @@ def rounded(requests, zeros, together=False):
     ]
     missed = sum(kept) - sum(asked)
     while together and missed:
-        # The cheapest step that brings the sum nearer.
+        # The cheapest step that brings the sum closer.
         steps = [
             (abs(n - asked[i]) - abs(kept[i] - asked[i]), i, n)
             for i, choice in enumerate(choices)
@@ -253,7 +254,7 @@ def rounded(requests, zeros, together=False):
 
 
 def _multiples(request, kept):
-    """The multiples of `round_to` next to a number of kept units, as far as they are possible."""
+    """The possible multiples of `round_to` below and above a number of kept units."""
     step, most = request.pattern.round_to, request.units - request.zeros_now
     least = request.units - request.most_zeros
     if step == 1:
@@ -266,20 +267,20 @@ def _multiples(request, kept):
 
 
 def masks_with_zeros(requests, zeros, normalizations=None):
-    """Computes masks with `zeros` pruned units in all of `requests` together.
+    """Computes masks with `zeros` pruned units over all `requests`.
 
-    Units that are pruned stay pruned while the number rises; where it falls, none is pruned that
-    was not before. So masks never flicker, whatever the criterion.
+    While the number rises, pruned units stay pruned; while it falls, kept units stay kept. Masks
+    therefore never flicker, whatever the criterion.
 
     Args:
         requests: List of `MaskRequest`.
-        zeros: Pruned units in all of them together.
-        normalizations: One for each request: how its scores are made comparable with those of the
-            others, see `tfprune.masks.normalized`.
+        zeros: Number of pruned units over all requests.
+        normalizations: One for each request: how to make its scores comparable with the others',
+            see `tfprune.masks.normalized`.
 
     Returns:
         `(kept, threshold)`: a flat bool array over the units of each request, and the highest
-        pooled score that went, or `None` where nothing changed.
+        pooled score among the newly pruned units, or `None` if nothing changed.
     """
     now = sum(request.zeros_now for request in requests)
     if zeros == now:
@@ -290,7 +291,7 @@ def masks_with_zeros(requests, zeros, normalizations=None):
     rising = zeros > now
     scores = [request.scores(rising) for request in requests]
     if normalizations is not None and rising:
-        # Where the sparsity falls, pruned units are chosen from: all of them are zero.
+        # While the sparsity falls, the candidates are pruned units, which are all zero.
         scores = [normalized(*pair) for pair in zip(scores, normalizations, strict=True)]
     chosen, threshold = keep_masks(scores, zeros - now if rising else zeros)
     if rising:

@@ -1,9 +1,9 @@
-"""The mask kernel: which scores are the lowest, among any number of arrays, without a sort.
+"""The mask kernel: finds the lowest scores among any number of arrays without a full sort.
 
-Local and global scope, blocks, filters and N:M all go through `keep_masks`. A small sample brackets
-the score it looks for, one pass over memory counts what lies below the bracket, writes the masks
-and collects the little that lies inside, which is sorted out at the end. The pass goes piece by
-piece through the cache, so the extra memory is small whatever the size.
+Local and global scope, blocks, filters and N:M all use `keep_masks`. A small sample brackets the
+threshold. One pass over memory counts the scores below the bracket, writes the masks and collects
+the few scores inside, which are sorted at the end. The pass works on pieces that fit the cache, so
+it needs little extra memory at any size.
 """
 
 import os
@@ -17,9 +17,9 @@ from tfprune._base import validation as check
 
 _PIECE = 1 << 18
 _SAMPLE = 1 << 14
-# Below this a partial sort of everything is quicker than bracketing.
+# Below this size, a partial sort of all scores is faster than bracketing.
 _SMALL = 1 << 16
-# A bracket of so many standard deviations of the sample misses about once in 15,000 times.
+# A bracket of this many standard deviations of the sample misses about once in 15,000 times.
 _DEVIATIONS = 4.0
 
 
@@ -28,11 +28,11 @@ class Scores:
     """The scores of the units of one weight, read piece by piece.
 
     Args:
-        values: One-dimensional array of what is scored, or of the scores themselves; or a tuple
-            of several of one size, the weights first.
-        score: Function from a piece of each of `values` to its scores; it returns a new array.
-        excluded: Bool array of `values`' shape: units that are not to choose from; or `None`.
-        name: What an error message calls the weight.
+        values: One-dimensional array of weights or of scores; or a tuple of several arrays of one
+            size, the weights first.
+        score: Function from a piece of each of `values` to a new array of scores.
+        excluded: Bool array of `values`' shape: units that cannot be chosen; or `None`.
+        name: Name of the weight in error messages.
     """
 
     values: np.ndarray | tuple
@@ -47,7 +47,7 @@ class Scores:
         self.size = self.values[0].size
 
     def read(self, index, checked=False):
-        """Returns the scores at `index` (a slice or positions), excluded ones as infinity.
+        """Returns the scores at `index` (a slice or positions), with infinity for excluded units.
 
         With `checked`, raises if a weight or a score is not finite.
         """
@@ -62,15 +62,15 @@ class Scores:
         Raises if a weight or a score is not finite.
 
         Returns:
-            How many are not marked, and the positions and the scores of those strictly between
-            `low` and `high`.
+            The number of unmarked units, and the positions and scores of the units strictly
+            between `low` and `high`.
         """
         scores = self._score(part, checked=True)
         np.greater(scores, low, out=out)
         inside = scores < high
         np.logical_and(inside, out, out=inside)
         if self.excluded is not None:
-            # Joining bits is eight times quicker here than writing infinity into the scores.
+            # Combining bits is eight times faster here than writing infinity into the scores.
             np.logical_or(out, self.excluded[part], out=out)
             np.greater(inside, self.excluded[part], out=inside)
         positions = np.flatnonzero(inside)
@@ -88,7 +88,7 @@ class Scores:
         scores = values[0] if self.score is None else self.score(*values)
         if checked and not np.isfinite(scores).all():
             raise_not_finite(self.name)
-        # Only a score of the weight alone has to show that the weight is not finite.
+        # Only a score of the weight alone is sure to be non-finite when the weight is.
         if checked and len(values) > 1 and not np.isfinite(values[0]).all():
             raise_not_finite(self.name)
         return scores
@@ -100,18 +100,18 @@ def raise_not_finite(name):
         check.message(
             f"finite weights and scores in {name}",
             "NaN or infinity",
-            "The masks were left as they were. Lower the learning rate or clip the gradients, "
-            "and go on from the last good checkpoint.",
+            "The masks were not changed. Lower the learning rate or clip the gradients, "
+            "and continue from the last good checkpoint.",
         )
     )
 
 
 def as_comparable(array):
-    """16-bit floats become float32, which holds each of them exactly."""
+    """Converts 16-bit floats to float32, which represents them exactly."""
     if array.dtype == np.float32 or array.dtype == np.float64:
         return array
     if array.dtype.name == "bfloat16":
-        # Its bits are the upper half of a float32's.
+        # The bits of a bfloat16 are the upper half of a float32's.
         wide = array.view(np.uint16).astype(np.uint32)
         wide <<= 16
         return wide.view(np.float32)
@@ -119,18 +119,18 @@ def as_comparable(array):
 
 
 def keep_masks(scores, zeros):
-    """Marks all but the `zeros` lowest scores among all the arrays together.
+    """Marks all but the `zeros` lowest scores over all the arrays.
 
-    Of equal scores, those further back (in a later array, or later in one) go first, so that the
-    count is exact whatever the scores are.
+    Of equal scores, later ones (in a later array, or later in the same array) are pruned first, so
+    the count is exact for any scores.
 
     Args:
         scores: List of `Scores`, or of one-dimensional float arrays.
-        zeros: How many to leave unmarked. Excluded scores stay marked.
+        zeros: Number of scores to leave unmarked. Excluded scores stay marked.
 
     Returns:
         `(masks, threshold)`: a bool array for each of `scores`, True = keep, and the highest
-        score that was left unmarked (`-inf` if none was).
+        unmarked score (`-inf` if there is none).
 
     Raises:
         ValueError: If a score is not finite, or if there are fewer scores than `zeros`.
@@ -188,10 +188,10 @@ def _pieces(scores):
 
 
 def _mark_in_one_pass(pieces, out, k, low, high, workers):
-    """Marks all but the k lowest scores (k from 1), if the k-th is strictly inside a bracket.
+    """Marks all but the k lowest scores (k from 1), if the k-th lies strictly inside a bracket.
 
     Returns:
-        How many scores are at most `low`, and the k-th lowest; `None` if it is not inside.
+        The number of scores up to `low`, and the k-th lowest score; `None` if it is not inside.
     """
 
     def scan(piece):
@@ -205,7 +205,7 @@ def _mark_in_one_pass(pieces, out, k, low, high, workers):
     if not 0 < rank <= inside.size:
         return at_most_low, None
     threshold = np.partition(inside, rank - 1)[rank - 1]
-    # Of those equal to the threshold, the first ones stay.
+    # Of the scores equal to the threshold, the first ones are kept.
     staying = np.count_nonzero(inside <= threshold) - rank
     for (item, part), (_, positions, values) in zip(pieces, found, strict=True):
         going = values <= threshold
@@ -218,7 +218,7 @@ def _mark_in_one_pass(pieces, out, k, low, high, workers):
 
 
 def _kth_outside(pieces, k, low, high, at_most_low, workers):
-    """Returns the k-th lowest score where it is not strictly inside the bracket."""
+    """Returns the k-th lowest score if it is not strictly inside the bracket."""
 
     def count(condition):
         counts = workers.map(
@@ -226,7 +226,7 @@ def _kth_outside(pieces, k, low, high, at_most_low, workers):
         )
         return sum(counts)
 
-    # It is one of the two ends where many scores are equal, or the bracket missed it.
+    # Either many scores are equal and it is one of the two ends, or the bracket missed it.
     if k <= at_most_low and k > count(lambda values: values < low):
         return low
     if k > at_most_low and k <= count(lambda values: values <= high):
@@ -236,7 +236,7 @@ def _kth_outside(pieces, k, low, high, at_most_low, workers):
 
 
 def _bracket(scores, k):
-    """Two scores that the k-th lowest very probably lies between, from a sample."""
+    """Returns two scores, from a sample, that very probably enclose the k-th lowest."""
     total = sum(item.size for item in scores)
     random = np.random.default_rng(total)
     wanted = min(_SAMPLE, total // 128)
@@ -265,12 +265,12 @@ def _keep_first_equal(pieces, target, threshold, missing):
 
 
 class Workers:
-    """Runs a function over many things, in threads where there is enough to do.
+    """Runs a function over many items, in threads if there is enough work.
 
-    NumPy lets other threads run while it works on a piece.
+    NumPy releases the lock while it works on a piece, so threads run in parallel.
 
     Args:
-        total: Number of scores in all the things together.
+        total: Total number of scores in all items.
     """
 
     def __init__(self, total):
@@ -290,7 +290,7 @@ class Workers:
         """Returns the list of results, in order."""
         if self._pool is None or len(things) < 2:
             return [function(thing) for thing in things]
-        # Neighbours go to one thread: fewer hand-overs, and memory read in order.
+        # Each thread gets neighboring items: fewer hand-overs, and memory is read in order.
         share = -(-len(things) // self._threads)
         runs = [things[start : start + share] for start in range(0, len(things), share)]
         done = self._pool.map(lambda run: [function(thing) for thing in run], runs)

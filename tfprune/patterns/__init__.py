@@ -1,8 +1,8 @@
-"""Patterns: what is pruned as one unit.
+"""Patterns: the units in which a weight is pruned.
 
-A pattern pools the scores of a weight into one score a unit (`pool`), and spreads a mask over
-units back over the weight (`expand`). Everything else, the selection above all, is the same for
-all patterns.
+A pattern pools the scores of a weight into one score per unit (`pool`), and expands a mask over
+units to a mask over the weight (`expand`). Everything else, including the selection of units, is
+the same for all patterns.
 """
 
 from tfprune.patterns.axes import KernelAxes
@@ -36,7 +36,7 @@ __all__ = [
 
 
 def built_in():
-    """Returns the patterns that come with tfprune, by name."""
+    """Returns the built-in pattern classes, by name."""
     return PATTERNS.by_name()
 
 

@@ -1,4 +1,4 @@
-"""Which axes of a kernel count inputs, and which count outputs."""
+"""The input and output axes of a kernel."""
 
 from dataclasses import dataclass
 from math import prod
@@ -8,18 +8,18 @@ import numpy as np
 
 @dataclass(frozen=True)
 class KernelAxes:
-    """Which axes of a kernel count input channels and which count output channels.
+    """Names the axes of a kernel that count input channels and those that count output channels.
 
-    The others are spatial (the window of a convolution). In a depthwise kernel one axis counts
-    both.
+    All other axes are spatial (the window of a convolution). In a depthwise kernel, one axis
+    counts both.
 
     Args:
-        inputs: Axes of the input channels; negative ones count from the end.
+        inputs: Axes of the input channels; negative numbers count from the end.
         outputs: Axes of the output channels.
-        reduced: Axes that the product sums over, where these are not `inputs`: a tied embedding
-            is looked up by rows, and multiplied along them. Groups of N:M run along these.
-        experts: Whether the first axis counts experts: at each of its places there is a weight of
-            its own, which gets the sparsity by itself under local scope.
+        reduced: Axes that the product sums over, if they are not `inputs`: a tied embedding is
+            looked up by rows and multiplied along them. N:M groups run along these axes.
+        experts: Whether the first axis counts experts. Each expert is a separate weight, which
+            local scope prunes to the sparsity on its own.
 
     Example:
 
@@ -33,7 +33,7 @@ class KernelAxes:
     experts: bool = False
 
     def resolve(self, ndim):
-        """Returns the same with non-negative axes."""
+        """Returns the same axes as non-negative numbers."""
         return KernelAxes(
             tuple(axis % ndim for axis in self.inputs),
             tuple(axis % ndim for axis in self.outputs),
@@ -43,20 +43,20 @@ class KernelAxes:
 
     @property
     def of_product(self):
-        """The same axes, with those that the product sums over as inputs."""
+        """The same axes, with the axes that the product sums over as inputs."""
         if self.reduced is None:
             return self
         return KernelAxes(self.reduced, self.inputs, experts=self.experts)
 
     def spatial(self, ndim):
-        """Returns the axes that count neither."""
+        """Returns the axes that count neither inputs nor outputs."""
         known = self.resolve(ndim)
         return tuple(a for a in range(ndim) if a not in known.inputs + known.outputs)
 
     def as_matrices(self, ndim):
-        """Returns the order of axes `(spatial, inputs, outputs)` that makes matrices of a kernel.
+        """Returns the axis order `(spatial, inputs, outputs)` that turns a kernel into matrices.
 
-        Where an axis counts both, it counts as an output: a depthwise kernel has one input.
+        An axis that counts both is treated as an output axis: a depthwise kernel has one input.
         """
         known = self.resolve(ndim)
         inputs = tuple(a for a in known.inputs if a not in known.outputs)

@@ -13,10 +13,11 @@ PATTERNS = Parts("pattern", default="unstructured")
 
 
 class Pattern(Frozen):
-    """Base class of all patterns: frozen, and equal where their fields are equal.
+    """Base class of all patterns: immutable, and equal if their fields are equal.
 
     Attributes:
-        round_to: Kept units of a weight are a multiple of this number, where there are as many.
+        round_to: The number of kept units in a weight is a multiple of this, if the weight has
+            that many.
     """
 
     round_to = 1
@@ -25,19 +26,19 @@ class Pattern(Frozen):
         """Raises ValueError, naming the weight, unless the pattern fits it."""
 
     def pool(self, scores, axes):
-        """Pools the scores of a weight into one float score a unit."""
+        """Pools the scores of a weight into one float score per unit."""
         raise NotImplementedError(f"{type(self).__name__} has to implement `pool`.")
 
     def expand(self, units, shape, axes):
-        """Spreads an array over units over a weight of this shape."""
+        """Expands an array over units to a weight of this shape."""
         raise NotImplementedError(f"{type(self).__name__} has to implement `expand`.")
 
     def collapse(self, mask, axes):
-        """Returns for each unit whether any of its weights is set in `mask`."""
+        """Returns for each unit whether `mask` keeps any of its weights."""
         raise NotImplementedError(f"{type(self).__name__} has to implement `collapse`.")
 
     def eligible(self, scores, pruned, axes):
-        """Returns which units may be pruned at all, or `None` if all may."""
+        """Returns which units may be pruned, or `None` if all of them may."""
         return None
 
     def most_zeros(self, shape, axes):
@@ -49,7 +50,7 @@ class Pattern(Frozen):
         raise NotImplementedError(f"{type(self).__name__} has to implement `unit_count`.")
 
     def check_target(self, sparsity, name):
-        """Raises ValueError, naming the weight, if the pattern cannot have this sparsity."""
+        """Raises ValueError, naming the weight, if the pattern cannot reach this sparsity."""
 
 
 @dataclass(frozen=True)

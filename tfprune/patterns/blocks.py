@@ -15,16 +15,16 @@ from tfprune.patterns.base import PATTERNS, Pooled
 class Block(Pooled):
     """Blocks of `h` input channels by `w` output channels.
 
-    A Dense kernel is one matrix of blocks; a convolution has one such matrix at each position of
-    its window. Where the block size does not divide the kernel, the last blocks are smaller, and
-    their score is pooled over the weights that they have.
+    A Dense kernel is one matrix of blocks; a convolution kernel has one matrix for each position
+    of its window. If the block size does not divide the kernel, the last blocks are smaller, and
+    their scores are pooled over fewer weights.
 
     Args:
         block_size: `(h, w)`, both at least 1.
         pooling: "AVG", "MAX" or "SUM" of the scores in a block.
 
     Raises:
-        ValueError, TypeError: For a size or a pooling that does not exist.
+        ValueError, TypeError: For an invalid block size or pooling.
 
     Example:
 
@@ -56,7 +56,7 @@ class Block(Pooled):
                 check.message(
                     f"a block no larger than {name}, {inputs} inputs by {outputs} outputs",
                     f"block_size={self.block_size}",
-                    "Use smaller blocks, or give this layer a pattern of its own with "
+                    "Use smaller blocks, or give this layer another pattern with "
                     "tfprune.Rule(...).",
                 )
             )
@@ -75,11 +75,11 @@ class Block(Pooled):
         Args:
             array: Array or tensor.
             axes: `KernelAxes`.
-            fill: The number that fills up the last blocks where the size does not divide.
-            namespace: What computes on it: `numpy`, or `keras.ops` for tensors.
+            fill: The number that pads the last blocks if the block size does not divide the kernel.
+            namespace: `numpy` for arrays, or `keras.ops` for tensors.
 
         Returns:
-            One of shape (positions of the window, rows of blocks, height, columns of blocks,
+            An array of shape (positions of the window, rows of blocks, height, columns of blocks,
             width).
         """
         shape = tuple(array.shape)
@@ -104,7 +104,7 @@ class Block(Pooled):
         return total / self.weights_in_block(scores.shape, axes)
 
     def weights_in_block(self, shape, axes):
-        """Returns how many weights each block of a kernel of this shape has."""
+        """Returns the number of weights in each block of a kernel of this shape."""
         _, inputs, outputs = matrix_shape(shape, axes)
         height, width = self.block_size
         rows = np.minimum(height, inputs - np.arange(0, inputs, height))

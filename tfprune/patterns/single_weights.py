@@ -29,7 +29,7 @@ class EachWeight(Pattern):
 @PATTERNS.part()
 @dataclass(frozen=True)
 class Unstructured(EachWeight):
-    """Single weights.
+    """Prunes single weights, each on its own.
 
     Example:
 
@@ -41,11 +41,11 @@ class Unstructured(EachWeight):
 @PATTERNS.part()
 @dataclass(frozen=True)
 class NOfM(EachWeight):
-    """`zeros` zeros in every `group` neighbours along the input channels: 2:4 and its like.
+    """Puts `zeros` zeros into every group of `group` neighbors along the input channels, as in 2:4.
 
-    On the way there, the schedule's sparsity is met exactly with the weights of lowest score
-    among those that may go, so no group ever has more than `zeros` zeros. A last group that is
-    cut off counts as filled up with zeros, as it is in the deployed layout.
+    While the sparsity rises, it is always exact: the prunable weights with the lowest scores go
+    first, and no group ever has more than `zeros` zeros. An incomplete last group counts as padded
+    with zeros, as in the deployed layout.
 
     Args:
         zeros: Zeros in each group, from 1 to `group - 1`.
@@ -80,7 +80,7 @@ class NOfM(EachWeight):
             raise ValueError(
                 check.message(
                     f"{name} to have input channels to group for {self}",
-                    f"shape={tuple(shape)}, where every output sees a single input channel",
+                    f"shape={tuple(shape)}, where every output reads a single input channel",
                     "Exempt this layer with tfprune.Rule(..., prune=False).",
                 )
             )
@@ -123,7 +123,7 @@ class NOfM(EachWeight):
 
 
 def _lowest(groups, number):
-    """Marks the `number` lowest along axis 2; of equal ones the later go first."""
+    """Marks the `number` lowest scores along axis 2; of equal scores, the later ones go first."""
     size = groups.shape[2]
     marked = np.empty(groups.shape, dtype=bool)
     for i in range(size):

@@ -1,4 +1,4 @@
-"""Slices of a kernel: patterns that reduce some of its axes."""
+"""Slices of a kernel: patterns that pool some of its axes."""
 
 from dataclasses import dataclass
 from math import prod
@@ -10,9 +10,9 @@ from tfprune.patterns.base import PATTERNS, POOLING, Pooled
 
 
 class SlicePattern(Pooled):
-    """Patterns that reduce some axes of the kernel: the others count the units.
+    """Base class of patterns that pool some axes of the kernel; the other axes count the units.
 
-    A subclass is a frozen dataclass and implements `pooled_axes`.
+    A subclass is a frozen dataclass that implements `pooled_axes`.
 
     Args:
         pooling: "AVG", "MAX" or "SUM" of the scores in a unit.
@@ -28,18 +28,18 @@ class SlicePattern(Pooled):
     """
 
     def pooled_axes(self, ndim, axes):
-        """Returns the axes that are pooled into one score.
+        """Returns the axes to pool into one score.
 
         Args:
             ndim: Number of axes of the weight.
-            axes: Its `KernelAxes`.
+            axes: The `KernelAxes` of the weight.
         """
         raise NotImplementedError(
             f"A slice pattern has to implement `pooled_axes`, and {type(self).__name__} does not."
         )
 
     def _reduced(self, ndim, axes):
-        """The axes that are pooled; never over the experts."""
+        """The pooled axes, without the axis of experts."""
         pooled = self.pooled_axes(ndim, axes)
         return tuple(axis for axis in pooled if axis or not axes.experts)
 
@@ -71,35 +71,35 @@ _ARGUMENTS = """
         pooling: "AVG", "MAX" or "SUM" of the scores in a unit.
 
     Raises:
-        ValueError: For a pooling that does not exist.
+        ValueError: For an unknown pooling.
 """
 
 
 @PATTERNS.part()
 @dataclass(frozen=True)
 class Filter(SlicePattern):
-    """All that leads to one output channel.
+    """Prunes whole filters: all weights that lead to one output channel.
 
-    In a Sequential or Functional model, filters that can only be removed together are one unit:
-    those of layers whose outputs are added, for instance; see `tfprune.dependency_groups`. What
-    else belongs to a channel, its bias and its scale and offset in a BatchNormalization, is
-    masked with them, so that a pruned channel is silent and `tfprune.shrink` removes it. Channels
-    that cannot be removed, those of the model's outputs first of all, are not pruned.
+    In a Sequential or Functional model, filters that can only be removed together form one unit,
+    for instance the filters of layers whose outputs are added; see `tfprune.dependency_groups`.
+    The bias of a channel, and its scale and offset in a BatchNormalization, are masked with its
+    filter, so a pruned channel is silent and `tfprune.shrink` can remove it. Channels that cannot
+    be removed, such as the model's outputs, are not pruned.
 
-    Elsewhere (single layers, subclassed models), each layer's filters stand for themselves.
+    In single layers and subclassed models, each layer's filters are pruned independently.
 
     Args:
         pooling: "AVG", "MAX" or "SUM" of the scores in a filter.
-        coupled: Whether channels that stand or fall together are one unit. If not, each layer's
-            filters stand for themselves in any model.
-        over_group: "AVG", "MAX" or "SUM" of the scores of filters that are one unit.
-        round_to: Keep a multiple of so many filters in each layer or group, as near as possible
-            to what the sparsity asks for; where there are fewer, all stay. Many processors
-            compute faster then.
+        coupled: Whether channels that can only be removed together form one unit. `False` prunes
+            each layer's filters independently in any model.
+        over_group: "AVG", "MAX" or "SUM" of the scores of the filters in one unit.
+        round_to: Keep a multiple of this number of filters in each layer or group, the one
+            nearest to the sparsity; a smaller layer keeps all of its filters. Many processors run
+            such layers faster.
 
     Raises:
-        ValueError: For a pooling that does not exist, or `round_to` below 1.
-        TypeError: If `round_to` is no whole number, or `coupled` no bool.
+        ValueError: For an unknown pooling, or `round_to` below 1.
+        TypeError: If `round_to` is not a whole number, or `coupled` is not a bool.
 
     Example:
 
@@ -122,7 +122,7 @@ class Filter(SlicePattern):
                 check.message(
                     "`coupled` to be True or False",
                     f"coupled={self.coupled!r}",
-                    "False prunes each layer's filters by themselves.",
+                    "False prunes each layer's filters independently.",
                 )
             )
 
@@ -134,7 +134,7 @@ class Filter(SlicePattern):
 @PATTERNS.part(arguments=_ARGUMENTS)
 @dataclass(frozen=True)
 class Channel(SlicePattern):
-    """All that comes from one input channel.
+    """Prunes all weights that read one input channel.
 
     {arguments}
 
@@ -153,7 +153,7 @@ class Channel(SlicePattern):
 @PATTERNS.part(arguments=_ARGUMENTS)
 @dataclass(frozen=True)
 class Kernel(SlicePattern):
-    """The whole window between one input and one output channel; in a Dense kernel, a weight.
+    """Prunes whole windows between one input and one output channel; single weights in Dense.
 
     {arguments}
 
@@ -170,9 +170,9 @@ class Kernel(SlicePattern):
 @PATTERNS.part(arguments=_ARGUMENTS)
 @dataclass(frozen=True)
 class Row(SlicePattern):
-    """One row of a convolution's window; in a Dense kernel, one row of the matrix.
+    """Prunes rows of a convolution's window; in a Dense kernel, rows of the matrix.
 
-    A row runs along the last spatial axis, the width. In a kernel without a window it runs over
+    A row runs along the last spatial axis, the width. In a kernel without a window, it runs along
     the output channels.
 
     {arguments}
@@ -191,10 +191,10 @@ class Row(SlicePattern):
 @PATTERNS.part(arguments=_ARGUMENTS)
 @dataclass(frozen=True)
 class Column(SlicePattern):
-    """One column of a convolution's window; in a Dense kernel, one column of the matrix.
+    """Prunes columns of a convolution's window; in a Dense kernel, columns of the matrix.
 
-    A column runs along the last but one spatial axis, the height; a window of one dimension has
-    columns of one weight. In a kernel without a window it runs over the input channels.
+    A column runs along the second-to-last spatial axis, the height; in a one-dimensional window, a
+    column is one weight. In a kernel without a window, it runs along the input channels.
 
     {arguments}
 
@@ -212,16 +212,16 @@ class Column(SlicePattern):
 @PATTERNS.part()
 @dataclass(frozen=True)
 class Slice(SlicePattern):
-    """Any set of axes pooled into one score.
+    """Prunes slices that run along any set of axes.
 
     Args:
-        axes: Axes of the kernel to pool over; negative ones count from the end. A Conv2D kernel
-            is (height, width, inputs, outputs), so `Slice((0, 1, 2))` is `Filter()`.
+        axes: Axes of the kernel to pool over; negative numbers count from the end. A Conv2D kernel
+            is (height, width, inputs, outputs), so `Slice((0, 1, 2))` prunes filters.
         pooling: "AVG", "MAX" or "SUM" of the scores in a unit.
 
     Raises:
-        ValueError, TypeError: For axes that are no whole numbers, are named twice, or do not
-            exist in the weight.
+        ValueError, TypeError: For axes that are not whole numbers, repeat, or do not exist in the
+            weight.
 
     Example:
 
@@ -252,7 +252,7 @@ class Slice(SlicePattern):
                 check.message(
                     f"axes of {name}, which has {len(shape)}",
                     f"axes={self.axes}",
-                    "Give this layer a pattern of its own with tfprune.Rule(...).",
+                    "Give this layer another pattern with tfprune.Rule(...).",
                 )
             )
 
