@@ -313,7 +313,7 @@ def test_multiples_stay_under_one_threshold():
 
 
 def test_groups_with_too_few_channels_are_named():
-    with pytest.warns(UserWarning, match=r"'stem' \(8\), which stay whole"):
+    with pytest.warns(UserWarning, match=r"'stem' \(8\), which are not pruned"):
         tfprune.prune_low_magnitude(residual(), HALF, pattern=tfprune.Filter(round_to=8))
 
 
@@ -329,7 +329,7 @@ def test_layers_that_cannot_lose_filters_are_named():
         ]
     )
     rules = [tfprune.Rule("spared", prune=False)]
-    said = r"all of theirs, so that.*asked for: before: 'barrier', a UnitNormalization, has no rule"
+    said = r"all of theirs, so the.*requested: before: 'barrier', a UnitNormalization, has no rule"
     with pytest.warns(UserWarning, match=said) as caught:
         pruned = tfprune.prune_low_magnitude(graph, HALF, pattern="filter", rules=rules)
     (one,) = [one for one in caught if "asked for" in str(one.message)]

@@ -1,4 +1,5 @@
-"""Channels: who makes, passes on and reads each of them, and which stand or fall together."""
+"""Channels: the layers that make, pass on and read each channel, and groups of channels that can
+only be removed together."""
 
 from tfprune._channels.graph import ChannelGroup, Member, dependency_groups
 from tfprune._channels.ledger import Call, Flow, Ledger

@@ -1,4 +1,4 @@
-"""Filters of a whole model: channels that stand or fall together compete as one unit."""
+"""Filters of a whole model: channels that can only be removed together compete as one unit."""
 
 import warnings
 from dataclasses import dataclass
@@ -15,11 +15,11 @@ from tfprune.masks.requests import Competitor, Request
 from tfprune.masks.selection import Scores
 from tfprune.patterns.slices import Filter
 
-# Ends of the reasons why filters stay that nobody has to be told.
+# Endings of obvious reasons to keep filters, which cause no warning.
 _NOT_PRUNED = "is not pruned"
 _ONE_LEFT = "a layer keeps its last channel"
 _PLAIN = (OUTPUT, _NOT_PRUNED, _ONE_LEFT)
-# What is zero by itself once the weights before it are, or makes no difference then.
+# Weights that turn zero, or lose their effect, once the weights before them are zero.
 _NEED_NO_MASK = ("moving_variance",)
 _POOLED = {
     "AVG": lambda array, axes: array.mean(axis=axes, dtype="float64"),
@@ -30,13 +30,13 @@ _POOLED = {
 
 @dataclass(frozen=True)
 class Part:
-    """One axis of a weight along which the channels of a group lie.
+    """One axis of a weight that holds channels of a group.
 
     Attributes:
         layer: The layer.
-        variable: Its weight.
+        variable: The weight.
         axis: The axis, counted from the front.
-        units: Integers, one for each position: the channel of the group, -1 for other groups'.
+        units: Integers, one for each position: the channel of the group, or -1 for other groups.
         reads: Whether the layer reads the channels there; otherwise it makes or changes them.
     """
 
@@ -52,12 +52,12 @@ class Coupling:
     """A group of channels that can be pruned.
 
     Attributes:
-        size: How many channels there are.
-        fixed: `{channel: reason}` for those that stay.
-        sets: List of arrays of channels: of each set, one has to stay.
+        size: Number of channels.
+        fixed: `{channel: reason}` for channels that must be kept.
+        sets: List of arrays of channels; one channel of each array must be kept.
         scored: The `Part`s whose weights are scored.
         others: The `Part`s that are masked with them.
-        cut: All `Part`s that get shorter where channels go, those that read them too.
+        cut: All `Part`s that lose positions with removed channels, including those that read them.
     """
 
     size: int
@@ -69,7 +69,7 @@ class Coupling:
 
     @property
     def most_zeros(self):
-        """The largest number of channels that can go, whatever their scores."""
+        """The largest number of channels that can be removed, for any scores."""
         return self.size - len(self.fixed) - len(self.sets)
 
 
@@ -86,7 +86,7 @@ def find_couplings(model, candidates):
         candidates: Set of the ids of weights that may be pruned.
 
     Returns:
-        List of `Coupling`s, and `{reason: paths}` of the layers whose channels all stay.
+        List of `Coupling`s, and `{reason: paths}` of the layers that keep all channels.
     """
     ledger = follow(model)
     groups, representatives = channel_groups(ledger)
@@ -128,7 +128,7 @@ def find_couplings(model, candidates):
 
 
 def _parts(ledger, representatives):
-    """For each group the list of its `Part`s."""
+    """Returns the list of `Part`s of each group."""
     roots = ledger.roots()
     group_of, unit_of = np.full(len(roots), -1), np.full(len(roots), -1)
     for number, units in enumerate(representatives):
@@ -144,13 +144,13 @@ def _parts(ledger, representatives):
 
 
 class PrunedGroup(Competitor):
-    """The competitor that stands for a group: it takes the place of its `PrunedWeight`s.
+    """A competitor that represents a group of channels in place of its `PrunedWeight`s.
 
     Args:
         coupling: The `Coupling`.
         weights: `{id(variable): PrunedWeight}`.
-        places: `{id(weight): [(group, part)]}` of all groups together: the axes of a weight whose
-            positions go with a group's channels. This group adds its own.
+        places: `{id(weight): [(group, part)]}` of all groups: the weight axes whose positions are
+            removed with a group's channels. This group adds its own.
     """
 
     def __init__(self, coupling, weights, places):
@@ -175,8 +175,8 @@ class PrunedGroup(Competitor):
                         "one schedule, pattern, criterion and scope for filters that can only be "
                         "removed together",
                         f"different ones for {first.name} and {weight.name}",
-                        "Give both layers the same tfprune.Rule, or prune each layer's filters by "
-                        "themselves with tfprune.Filter(coupled=False).",
+                        "Give both layers the same tfprune.Rule, or prune each layer's filters "
+                        "independently with tfprune.Filter(coupled=False).",
                     )
                 )
 
@@ -186,7 +186,7 @@ class PrunedGroup(Competitor):
 
     @property
     def pruned(self):
-        """Bool array: which channels are pruned."""
+        """Bool array: True for pruned channels."""
         alive = np.zeros(self.coupling.size + 1, bool)
         for weight, part in self.parts:
             others = tuple(i for i in range(len(weight.variable.shape)) if i != part.axis)
@@ -201,7 +201,7 @@ class PrunedGroup(Competitor):
         return GroupRequest(self.coupling, requests, self.pruned, self.method.pattern)
 
     def shuffled(self, random):
-        """Returns which channels stay if as many, of the same weights, are drawn at random."""
+        """Returns which channels are kept if the same number is drawn at random."""
         kinds: dict = {}
         for channel in range(self.coupling.size):
             if channel not in self.coupling.fixed:
@@ -213,10 +213,10 @@ class PrunedGroup(Competitor):
         return kept
 
     def set_mask(self, kept):
-        """Gives all weights of the group the masks that leave these channels."""
+        """Gives all weights of the group the masks that keep these channels."""
         for weight, _ in self.parts:
             mask = np.ones(tuple(weight.variable.shape), bool)
-            # A weight may lie between two groups: the heads of an attention and its outputs.
+            # A weight may belong to two groups: the heads of an attention layer and its outputs.
             for group, other in self._places[id(weight)]:
                 stays = kept if group is self else ~group.pruned
                 vector = np.append(stays, True)[other.units]
@@ -231,8 +231,8 @@ class GroupRequest(Request):
 
     Args:
         coupling: The `Coupling`.
-        requests: One `MaskRequest` for each weight that is scored.
-        pruned: Bool array: which channels are pruned now.
+        requests: One `MaskRequest` for each scored weight.
+        pruned: Bool array: True for channels that are pruned now.
         pattern: The `Filter` pattern.
     """
 
@@ -253,7 +253,7 @@ class GroupRequest(Request):
             request.release()
 
     def scores(self, rising):
-        """The scores of the channels that may be chosen."""
+        """The scores of the candidate channels."""
         pooled = self.pooled([request.criterion_scores() for request in self.requests])
         excluded = self.pruned | self._kept_back(pooled) if rising else ~self.pruned
         return Scores(pooled, None, excluded, self.name)
@@ -278,11 +278,11 @@ class GroupRequest(Request):
         return (total if self.pattern.over_group == "SUM" else total / np.maximum(number, 1))[:-1]
 
     def spread(self, kept):
-        """A mask over channels is what `PrunedGroup.set_mask` takes."""
+        """Returns the mask over channels as it is, for `PrunedGroup.set_mask`."""
         return kept
 
     def _kept_back(self, pooled):
-        """Channels that stay whatever is asked: fixed ones, and each layer's best."""
+        """The channels that are always kept: fixed ones, and each layer's best."""
         held = np.zeros(self.units, bool)
         held[list(self.coupling.fixed)] = True
         for units in self.coupling.sets:
@@ -292,7 +292,7 @@ class GroupRequest(Request):
 
 
 class Couplings:
-    """Which competitor stands for each weight of a wrapped model.
+    """The competitor that represents each weight of a wrapped model.
 
     Args:
         model: A built layer or model with wrappers.
@@ -314,8 +314,8 @@ class Couplings:
         couplings = [found for part in graphs for found in find_couplings(part, candidates)[0]]
         self._places: dict = {}
         self.groups = [PrunedGroup(coupling, weights, self._places) for coupling in couplings]
-        # Where code calls a layer, nothing is known of what reads its channels: its weights
-        # compete for themselves.
+        # If code calls a layer, the readers of its channels are unknown, so its weights compete
+        # independently.
         self._standing: dict = {
             id(weights[key]): weights[key]
             for key in candidates
@@ -325,9 +325,10 @@ class Couplings:
             self._standing.update({id(weight): group for weight in group.scored})
 
     def competitor(self, weight):
-        """Returns the competitor that stands for a `PrunedWeight`; `None` if it does not compete.
+        """Returns the competitor that represents a `PrunedWeight`; `None` if it does not compete.
 
-        A weight does not compete if its mask follows from others', or if its channels all stay.
+        A weight does not compete if other masks determine its own, or if all its channels are
+        kept.
         """
         if weight.follows:
             return None
@@ -339,7 +340,7 @@ class Couplings:
 
 
 def _outermost_graphs(model):
-    """Models with wrappers that can be followed, and that no other such model calls."""
+    """Yields models with wrappers that form a graph and that no other such model calls."""
     found: dict = {}
 
     def look(layer, called):
@@ -355,27 +356,27 @@ def _outermost_graphs(model):
 
 
 def warn_of_layers_that_stay(stay):
-    """Says which layers keep all filters though nobody asked for it.
+    """Warns of layers that keep all filters although no rule says so.
 
     Args:
-        stay: `{reason: paths}` as `find_couplings` returns it.
+        stay: `{reason: paths}` from `find_couplings`.
     """
     whole = {reason: paths for reason, paths in stay.items() if not reason.endswith(_PLAIN)}
     if whole:
         warnings.warn(
             check.message(
                 "filters that can be removed",
-                "layers that keep all of theirs, so that the model is less sparse than asked for: "
+                "layers that keep all of theirs, so the model is less sparse than requested: "
                 + "; ".join(f"{', '.join(paths)}: {reason}" for reason, paths in whole.items()),
-                "Leave them out with tfprune.Rule(..., prune=False), or teach tfprune a layer of "
-                "your own with tfprune.register_channel_rule.",
+                "Exempt them with tfprune.Rule(..., prune=False), or describe a custom layer "
+                "with tfprune.register_channel_rule.",
             ),
             stacklevel=5,
         )
 
 
 def warn_of_whole_groups(groups):
-    """Says which groups stay whole because they have too few channels to round."""
+    """Warns of groups that have too few channels to round and are not pruned."""
     whole = []
     for group in groups:
         step = group.method.pattern.round_to
@@ -385,8 +386,8 @@ def warn_of_whole_groups(groups):
         warnings.warn(
             check.message(
                 f"groups of more than {step} channels, for round_to={step}",
-                "fewer in those of " + ", ".join(whole) + ", which stay whole",
-                "Lower round_to, or leave them out with tfprune.Rule(..., prune=False).",
+                "fewer in the groups of " + ", ".join(whole) + ", which are not pruned",
+                "Lower round_to, or exempt them with tfprune.Rule(..., prune=False).",
             ),
             stacklevel=4,
         )

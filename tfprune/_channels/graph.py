@@ -1,4 +1,4 @@
-"""Which channels of which layers stand or fall together."""
+"""Finds the channels of a model that can only be removed together."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -18,14 +18,14 @@ OUTPUT = "they are the model's output"
 
 @dataclass(frozen=True)
 class Member:
-    """One axis of a weight that belongs to a group.
+    """One axis of a weight that holds channels of a group.
 
     Attributes:
         layer: Path of the layer in the model.
         weight: Name of the weight.
         axis: The axis, counted from the front.
-        units: Integers, one for each position of the axis: which channel of the group the
-            position belongs to, -1 where it belongs to another group.
+        units: Integers, one for each position of the axis: the channel of the group at this
+            position, or -1 if the position belongs to another group.
         reads: Whether the weight reads these channels; otherwise it makes or changes them.
     """
 
@@ -38,15 +38,15 @@ class Member:
 
 @dataclass(frozen=True)
 class ChannelGroup:
-    """Channels that stand or fall together.
+    """Channels that can only be removed together.
 
     Attributes:
         layers: Paths of the layers that make these channels; "attention:heads" for the heads of
             the attention layer "attention".
-        size: How many channels there are to choose from.
-        makers: `{path: units}`: which channel of the group each channel of a layer is.
-        members: List of `Member`s, all the weights that are cut.
-        fixed: `{channel: reason}` for those that have to stay.
+        size: Number of channels in the group.
+        makers: `{path: units}`: the group's channel for each channel of a layer.
+        members: List of `Member`s, one for each weight axis that is cut.
+        fixed: `{channel: reason}` for channels that must be kept.
     """
 
     layers: tuple
@@ -57,17 +57,17 @@ class ChannelGroup:
 
     @property
     def removable(self):
-        """How many channels may go; one always stays."""
+        """Number of channels that can be removed; one is always kept."""
         return min(self.size - len(self.fixed), self.size - 1)
 
 
 def plain(model):
-    """Returns the model without wrappers; itself if it has none."""
+    """Returns the model without wrappers; the model itself if it has none."""
     return strip_pruning(model) if mask_owners(model) else model
 
 
 def follow(model):
-    """Follows all channels through a model, through wrappers as if they were not there.
+    """Follows all channels through a model; wrappers are transparent.
 
     Returns:
         A `Ledger`.
@@ -82,7 +82,7 @@ def follow(model):
 
 
 def _paths(model):
-    """Yields `(id, path)` of all layers; wrappers are no part of a path."""
+    """Yields `(id, path)` of all layers; paths omit wrappers."""
     for chain in _keras.walk(model):
         yield id(chain[-1][1]), plain_path(chain)
 
@@ -98,7 +98,7 @@ def _called(model):
 
 
 def _run(model, inputs, ledger, calls):
-    """Follows flows through a model; `calls` says how often each layer is called."""
+    """Follows flows through a model; `calls` counts the calls of each layer."""
 
     def visit(call, flows):
         return _apply(_call(call, flows, ledger, calls))
@@ -110,7 +110,7 @@ def _run(model, inputs, ledger, calls):
 
 
 def _call(call, flows, ledger, calls):
-    """What the rule of a layer gets to see of a call."""
+    """Returns a rule's view of a call."""
 
     def follow(inside):
         if not (isinstance(inside.layer, keras.Model) and _keras.runs_as_graph(inside.layer)):
@@ -122,7 +122,7 @@ def _call(call, flows, ledger, calls):
 
 
 def _entered(call, calls):
-    """The flows that come to the inputs of a model inside."""
+    """Returns the flows at the inputs of a nested model."""
     model, given, shapes, ledger = call.layer, call.inputs, call.shapes, call.ledger
     inner = [tuple(tensor.shape) for tensor in model.inputs]
     path = ledger.path(model)
@@ -147,7 +147,7 @@ def _apply(call):
         call.ledger.barriers[path] = kind
         return call.stop(f"'{path}', a {kind}, has no rule for channels")
     if len(call.inputs) > 1 and not takes_several(rule):
-        # A mask or another argument that is a tensor.
+        # Masks and other tensor arguments.
         return call.stop(f"'{call.ledger.path(call.layer)}' is called on several tensors")
     return rule(call)
 
@@ -190,7 +190,7 @@ def channel_groups(ledger):
 
 
 def _united(sets):
-    """Merges sets of labels that have one in common; in the order of the first of each."""
+    """Merges sets of labels that share one, in the order of each set's first label."""
     owner: dict = {}
     merged: list = []
     for number, labels in enumerate(sets):
@@ -210,22 +210,22 @@ def _united(sets):
 
 
 def dependency_groups(model):
-    """Finds out which channels of which layers can only be removed together.
+    """Finds the channels of a model that can only be removed together.
 
-    Follows the channels through the graph: what is added must have the same channels, a
-    normalization has numbers for each, the next convolution reads them, and so on.
+    Follows the channels through the graph: tensors that are added must keep the same channels, a
+    normalization has weights for each channel, the next convolution reads each channel, and so on.
 
     Args:
-        model: A built Sequential or Functional model, plain or wrapped; models inside are
-            followed too. It is not changed.
+        model: A built Sequential or Functional model, plain or wrapped, and with nested models. It
+            is not changed.
 
     Returns:
-        A list of `ChannelGroup`s. A layer whose channels are all independent of other layers'
-        has a group of its own. Heads of an attention layer are a group beside its outputs, under
-        the name "attention:heads" if the layer's path is "attention".
+        A list of `ChannelGroup`s. A layer whose channels do not depend on other layers' channels
+        has a separate group. The heads of an attention layer and its outputs are two groups; if
+        the layer's path is "attention", the group of heads is named "attention:heads".
 
     Raises:
-        TypeError: If `model` is no Keras 3 model.
+        TypeError: If `model` is not a Keras 3 model.
         ValueError: If it is not built, or its `call` is code, which cannot be followed.
 
     Example:
@@ -239,8 +239,8 @@ def dependency_groups(model):
     [(('one', 'two'), 4, 3), (('last',), 2, 0)]
 
     Reference:
-        Fang et al., "DepGraph: Towards Any Structural Pruning", CVPR 2023, whose dependencies
-        these are; here every channel is followed by itself.
+        Fang et al., "DepGraph: Towards Any Structural Pruning", CVPR 2023, which defines these
+        dependencies; tfprune follows every channel separately.
     """
     check_followable(model)
     return channel_groups(follow(plain(model)))[0]

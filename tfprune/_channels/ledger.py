@@ -1,8 +1,8 @@
-"""What is known of the channels of a graph: who makes, passes on and reads each of them.
+"""The record of a graph's channels: the layers that make, pass on and read each channel.
 
-Every channel that a layer makes gets a label, a number. A `Flow` says which labels stand along one
-axis of a tensor. Rules (`rules/`) pass flows from layer to layer; on the way they write into a
-`Ledger` which labels must go together, which must stay, and where weights and configs count them.
+Every channel that a layer makes gets a label, a number. A `Flow` lists the labels along one axis of
+a tensor. Rules (`rules/`) pass flows from layer to layer; on the way, they record in a `Ledger`
+which labels must be removed together, which must be kept, and which weights and configs count them.
 """
 
 import copy
@@ -22,12 +22,12 @@ class Flow:
     """The channels of one tensor.
 
     Attributes:
-        axis: The axis of the tensor along which its channels lie, the batch being axis 0;
-            `None` if nothing is known of them.
+        axis: The axis of the tensor that holds its channels; the batch is axis 0. `None` if the
+            channels are unknown.
         labels: Integers, one for each position of that axis. Several positions may have the same
-            label: after `Flatten`, a channel is many positions.
-        values: float32, of the same length: the number that a channel is at every place and for
-            every input when the model predicts; NaN if it is not always the same number.
+            label: after `Flatten`, a channel has many positions.
+        values: float32, of the same length: the value of a channel that is constant over all
+            places and inputs when the model predicts; NaN for a channel that is not.
     """
 
     axis: int | None = None
@@ -53,11 +53,11 @@ def unknown_values(number):
 
 @dataclass(frozen=True)
 class Cut:
-    """One axis of a weight whose positions go when their labels go.
+    """One axis of a weight, whose positions are removed with their labels.
 
     Attributes:
         layer: The layer.
-        variable: Its weight.
+        variable: The weight.
         axis: The axis, counted from the front.
         labels: One label for each position.
         reads: Whether the weight reads these channels; otherwise it makes or changes them.
@@ -72,16 +72,16 @@ class Cut:
 
 @dataclass(frozen=True)
 class Reading:
-    """A layer that mixes channels into others.
+    """A reading by a layer that mixes channels into others.
 
     Attributes:
         layer: The layer.
-        labels: What it reads.
-        values: Their values.
-        fold: Function from one number for each position, the constants that will be missing, to
-            what has to be added to the bias; `None` where no bias can make up for them.
-        why: Why it cannot, if it cannot.
-        part: Which of several readings of the same layer it is.
+        labels: The labels that it reads.
+        values: The values of these channels.
+        fold: Function from one number for each position, the constants that are removed, to the
+            correction of the bias; `None` if no bias can make up for them.
+        why: The reason, if no bias can.
+        part: Name of this reading, if the layer has several.
     """
 
     layer: object
@@ -94,14 +94,14 @@ class Reading:
 
 @dataclass(frozen=True)
 class Edit:
-    """An entry of a layer's config that follows from the channels that stay.
+    """An entry of a layer's config that depends on the kept channels.
 
     Attributes:
         layer: The layer or operation.
         key: The name of the entry.
-        labels: The labels that decide.
-        value: Function from the number of positions of `labels` that stay to the entry.
-        also: Further labels; if one of them goes, the entry is written, too.
+        labels: The labels that the entry depends on.
+        value: Function from the number of kept positions in `labels` to the entry.
+        also: Further labels; removing one of them updates the entry, too.
     """
 
     layer: object
@@ -112,7 +112,7 @@ class Edit:
 
 
 class Ledger:
-    """All that is known of the channels of one model."""
+    """The record of the channels of one model."""
 
     def __init__(self, paths):
         self.paths = paths
@@ -135,7 +135,7 @@ class Ledger:
     # -- Labels ------------------------------------------------------------------------------------
 
     def new_labels(self, number):
-        """Returns labels that nothing else has."""
+        """Returns new, unused labels."""
         start, self._count = self._count, self._count + number
         if self._count > len(self._parents):
             more = np.arange(len(self._parents), 2 * self._count)
@@ -143,7 +143,7 @@ class Ledger:
         return np.arange(start, self._count)
 
     def tie(self, first, second):
-        """Lets channels stand or fall together, one pair for each position."""
+        """Ties pairs of channels, so that they can only be removed together."""
         parents = self._parents
         for one, other in zip(first.tolist(), second.tolist(), strict=True):
             root, end = self._root(one), self._root(other)
@@ -158,7 +158,7 @@ class Ledger:
         return label
 
     def roots(self):
-        """Returns the representative of every label: tied ones have the same."""
+        """Returns the representative of every label; tied labels share one."""
         roots = self._parents[: self._count]
         while True:
             shorter = roots[roots]
@@ -167,12 +167,12 @@ class Ledger:
             roots = shorter
 
     def fix(self, labels, reason, first=False):
-        """Keeps channels from being removed; `first` puts the reason before all others."""
+        """Keeps channels from being removed; `first` gives the reason priority over all others."""
         if len(labels):
             self._fixed.insert(0 if first else len(self._fixed), (labels, reason))
 
     def fixed(self):
-        """Returns `{representative: reason}` of all channels that have to stay."""
+        """Returns `{representative: reason}` of all channels that must be kept."""
         roots = self.roots()
         found: dict = {}
         for labels, reason in self._fixed:
@@ -188,7 +188,7 @@ class Ledger:
         Args:
             layer: The layer.
             number: How many there are.
-            part: What they are, if the layer makes others beside its outputs: "heads".
+            part: Their kind, if they are not the layer's outputs: "heads".
         """
         if (id(layer), part) not in self.sources:
             self.sources[id(layer), part] = (layer, self.new_labels(number))
@@ -197,8 +197,8 @@ class Ledger:
     def makers(self):
         """Returns `{name: labels}` of all channels that layers make.
 
-        The name is the layer's path; with ":heads" behind it, for instance, where the layer makes
-        others beside its outputs.
+        The name is the layer's path. For channels that are not the layer's outputs, it ends with
+        their kind, for instance ":heads".
         """
         return {
             self.path(layer) + (f":{part}" if part else ""): labels
@@ -206,52 +206,52 @@ class Ledger:
         }
 
     def cut(self, layer, variable, axis, labels, reads=False):
-        """Says which channels the positions of one axis of a weight stand for."""
+        """Records the channels of the positions along one axis of a weight."""
         axis %= len(variable.shape)
         known = self.cuts.setdefault(
             (id(variable), axis), Cut(layer, variable, axis, labels, reads)
         )
-        # A shared layer has one weight for all that it is called on.
+        # A shared layer uses one weight in all its calls.
         self.tie(known.labels, labels)
 
     def edit(self, layer, key, labels, value, also=()):
-        """Says how an entry of a layer's config follows from the channels that stay: see `Edit`."""
+        """Records how an entry of a layer's config depends on the kept channels: see `Edit`."""
         entry = Edit(layer, key, labels, value, np.asarray(also, int))
         self.tie(self.edits.setdefault((id(layer), key), entry).labels, labels)
 
     def scale(self, variable, labels, factor):
-        """Says that a weight makes up for channels that are no longer counted.
+        """Records that a weight makes up for channels that are no longer counted.
 
         Args:
             variable: The weight.
-            labels: The labels that decide.
-            factor: Function from the number of positions of `labels` that stay to what the weight
-                is multiplied by.
+            labels: The labels that the factor depends on.
+            factor: Function from the number of kept positions in `labels` to the factor of the
+                weight.
         """
         self.scales.setdefault(id(variable), (labels, factor))
 
     def hold(self, layer, key, inner):
-        """Says that the config of a layer holds that of another layer, in the entry `key`."""
+        """Records that a layer's config holds the config of another layer, in the entry `key`."""
         self.held.setdefault(id(layer), {})[key] = inner
 
     def narrow(self, model, number, flow):
-        """Says which channels come to an input of a model inside."""
+        """Records the channels that reach an input of a nested model."""
         self.inputs[id(model), number] = flow
 
     def read(self, layer, flow, fold=None, why="", part=""):
-        """Says that a layer mixes these channels into others."""
+        """Records that a layer mixes these channels into others."""
         self.readings.append(Reading(layer, flow.labels, flow.values, fold, why, part))
 
 
 @dataclass(frozen=True)
 class _Place:
-    """Stands for one of the tensors that a layer is called on."""
+    """Marks the place of one of the tensors that a layer is called on."""
 
     index: int
 
 
 class Call:
-    """One call of a layer: what a rule gets to see and to do.
+    """One call of a layer: a rule's view of it, and the actions that a rule can take.
 
     Attributes:
         layer: The layer, or the operation.
@@ -276,14 +276,14 @@ class Call:
         self._follow = follow
 
     def tensors(self, name):
-        """Returns which of the inputs an argument of the layer's `call` consists of.
+        """Returns the indices of the inputs in an argument of the layer's `call`.
 
         Args:
             name: The argument's name.
 
         Returns:
-            List of integers, `None` for each item that is no tensor of the model; an empty list
-            if the argument is not given.
+            List of integers, with `None` for each item that is not a tensor of the model; an empty
+            list if the argument is not given.
         """
         flat = keras.tree.flatten(self.arguments)
         numbers = itertools.count()
@@ -296,24 +296,24 @@ class Call:
         return [item.index if isinstance(item, _Place) else None for item in items]
 
     def of(self, part):
-        """Returns the same call, seen from a layer that this layer made inside."""
+        """Returns the same call from the view of a layer that this layer created inside itself."""
         inner = copy.copy(self)
         inner.layer = part
         return inner
 
     def inside(self, key, inner, inputs, shapes, output_shapes, arguments):
-        """Follows channels through a layer, or a model, that this layer was given.
+        """Follows channels through a layer, or a model, that this layer wraps.
 
         Args:
-            key: The entry of this layer's config that holds that of the layer inside.
-            inner: The layer inside.
-            inputs: The `Flow`s of what it is called on.
-            shapes: Their shapes.
-            output_shapes: The shapes of what it returns.
-            arguments: `(args, kwargs)` that it is called with.
+            key: The entry of this layer's config that holds the inner layer's config.
+            inner: The inner layer.
+            inputs: The `Flow`s of its inputs.
+            shapes: The shapes of its inputs.
+            output_shapes: The shapes of its outputs.
+            arguments: `(args, kwargs)` of its call.
 
         Returns:
-            List of the `Flow`s that it returns.
+            List of the `Flow`s of its outputs.
         """
         self.ledger.hold(self.layer, key, inner)
         call = Call(
@@ -322,7 +322,7 @@ class Call:
         return self._follow(call)
 
     def take(self, axis, index=0):
-        """Returns the flow of an input along an axis; channels that lie along another one stay."""
+        """Returns the flow of an input along an axis; fixes channels along any other axis."""
         flow, size = self.inputs[index], self.shapes[index][axis]
         axis %= len(self.shapes[index])
         if flow.axis == axis:
@@ -336,12 +336,12 @@ class Call:
         return Flow(axis, labels, unknown_values(len(labels)))
 
     def make(self, number, axis, values, part=""):
-        """Returns the flow of channels that the layer itself makes."""
+        """Returns the flow of channels that the layer makes."""
         labels = self.ledger.source(self.layer, number, part)
         return Flow(axis, labels, np.asarray(values, "float32"))
 
     def cut(self, variable, axis, labels, reads=False):
-        """See `Ledger.cut`; does nothing where the layer has no such weight."""
+        """See `Ledger.cut`; does nothing if the layer has no such weight."""
         if variable is not None:
             self.ledger.cut(self.layer, variable, axis, labels, reads)
 
@@ -360,7 +360,7 @@ class Call:
             self.ledger.fix(flow.labels, reason)
 
     def stop(self, reason):
-        """Keeps the channels of all inputs, and says nothing of those of the outputs."""
+        """Keeps the channels of all inputs, and returns unknown channels for the outputs."""
         self.fix(reason)
         return [UNKNOWN] * len(self.output_shapes)
 
@@ -378,14 +378,14 @@ def evaluated(function, number, axis, ndim, *columns):
     """Runs an elementwise function on channels that are constant.
 
     Args:
-        function: Anything that takes tensors.
-        number: How many channels.
-        axis: Along which axis of the tensor they lie.
-        ndim: How many axes the tensor has.
+        function: A function of tensors.
+        number: Number of channels.
+        axis: Axis of the tensor that holds the channels.
+        ndim: Number of axes of the tensor.
         *columns: Values of the channels, one array for each input.
 
     Returns:
-        The function's values where all inputs are constant; NaN elsewhere.
+        The function's values for channels that are constant in all inputs; NaN for others.
     """
     known = ~np.any([np.isnan(column) for column in columns], axis=0)
     if not known.any():

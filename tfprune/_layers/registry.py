@@ -1,4 +1,4 @@
-"""Which weights of which layers can be pruned, and what their axes count."""
+"""The prunable weights of each layer class, and the meaning of their axes."""
 
 import keras
 
@@ -8,7 +8,7 @@ from tfprune._layers.weights import PrunableWeight, attribute
 
 
 class PrunableLayer:
-    """Interface of a custom layer that says itself which of its weights can be pruned.
+    """Interface for a custom layer that lists its own prunable weights.
 
     Example:
 
@@ -24,7 +24,7 @@ class PrunableLayer:
     built: bool
 
     def get_prunable_weights(self):
-        """Returns the list of variables that can be pruned; they exist once the layer is built."""
+        """Returns the list of prunable variables; called once the layer is built."""
         raise NotImplementedError(
             f"{type(self).__name__} has to implement get_prunable_weights(), which returns the "
             "list of its prunable variables."
@@ -32,15 +32,16 @@ class PrunableLayer:
 
 
 def register_prunable(layer_class, weights):
-    """Makes the weights of a custom layer prunable, those of its subclasses included.
+    """Makes weights of a custom layer class, and of its subclasses, prunable.
 
     Args:
         layer_class: A subclass of `keras.layers.Layer`.
-        weights: Attribute names, or `PrunableWeight`s where the last two axes are not inputs
-            and outputs. An empty list says that the layer has nothing to prune.
+        weights: Attribute names, or `PrunableWeight`s for weights whose last two axes are not
+            inputs and outputs. An empty list declares that the layer has nothing to prune.
 
     Raises:
-        TypeError: If `layer_class` is no layer class or a weight is neither of these.
+        TypeError: If `layer_class` is not a layer class, or a weight is neither a name nor a
+            `PrunableWeight`.
 
     Example:
 
@@ -122,14 +123,14 @@ def check_layer_class(name, layer_class):
 
 
 def own_prunable_weights(layer, before_lists=False):
-    """Returns the `PrunableWeight`s of a layer itself, without those of layers inside it.
+    """Returns the `PrunableWeight`s of a layer itself, without those of its inner layers.
 
     Args:
         layer: The layer.
-        before_lists: Whether to leave out those that version 0.1 did not know.
+        before_lists: Whether to omit weights that version 0.1 did not prune.
 
     Returns:
-        A tuple, empty if there is nothing to prune; `None` if the layer's class is not known.
+        A tuple, empty if there is nothing to prune; `None` if the layer's class is unknown.
     """
     if isinstance(layer, PrunableLayer):
         if not layer.built:
@@ -143,7 +144,7 @@ def own_prunable_weights(layer, before_lists=False):
 
 
 def unknown_until_built(layer):
-    """Whether a layer shows only once it is built which weights and layers it has inside."""
+    """Whether the weights and inner layers of a layer are unknown until it is built."""
     kinds = (PrunableLayer, keras.layers.MultiHeadAttention, keras.layers.GroupQueryAttention)
     return isinstance(layer, kinds) and not layer.built
 

@@ -1,1 +1,1 @@
-"""What is pruned, by which method, and why the rest is not: decided before anything is made."""
+"""The plan of what to prune, by which method, and why not: made before any wrapper exists."""

@@ -1,4 +1,4 @@
-"""What the user asked for: a method, rules that vary it, and a policy."""
+"""The user's choices: a method, rules that vary it, and a policy."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -12,15 +12,15 @@ from tfprune._wrapping.methods import Method, Rule, resolve
 
 @dataclass(frozen=True)
 class Choices:
-    """A method, rules and a policy; says of each layer what they make of it.
+    """Combines a method, rules and a policy into a decision for each layer.
 
     Args:
         method: The `Method` of layers without a rule.
-        rules: List of `Rule`s, one of them, or `None`.
+        rules: A `Rule`, a list of them, or `None`.
         policy: A `PruningPolicy`, or `None`.
 
     Raises:
-        TypeError: If rules or policy are none.
+        TypeError: If an argument has the wrong type.
     """
 
     method: Method
@@ -48,7 +48,7 @@ class Choices:
         return self.policy is None or self.policy.allow_pruning(layer)
 
     def exempt_by_default(self, unit, chain, entry):
-        """Returns why a weight is left out though no rule says so; `None` if it is not."""
+        """Returns why a weight is exempt without a rule; `None` if it is not exempt."""
         if chain and any(rule.names(*chain[-1]) for rule in self.rules):
             return None
         layers = [layer for _, layer in chain]
@@ -58,7 +58,7 @@ class Choices:
         """Raises if a rule matches no layer.
 
         Args:
-            chains: List of `(path, layer)` chains, as `_keras.walk` gives them.
+            chains: List of `(path, layer)` chains from `_keras.walk`.
         """
         for rule in self.rules:
             if not any(rule.matches(*chain[-1]) for chain in chains):
@@ -72,7 +72,7 @@ class Choices:
                 )
 
     def check_can_act(self, chains):
-        """Raises if a rule names layers that could be pruned, and none of them is built."""
+        """Raises if a rule names prunable layers, none of which is built."""
         for rule in self.rules:
             named = [layer for chain in chains for _, layer in chain[-1:] if rule.names(*chain[-1])]
             known = [layer for layer in named if registry.own_prunable_weights(layer)]
@@ -80,7 +80,7 @@ class Choices:
                 raise ValueError(
                     check.message(
                         f"a layer that ran, for Rule(match={rule.match!r})",
-                        f"'{known[0].name}', which never did and has no weights",
+                        f"'{known[0].name}', which never ran and has no weights",
                         "Call the model on data that reaches the layer first.",
                     )
                 )
@@ -96,7 +96,7 @@ def chains_of(layer, around=()):
 
     Args:
         layer: The layer.
-        around: The chain around it; `None` for a whole model, whose name is in no path.
+        around: The chain around it; `None` for a whole model, whose name paths omit.
     """
     own = () if around is None else (*around, (path_of(around, layer), layer))
     return {id(layer): own, **{id(chain[-1][1]): chain for chain in _keras.walk(layer, own)}}

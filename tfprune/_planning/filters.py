@@ -1,4 +1,4 @@
-"""Filters in a plan: which stand or fall together, and what is masked with them."""
+"""Filters in a plan: groups that can only be removed together, and weights masked with them."""
 
 from tfprune import _keras
 from tfprune._base import validation as check
@@ -6,14 +6,14 @@ from tfprune._channels.coupling import find_couplings, is_coupled, warn_of_layer
 
 
 def couple_filters(model, plan):
-    """Finds out which filters of a model can be removed, and completes its plan.
+    """Finds the removable filters of a model, and completes its plan.
 
-    Layers whose channels all stay are left out; layers that hold a bias, a scale or an offset of a
-    channel that can go come in.
+    Drops layers that keep all channels, and adds layers that hold a bias, a scale or an offset of
+    a removable channel.
 
     Args:
-        model: The model, plain.
-        plan: Its `Plan`.
+        model: The plain model.
+        plan: The model's `Plan`.
 
     Raises:
         ValueError: If no filter can be removed.
@@ -36,9 +36,9 @@ def couple_filters(model, plan):
         raise ValueError(
             check.message(
                 "filters that can be removed",
-                f"model '{model.name}', where all stay: "
+                f"model '{model.name}', which keeps them all: "
                 + "; ".join(f"{', '.join(paths)}: {reason}" for reason, paths in stay.items()),
-                "tfprune.Filter(coupled=False) prunes each layer's filters by themselves.",
+                "tfprune.Filter(coupled=False) prunes each layer's filters independently.",
             )
         )
     warn_of_layers_that_stay(stay)

@@ -1,4 +1,4 @@
-"""The plan of a layer or model: each weight with its method, or the reason why it has none."""
+"""The plan of a layer or model: the method of each weight, or the reason not to prune it."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,12 +15,12 @@ NEVER_RAN = "never ran"
 
 @dataclass(frozen=True)
 class PlannedWeight:
-    """A weight that could be pruned.
+    """A prunable weight, and the decision about it.
 
     Attributes:
-        path: Path of its layer in what is pruned.
+        path: Path of its layer in the layer or model to prune.
         item: The `Prunable`: layer, entry, place.
-        method: The `Method` by which it is pruned; `None` if it is not.
+        method: The `Method` to prune it by; `None` if it is not pruned.
         reason: Why it is not pruned; `None` if it is.
     """
 
@@ -31,7 +31,7 @@ class PlannedWeight:
 
 
 class Unit:
-    """A layer that is wrapped, or a model that is masked, as a whole.
+    """A layer to wrap, or a model to mask, as a whole.
 
     Args:
         layer: The layer.
@@ -41,10 +41,10 @@ class Unit:
     Attributes:
         default: The `Method` of the layer itself.
         overrides: `{place: Method or None}` of layers inside that differ from those around them.
-        weights: List of `PlannedWeight`s, one for each weight that could be pruned.
-        left_out: Places of layers whose filters all stay.
-        followers: `(place, index)` of weights that are masked with filters; `None` where filters
-            are pruned layer by layer.
+        weights: List of `PlannedWeight`s, one for each prunable weight.
+        left_out: Places of layers that keep all filters.
+        followers: `(place, index)` of weights that are masked with filters; `None` if filters are
+            pruned layer by layer.
     """
 
     def __init__(self, layer, around, choices):
@@ -53,7 +53,7 @@ class Unit:
         self._places = _keras.places(layer)
         self.left_out: list = []
         self.followers: list | None = None
-        # Of a layer that holds layers, the policy decides as a whole; not so of a model.
+        # The policy decides about a layer that holds layers as a whole, but not about a model.
         self._is_model = around is None or _keras.keeps_class(layer)
         self._refused = not _keras.keeps_class(layer) and not choices.allows(layer)
         methods = {id(inner): self._method_of(inner, choices) for inner in _keras.flatten(layer)}
@@ -98,21 +98,21 @@ class Unit:
 
     @property
     def path(self):
-        """Path of the layer in what is pruned."""
+        """Path of the layer in the layer or model to prune."""
         return path_of(self.around or (), self.layer)
 
     @property
     def masked(self):
-        """List of the `PlannedWeight`s that are pruned."""
+        """The list of `PlannedWeight`s that are pruned."""
         return [weight for weight in self.weights if weight.method is not None]
 
     @property
     def prunes(self):
-        """Whether anything inside is pruned, as far as can be known."""
+        """Whether any weight inside is pruned, as far as the plan can tell."""
         return bool(self.masked or (not self._refused and self._grows()))
 
     def _grows(self):
-        """Whether layers that show their weights only when built may have some to prune."""
+        """Whether unbuilt layers with unknown weights may have some to prune."""
         return any(
             registry.unknown_until_built(inner)
             and method_at(self._places[id(inner)], self.default, self.overrides) is not None
@@ -120,11 +120,11 @@ class Unit:
         )
 
     def leave_out(self, left_out, reasons):
-        """Takes out layers whose filters all stay.
+        """Leaves out layers that keep all filters.
 
         Args:
             left_out: Places of the layers.
-            reasons: `{path of a layer: why its filters stay}`.
+            reasons: `{path of a layer: why it keeps its filters}`.
         """
         self.left_out = left_out
         places = set(left_out)
@@ -140,17 +140,17 @@ class Unit:
         ]
 
     def place_of(self, layer):
-        """Returns the place of a layer inside."""
+        """Returns the place of an inner layer."""
         return self._places[id(layer)]
 
     def arguments(self):
-        """Returns what a wrapper takes: default method, overrides, followers, masked weights."""
+        """Returns a wrapper's arguments: default method, overrides, followers, masked weights."""
         keys = [weight.item.key for weight in self.masked] if self.layer.built else None
         overrides = {**self.overrides, **dict.fromkeys(self.left_out)}
         return self.default, overrides, self.followers, keys
 
     def check(self):
-        """Raises unless the methods fit the weights, as far as these exist."""
+        """Raises unless the methods fit the weights that exist already."""
         inside = "" if self.around is None else f"{self.path}/"
         for weight in self.masked:
             item = weight.item
@@ -165,7 +165,7 @@ class Unit:
             check_fits(item.method, item.layer, item.entry, f"{inside}{item.path}")
 
     def check_known(self):
-        """Raises if only `build`, not run yet, can tell whether there is something to prune."""
+        """Raises if only a future `build` can show whether the layer has prunable weights."""
         growing = [
             inner
             for inner in _keras.flatten(self.layer)
@@ -174,17 +174,17 @@ class Unit:
         if growing and not self.weights and not self._refused:
             raise ValueError(
                 check.message(
-                    "a layer that shows what can be pruned in it",
+                    "a layer with known prunable weights",
                     f"'{self.layer.name}', a {type(self.layer).__name__} that makes its weights in "
                     "build(), which has not run",
                     "Call the layer on data once, or wrap the built model that it is part of; or "
-                    f"tell with tfprune.register_prunable({type(growing[0]).__name__}, [...]) "
-                    "which weights it has to prune, an empty list if none.",
+                    f"call tfprune.register_prunable({type(growing[0]).__name__}, [...]) with its "
+                    "prunable weights, or with an empty list if it has none.",
                 )
             )
 
     def check_countable(self):
-        """Raises if rules vary inside a layer that has not made all the layers inside it yet."""
+        """Raises if rules vary inside a layer that has not created all of its inner layers yet."""
         growing = [
             inner
             for inner in _keras.flatten(self.layer)
@@ -201,20 +201,20 @@ class Unit:
 
 
 def _as_text(match):
-    """What a rule matches, as the user wrote it: names in quotes, classes by name."""
+    """Returns a rule's match as the user wrote it: names in quotes, classes by name."""
     if isinstance(match, (list, tuple)):
         return ", ".join(map(_as_text, match))
     return match.__name__ if isinstance(match, type) else repr(match)
 
 
 class Plan:
-    """What happens to each weight of a layer or model.
+    """The decision about each weight of a layer or model.
 
     Args:
         root: The layer or model.
         choices: The `Choices`.
-        whole: Whether a model is masked as it is, instead of layer by layer.
-        alone: Whether it is a layer in no model, which is wrapped as a whole.
+        whole: Whether a model is masked as a whole instead of layer by layer.
+        alone: Whether `root` is a layer outside of a model, which is wrapped as a whole.
 
     Attributes:
         units: List of the `Unit`s.
@@ -235,30 +235,30 @@ class Plan:
 
     @property
     def chosen(self):
-        """List of the `Unit`s in which something is pruned or masked."""
+        """The list of `Unit`s with pruned or masked weights."""
         return list(self._chosen.values())
 
     def unit_of(self, layer):
-        """Returns the chosen `Unit` of a layer; `None` if it is left as it is."""
+        """Returns the chosen `Unit` of a layer; `None` if the layer is not wrapped."""
         return self._chosen.get(id(layer))
 
     def choose(self, unit):
-        """Takes in a unit whose weights are masked with those of others."""
+        """Adds a unit whose weights are masked with those of other units."""
         self._chosen[id(unit.layer)] = unit
 
     def leave(self, unit):
-        """Leaves a unit as it is."""
+        """Excludes a unit from wrapping."""
         self._chosen.pop(id(unit.layer), None)
 
     def check(self):
-        """Raises unless something is pruned and all methods fit."""
+        """Raises unless at least one weight is pruned and all methods fit."""
         if not self._chosen:
             raise ValueError(self.why_nothing())
         for unit in self.chosen:
             unit.check()
 
     def why_nothing(self):
-        """The message for a layer or model in which nothing is to be pruned."""
+        """Returns the message for a layer or model without weights to prune."""
         inside = _keras.flatten(self.root)
         if any(registry.own_prunable_weights(inner) for inner in inside) or any(
             registry.unknown_until_built(inner) for inner in inside
@@ -267,14 +267,14 @@ class Plan:
         return nothing_to_prune(self.root)
 
     def reasons(self):
-        """Returns `{path: reason}` of layers that could be pruned and are not."""
+        """Returns `{path: reason}` of prunable layers that are not pruned."""
         weights = [weight for unit in self.units for weight in unit.weights]
         pruned = {weight.path for weight in weights if weight.method is not None}
         return {weight.path: weight.reason for weight in weights if weight.path not in pruned}
 
 
 def _units(model, around=()):
-    """Yields `(layer, chain around it)` for the layers that are wrapped, or left, as a whole."""
+    """Yields `(layer, chain around it)` for the layers to wrap, or to skip, as a whole."""
     for layer in _keras.children(model):
         if _keras.is_graph(layer) and not _keras.keeps_class(layer):
             yield from _units(layer, (*around, (path_of(around, layer), layer)))

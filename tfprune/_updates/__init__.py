@@ -1,1 +1,1 @@
-"""One mask update: the evidence it needs, and the masks it assigns."""
+"""Mask updates: the evidence they need, and the masks they assign."""

@@ -1,4 +1,4 @@
-"""What criteria need beside the weights: gradients, activations, scales, initial weights."""
+"""Evidence for criteria: gradients, activations, scales and initial weights."""
 
 from typing import Any
 
@@ -15,21 +15,21 @@ _DECAY = 0.9
 
 
 class Evidence:
-    """Collects what the criteria of a model's weights need, over batches of data.
+    """Collects the evidence for the criteria of a model's weights, over batches of data.
 
-    The model runs in inference mode, and nothing of it is changed: neither weights nor moving
-    statistics, metrics or random states.
+    The model runs in inference mode. Its weights, moving statistics, metrics and random states
+    stay unchanged.
 
     Args:
         model: The model that holds the weights.
         data: A `tf.data.Dataset`, `keras.utils.PyDataset`, PyTorch `DataLoader`, or arrays as a
-            tuple `(x, y)` or `(x, y, sample_weight)`. Batches follow on from those used before,
-            and from the first again when there are no more.
+            tuple `(x, y)` or `(x, y, sample_weight)`. Each collection continues after the batches
+            of the previous one, and starts over at the end of the data.
         batches: Number of batches for each collection, at least 1.
         batch_size: Size of the batches that arrays are cut into.
         loss: A Keras loss or the name of one; by default the loss that the model, or `compiled`,
             was compiled with.
-        compiled: The compiled model whose loss counts, if it is another.
+        compiled: Another model, whose compiled loss is used.
         verbose: 1 shows a progress bar.
 
     Raises:
@@ -53,7 +53,7 @@ class Evidence:
         self._activations: dict = {}
 
     def check(self, weights, criterion=None):
-        """Raises if a criterion needs what cannot be collected; for use before training."""
+        """Raises if a criterion needs evidence that cannot be collected; called before training."""
         for weight in weights:
             name, needs = weight.name, _needs(weight, criterion)
             for need in needs & set(criteria.FROM_DATA):
@@ -67,7 +67,7 @@ class Evidence:
         self._find_scales([w for w in weights if "scale" in _needs(w, criterion)])
 
     def __call__(self, weights, criterion=None):
-        """Collects.
+        """Collects the evidence for some weights.
 
         Args:
             weights: List of `PrunedWeight`.
@@ -78,7 +78,7 @@ class Evidence:
 
         Raises:
             ValueError: If the data is missing, empty or does not fit the model, or a gradient is
-                zero everywhere or not finite; it names the layer.
+                zero everywhere or not finite; the message names the layer.
         """
         found: dict = {id(weight): {} for weight in weights}
         needing = {
@@ -100,7 +100,7 @@ class Evidence:
         return found
 
     def seek(self, collections):
-        """Goes on with the batches as after so many collections, if the data's length is known."""
+        """Moves to the batches that follow this many collections, if the data's length is known."""
         if self._data is None:
             return
         total = _keras.number_of_batches(self._data, self._batch_size)
@@ -121,8 +121,8 @@ class Evidence:
                 raise ValueError(
                     check.message(
                         "`data` with at least one batch",
-                        "data without any",
-                        "A generator that is used up gives nothing more: use a data set or arrays.",
+                        "data without batches",
+                        "An exhausted generator yields no more batches: use a data set or arrays.",
                     )
                 )
             yield keras.utils.unpack_x_y_sample_weight(batch)
@@ -183,13 +183,13 @@ class Evidence:
         key = tuple(id(weight) for weight in weights)
         if key not in self._gradients:
             variables = [weight.variable for weight in weights]
-            # The weights stay in the cache, so that their ids stay their own.
+            # Keeping the weights in the cache prevents other objects from getting their ids.
             function = passes.gradient_function(self._model, variables, self._loss_of)
             self._gradients[key] = (weights, function)
         optimizer: Any = getattr(self._compiled, "optimizer", None)
         scale = 1.0
         if hasattr(optimizer, "initial_scale"):
-            # Half precision would lose small gradients; too large a scale overflows.
+            # Half precision would lose small gradients, but too large a scale overflows.
             scale = float(ops.convert_to_numpy(optimizer.scale_loss(1.0)))
         while True:
             try:
@@ -209,7 +209,7 @@ class Evidence:
                     check.message(
                         f"finite gradients for {weight.name}",
                         "NaN or infinity",
-                        "The masks were left as they were. Look for NaN in the data, or lower the "
+                        "The masks were not changed. Look for NaN in the data, or lower the "
                         "learning rate.",
                     )
                 )
@@ -223,7 +223,7 @@ class Evidence:
                 f"data that fits model '{self._model.name}' and its loss",
                 f"batches (x, y, sample_weight) of shapes {shapes}, which fail with: "
                 f"{first[0] if first else type(error).__name__}",
-                "Give the data that you train with: a data set, or a tuple of arrays (x, y).",
+                "Give your training data: a data set, or a tuple of arrays (x, y).",
             )
         )
 
@@ -255,14 +255,14 @@ class Evidence:
                         f"a BatchNormalization with a scale right after layer "
                         f"'{weight.layer.name}', for {weight.method.criterion!r}",
                         received,
-                        f"Leave the layer out with tfprune.Rule({weight.layer.name!r}, "
+                        f"Exempt the layer with tfprune.Rule({weight.layer.name!r}, "
                         "prune=False), or use another criterion.",
                     )
                 )
             self._scales[id(weight)] = norm
 
     def batch_norms(self):
-        """Returns `{id(layer): BatchNormalization that takes its output}`."""
+        """Returns `{id(layer): BatchNormalization that follows it}`."""
         return passes.following_batch_norms(self._model, self._symbolic_inputs())
 
     def _symbolic_inputs(self):
@@ -275,7 +275,7 @@ class Evidence:
             if shape is None:
                 raise ValueError(
                     check.message(
-                        f"to know what model '{self._model.name}' takes, to find out which "
+                        f"the inputs of model '{self._model.name}', to find out which "
                         "BatchNormalization follows which layer",
                         "a subclassed model without data",
                         "Give data=...",
@@ -289,7 +289,7 @@ class _Gradients:
     """Running sums of gradients over batches.
 
     Args:
-        needs: `{id(weight): (weight, set of what is needed)}`.
+        needs: `{id(weight): (weight, set of names of evidence)}`.
     """
 
     def __init__(self, needs):
@@ -319,7 +319,7 @@ class _Gradients:
                         f"gradients for {weight.name} that are not all zero",
                         f"zero everywhere, over {self._number} batches",
                         "The loss does not depend on this layer here: look for a dead activation "
-                        "or too little data, or leave the layer out with tfprune.Rule("
+                        "or too little data, or exempt the layer with tfprune.Rule("
                         f"{weight.layer.name!r}, prune=False).",
                     )
                 )
@@ -335,8 +335,8 @@ def _initial(weight, criterion):
         raise ValueError(
             check.message(
                 f"{weight.name} to have moved since it was wrapped, for {criterion!r}",
-                "the same weights, which all score alike",
-                "Wrap the model before you train it and begin to prune later (begin_step), leave "
+                "unchanged weights, which all have equal scores",
+                "Wrap the model before you train it and prune later (begin_step), exempt "
                 f"the layer out with tfprune.Rule({weight.layer.name!r}, prune=False), or use "
                 "another criterion.",
             )
@@ -356,7 +356,7 @@ def _check_output(weight):
             check.message(
                 f"a weight whose output channels are its layer's, for {weight.method.criterion!r}",
                 f"{weight.name}",
-                f"Leave the layer out with tfprune.Rule({weight.layer.name!r}, prune=False), or "
+                f"Exempt the layer with tfprune.Rule({weight.layer.name!r}, prune=False), or "
                 "give it another criterion.",
             )
         )

@@ -1,4 +1,4 @@
-"""One mask update: scores in, new masks out, all of them or none."""
+"""The mask update: from scores to new masks, all of them or none."""
 
 from dataclasses import dataclass, replace
 
@@ -28,8 +28,8 @@ class Competition:
         """Returns one `Request` for each competitor.
 
         Args:
-            found: Evidence as `tfprune._updates.evidence.Evidence` gives it.
-            positions: `{id(competitor): place among all of an update}`.
+            found: Evidence from `tfprune._updates.evidence.Evidence`.
+            positions: `{id(competitor): index among all competitors of the update}`.
         """
         return [
             item.request(found or {}, (positions or {}).get(id(item), 0))
@@ -38,14 +38,14 @@ class Competition:
 
     @property
     def needs_nothing(self):
-        """Whether nothing is chosen: a sparsity of 0 where nothing is pruned."""
+        """Whether the sparsity is 0 and no unit is pruned, so that no mask can change."""
         return not self.sparsity and not any(w.zeros for c in self.competitors for w in c.scored)
 
 
 class MaskUpdate:
-    """The mask updates of one model: who competes with whom, and the masks they get.
+    """Updates the masks of one model, with all weights that compete with each other.
 
-    An `aim` is a pair `(sparsity, PrunedWeight)`: the sparsity that a weight is to have.
+    An `aim` is a pair `(sparsity, PrunedWeight)` with the requested sparsity of a weight.
 
     Args:
         model: A built layer or model with wrappers.
@@ -53,7 +53,7 @@ class MaskUpdate:
     Attributes:
         owners: List of the wrappers.
         weights: List of all `PrunedWeight`s.
-        groups: List of the groups of filters that go together.
+        groups: List of the groups of coupled filters.
     """
 
     def __init__(self, model):
@@ -64,7 +64,7 @@ class MaskUpdate:
         self.groups = self._couplings.groups
 
     def competitor(self, weight):
-        """Returns who competes for a weight: see `Couplings.competitor`."""
+        """Returns the competitor that represents a weight: see `Couplings.competitor`."""
         return self._couplings.competitor(weight)
 
     def is_alone(self, weight):
@@ -90,20 +90,20 @@ class MaskUpdate:
         return found
 
     def apply(self, aims, evidence=None):
-        """Gives weights the masks for a new sparsity.
+        """Updates masks to a new sparsity.
 
-        All masks are computed before the first is assigned: an error changes nothing.
+        All masks are computed before the first is assigned, so an error changes nothing.
 
         Args:
             aims: List of `(sparsity, PrunedWeight)`.
-            evidence: The `Evidence` that the criteria take what they need from; `None` if all do
-                with the weights.
+            evidence: The `Evidence` for the criteria; `None` if all criteria use only the weights.
 
         Returns:
             Whether any mask changed.
 
         Raises:
-            ValueError: If a weight is not finite or evidence cannot be had; it names the layer.
+            ValueError: If a weight is not finite or evidence cannot be collected; the message
+                names the layer.
         """
         competitions = self.competitions(aims)
         everything = [item for known in competitions for item in known.competitors]
@@ -142,7 +142,7 @@ class MaskUpdate:
         return changed
 
     def check(self, aims):
-        """Raises ValueError if weights can never have the sparsity that they aim at."""
+        """Raises ValueError if weights can never reach the requested sparsity."""
         for known in self.competitions(aims):
             known.scope.check(known.requests(), known.sparsity)
 
@@ -161,22 +161,23 @@ class MaskUpdate:
         return found
 
     def exchange(self, fractions, drop, grow, evidence):
-        """Drops connections of each weight and grows as many others; all weights or none.
+        """Drops connections of each weight and grows the same number; all weights or none.
 
         Args:
-            fractions: List of the share of active units that each of `weights` drops, in [0, 1).
-            drop: `Criterion`: active units with the lowest scores go.
-            grow: `Criterion`: of all units that are not active then, those just dropped included,
-                those with the highest scores come.
-            evidence: The `Evidence` that the criteria take what they need from.
+            fractions: List of the shares of active units to drop, one for each weight, in [0, 1).
+            drop: `Criterion`: active units with the lowest scores are dropped.
+            grow: `Criterion`: inactive units with the highest scores are grown, including units
+                that were just dropped.
+            evidence: The `Evidence` for the criteria.
 
         Returns:
-            `[(weight, grown)]` for the weights whose mask changed: `grown` is a bool array of the
-            weights that were pruned before and are not now. A unit that is dropped and grown
+            `[(weight, grown)]` for the weights whose mask changed: `grown` is a bool array, True
+            for weights that were pruned before and are not now. A unit that is dropped and grown
             again keeps its weights.
 
         Raises:
-            ValueError: If a weight is not finite or evidence cannot be had; it names the layer.
+            ValueError: If a weight is not finite or evidence cannot be collected; the message
+                names the layer.
         """
         found_drop = evidence(self.weights, drop) if drop.needs else {}
         found_grow = evidence(self.weights, grow) if grow.needs else {}

@@ -18,7 +18,7 @@ def gradient_function(model, variables, loss_of):
 
     def loss_at(values, x, y, sample_weight, scale, others=()):
         mapping = [*others, *zip(variables, values, strict=True)]
-        # Whatever the model or its loss writes stays in the scope.
+        # The scope discards all state that the model or its loss writes.
         with keras.StatelessScope(state_mapping=mapping, collect_losses=True):
             loss = ops.cast(loss_of(x, y, sample_weight), "float32")
         return loss * ops.cast(scale, "float32")
@@ -91,7 +91,7 @@ _BACKENDS = {"tensorflow": _on_tensorflow, "jax": _on_jax, "torch": _on_torch}
 
 
 def activation_function(model, weights):
-    """Returns a function `x -> (zeros, sum, number)` of relu(output), by channel, for weights."""
+    """Returns a function `x -> (zeros, sum, number)` of relu(output) by channel, for weights."""
     by_layer: dict = {}
     for weight in weights:
         by_layer.setdefault(id(weight.layer), []).append(weight)
@@ -125,7 +125,7 @@ def activation_function(model, weights):
 
 
 def _widened(part, like):
-    """Returns an array of the length of a layer's channels; the number of values is a scalar."""
+    """Returns an array with one value for each channel of a layer; their number is a scalar."""
     return np.broadcast_to(ops.convert_to_numpy(part), like[0].shape).astype("float64")
 
 
@@ -162,13 +162,13 @@ def _channels(weight):
 
 
 def following_batch_norms(model, inputs):
-    """Returns `{id(layer): BatchNormalization that takes its output}` for layers of a model."""
+    """Returns `{id(layer): BatchNormalization that follows it}` for layers of a model."""
     made: dict = {}
     taken: list = []
     kept: list = []
 
     def seen(layer, arguments, outputs):
-        # Kept, so that no other tensor gets the same id.
+        # Keeps the tensors, so that no other tensor gets the same id.
         kept.append((arguments, outputs))
         if isinstance(layer, keras.layers.BatchNormalization) and arguments:
             taken.append((id(arguments[0]), layer))
@@ -181,7 +181,7 @@ def following_batch_norms(model, inputs):
 
 
 def batch_statistics_function(model, norms):
-    """Returns a function `x -> [(mean, variance)]` of what BatchNormalizations see in training.
+    """Returns a function `x -> [(mean, variance)]` of BatchNormalizations' training inputs.
 
     Args:
         model: The model.
@@ -202,7 +202,7 @@ def batch_statistics_function(model, norms):
         momenta = [norm.momentum for norm in norms]
         try:
             for norm in norms:
-                # Then the moving statistics are those of the batch.
+                # With this, the moving statistics equal those of the batch.
                 norm.momentum = 0.0
             found = run(tree.map_structure(_as_tensor, x))
         finally:

@@ -1,4 +1,4 @@
-"""Statistics of BatchNormalization for the weights that a model has now, again and again."""
+"""Repeated recalibration of BatchNormalization for a model's current weights."""
 
 import keras
 import numpy as np
@@ -18,15 +18,16 @@ def learning_norms(model):
 
 
 class Recalibration:
-    """Gives BatchNormalization the mean statistics of some batches; see `tfprune.recalibrate`.
+    """Sets BatchNormalization to the mean statistics of some batches; see `tfprune.recalibrate`.
 
-    The batches are read once. Weights and random states stay; a call compiles nothing new.
+    The batches are read once. Weights and random states stay unchanged, and repeated calls compile
+    nothing.
 
     Args:
-        model: A built model; its statistics are written.
+        model: A built model; its statistics are overwritten.
         data: Inputs, as in `tfprune.recalibrate`.
-        batches: How many batches to use.
-        batch_size: For arrays.
+        batches: Number of batches to use.
+        batch_size: Size of the batches that arrays are cut into.
     """
 
     def __init__(self, model, data, batches, batch_size):
@@ -40,7 +41,7 @@ class Recalibration:
         self._owners = mask_owners(model)
 
     def __call__(self):
-        # Nothing is trained, though the layers run as if they were.
+        # Trains nothing, although the layers run in training mode.
         attended = [owner.attended for owner in self._owners]
         for owner in self._owners:
             owner.attend()

@@ -1,4 +1,4 @@
-"""Callbacks, one a file."""
+"""Callbacks, one per file."""
 
 from tfprune.callbacks.dynamic_sparse_training import SET, SNFS, DynamicSparseTraining, RigL
 from tfprune.callbacks.pruning_checkpoint import PruningCheckpoint

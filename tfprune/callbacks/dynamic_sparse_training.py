@@ -1,4 +1,4 @@
-"""Dynamic sparse training: the sparsity stays, the connections move."""
+"""Dynamic sparse training: connections move while the sparsity stays constant."""
 
 import numbers
 from dataclasses import replace
@@ -14,41 +14,42 @@ from tfprune.scopes import Local
 
 
 class DynamicSparseTraining(OwnLoop, PruningCallback):
-    """Trains a sparse model from the start, and moves its connections while it trains.
+    """Trains a model that is sparse from the start, and moves its connections during training.
 
-    `prune` wraps the model and shares the zeros out; the first connections are random. Then, every
-    `update_every` optimizer steps, each layer drops some connections and grows as many others, so
-    that its number of connections never changes. A connection that was not there before starts at
-    zero, and what the optimizer remembers of it is forgotten. The callback takes the place of
-    `UpdatePruningStep`; `fit` and loops of one's own use it in the same way.
+    `prune` wraps the model and distributes the zeros; the initial connections are random. Every
+    `update_every` optimizer steps, each layer drops some connections and grows the same number of
+    others, so its number of connections never changes. A new connection starts at zero, and its
+    optimizer state is reset. Use the callback in place of `UpdatePruningStep`, with `fit` or in
+    your own training loop.
 
-    `RigL`, `SET` and `SNFS` are this with their own defaults. With `drop_fraction=0` the first
-    connections stay: static sparse training, the control.
+    `RigL`, `SET` and `SNFS` are subclasses with other defaults. `drop_fraction=0` keeps the
+    initial connections: static sparse training, the control.
 
     Args:
         sparsity: Fraction of zeros over all pruned weights together, in [0, 1).
-        distribution: How it is shared out over layers: a `Distribution` or the name of one.
-        drop: Criterion, or the name of one: connections with the lowest scores go.
-        grow: Criterion, or the name of one: missing connections with the highest scores come.
-            "gradient" and others on gradients take dense gradients, on `data`, at updates only.
-            `None` for the default of the class, here "gradient".
+        distribution: Divides the sparsity among the layers: a `Distribution` or the name of one.
+        drop: Criterion, or the name of one: connections with the lowest scores are dropped.
+        grow: Criterion, or the name of one: missing connections with the highest scores are grown.
+            Criteria on gradients, such as "gradient", compute dense gradients on `data`, at updates
+            only. `None` selects the default of the class, here "gradient".
         drop_fraction: Share of a layer's connections that an update drops: a `DropFraction`, or a
-            number that falls to 0 along a cosine. `None` for the default of the class, here 0.3.
+            number that falls to 0 along a cosine. `None` selects the default of the class, here
+            0.3.
         update_every: Optimizer steps between updates.
-        stop: No updates after this share of the training, in (0, 1], or after this optimizer step,
-            as a whole number above 1.
-        total_steps: Optimizer steps of the whole training. `fit` knows them unless the length of
-            its data is unknown; a loop of your own has to say.
-        seed: For random criteria and the first connections.
-        model: The wrapped model, for a loop of your own only.
-        data: For criteria on gradients or activations, as in `UpdatePruningStep`.
-        batches: Batches of `data` for each update; `None` for the default of the class, here 1.
+        stop: End of the updates: a share of the training in (0, 1], or an optimizer step, as a
+            whole number above 1.
+        total_steps: Optimizer steps of the whole training. Required in your own training loop, and
+            in `fit` on data of unknown length.
+        seed: Seed of random criteria and of the initial connections.
+        model: The wrapped model, for your own training loop only.
+        data: Data for criteria on gradients or activations, as in `UpdatePruningStep`.
+        batches: Batches of `data` for each update; `None` selects the default of the class, here 1.
         batch_size: Size of the batches that arrays are cut into.
-        loss: For criteria on gradients where the model is not compiled: a Keras loss.
+        loss: A Keras loss for criteria on gradients, if the model is not compiled.
 
     Raises:
-        ValueError, TypeError: For arguments out of range; for a model that was not wrapped by
-            `prune`; where the length of training is not known.
+        ValueError, TypeError: For arguments out of range, a model that was not wrapped by `prune`,
+            or an unknown length of training.
 
     Example:
 
@@ -130,7 +131,7 @@ class DynamicSparseTraining(OwnLoop, PruningCallback):
         Args:
             model: A model or layer, as in `tfprune.prune_low_magnitude`.
             pattern: A pattern or the name of one; single weights by default.
-            criterion: Which connections the model starts with: random ones by default.
+            criterion: Selects the initial connections; random by default.
             rules: List of `Rule`s that exempt layers.
 
         Returns:
@@ -173,9 +174,10 @@ def _checked_stop(stop):
 
 
 class RigL(DynamicSparseTraining):
-    """Drops the smallest weights, grows where the dense gradient is largest: `grow="gradient"`.
+    """Drops the smallest weights, grows connections with the largest dense gradient.
 
-    The arguments are those of `DynamicSparseTraining`; `data` is needed.
+    Takes the arguments of `DynamicSparseTraining`, with `grow="gradient"` by default; `data` is
+    required.
 
     Example:
 
@@ -190,11 +192,10 @@ class RigL(DynamicSparseTraining):
 
 
 class SET(DynamicSparseTraining):
-    """Drops the smallest weights, grows at random; the share stays the same. Needs no data.
+    """Drops the smallest weights, grows random connections, at a constant rate. Needs no data.
 
-    Its defaults: `grow="random"`, and a constant `drop_fraction` of 0.3.
-
-    The arguments are those of `DynamicSparseTraining`.
+    Takes the arguments of `DynamicSparseTraining`, with `grow="random"` and a constant
+    `drop_fraction` of 0.3 by default.
 
     Example:
 
@@ -212,12 +213,13 @@ class SET(DynamicSparseTraining):
 
 
 class SNFS(DynamicSparseTraining):
-    """Drops the smallest weights, grows where the momentum of the dense gradient is largest.
+    """Drops the smallest weights, grows connections with the largest gradient momentum.
 
-    The momentum is taken over `batches` batches of `data` at each update, 4 by default, so that no
-    dense state is kept in between. The number of connections of each layer stays the same.
+    Each update computes the momentum of the dense gradient over `batches` batches of `data`, 4 by
+    default, so no dense state is kept in between. The number of connections of each layer is
+    constant.
 
-    The arguments are those of `DynamicSparseTraining`; `data` is needed.
+    Takes the arguments of `DynamicSparseTraining`; `data` is required.
 
     Example:
 

@@ -1,4 +1,4 @@
-"""The part of a training that moves connections: drops some and grows as many others."""
+"""The training part that moves connections: drops some and grows the same number of others."""
 
 from typing import Any
 
@@ -14,15 +14,15 @@ class Exchange(TrainingPart):
     """Exchanges connections every few optimizer steps.
 
     Args:
-        callback: What messages name: the callback that wraps models for this.
-        schedule: The schedule that the model has to be wrapped with.
-        scope: The scope likewise.
-        drop: `Criterion` by which connections go.
-        grow: `Criterion` by which connections come.
-        fraction: `DropFraction`.
+        callback: The callback that messages name, which wraps models for these exchanges.
+        schedule: The schedule that the model must be wrapped with.
+        scope: The scope that the model must be wrapped with.
+        drop: `Criterion` that selects the connections to drop.
+        grow: `Criterion` that selects the connections to grow.
+        fraction: The `DropFraction`.
         every: Optimizer steps between exchanges.
-        stop: Share of the training, or step, after which there are none.
-        total: Optimizer steps of the whole training, or `None` for what `fit` knows.
+        stop: Share of the training, or step, after which exchanges end.
+        total: Optimizer steps of the whole training, or `None` to use the number from `fit`.
     """
 
     def __init__(self, callback, schedule, scope, drop, grow, fraction, every, stop, total):
@@ -50,7 +50,7 @@ class Exchange(TrainingPart):
             training.evidence.seek(self._exchanged // self._every)
 
     def begin(self, training):
-        # Found when the first epoch begins: another callback may restore a step before that.
+        # Set when the first epoch begins, because another callback may restore a step before that.
         self._last = self._exchanged = None
         self._last_step(1 if self._total or training.params.get("steps") else None)
 
@@ -68,7 +68,7 @@ class Exchange(TrainingPart):
         if total is None:
             raise ValueError(
                 check.message(
-                    "to know how long training goes on, for `stop` and `drop_fraction`",
+                    "a known length of training, for `stop` and `drop_fraction`",
                     f"stop={self._stop!r}, and data of unknown length",
                     "Give total_steps=..., in optimizer steps, or `stop` as a step.",
                 )
@@ -112,7 +112,7 @@ class Exchange(TrainingPart):
         optimizer = getattr(training.model, "optimizer", None)
         if optimizer is None:
             return
-        # The optimizer forgets what it remembers of connections that were not there.
+        # Resets the optimizer state of new connections.
         for weight, grown in changed:
             for slot in _keras.slots(optimizer, weight.variable):
                 value = ops.convert_to_numpy(slot)
@@ -132,7 +132,7 @@ def _check_weight(weight, callback, wrapped_with):
     if weight.coupled:
         raise ValueError(
             check.message(
-                "filters of each layer by themselves",
+                "independent filters in each layer",
                 f"{weight.name}, whose filters are coupled with those of other layers",
                 "Wrap the model with model = callback.prune(model), or with "
                 "tfprune.Filter(coupled=False).",

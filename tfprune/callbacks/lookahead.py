@@ -1,4 +1,4 @@
-"""Asking schedules for many steps at once."""
+"""Evaluation of schedules for many steps at once."""
 
 import numpy as np
 
@@ -13,22 +13,22 @@ class Lookahead:
         self._known: dict = {}
 
     def _window(self, schedule, step, length):
-        """`(schedule, first, after, due steps, sparsity)` of a range that `step` lies in.
+        """Returns `(schedule, first, after, due steps, sparsity)` of a range that contains `step`.
 
-        It is the one known from earlier; else one of `length` steps, which begins at a multiple.
+        Reuses a cached range, or evaluates one of `length` steps that begins at a multiple of it.
         """
         entry = self._known.get(id(schedule))
         if entry is None or not entry[1] <= step < entry[2]:
             first = step // length * length
             due, sparsity = schedule.evaluate(np.arange(first, first + length))
-            # The schedule is kept too, so that its id stays its own.
+            # Keeping the schedule, too, prevents another object from getting its id.
             entry = (schedule, first, first + length, np.flatnonzero(due) + first, sparsity)
             if length == _AHEAD:
                 self._known[id(schedule)] = entry
         return entry
 
     def latest_due(self, schedule, first, last):
-        """Sparsity at the latest due step in [first, last], or `None`."""
+        """Returns the sparsity at the latest due step in [first, last], or `None`."""
         step, length = last, _AHEAD
         while step >= first:
             _, start, _, due, sparsity = self._window(schedule, step, length)
@@ -38,11 +38,11 @@ class Lookahead:
                     return None
                 return float(sparsity[due[position] - start])
             step = start - 1
-            # Ranges grow: a schedule that was last due long ago is soon found.
+            # Growing ranges quickly find a step that was due long ago.
             length = min(2 * length, _MOST)
         return None
 
     def held(self, schedule, step):
-        """Sparsity at the latest due step up to `step`: what the masks hold then; 0 if none."""
+        """Returns the sparsity that masks have at `step`: that of the latest due step, or 0."""
         value = self.latest_due(schedule, 0, step)
         return 0.0 if value is None else value

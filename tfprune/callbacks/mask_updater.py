@@ -1,4 +1,4 @@
-"""Asks the schedules of a model and updates its masks; knows nothing of Keras's callbacks."""
+"""Mask updates by schedule, independent of Keras's callbacks."""
 
 from tfprune import _keras
 from tfprune._updates.mask_update import MaskUpdate
@@ -6,12 +6,12 @@ from tfprune.callbacks.lookahead import Lookahead
 
 
 class MaskUpdater:
-    """Asks the schedules of a model's weights and gives the weights that are due new masks.
+    """Evaluates the schedules of a model's weights, and updates the masks that are due.
 
     Args:
         model: A built model with wrappers.
         counter: The `StepCounter` of the model.
-        evidence: The `Evidence` that criteria take what they need from.
+        evidence: The `Evidence` for the criteria.
 
     Attributes:
         update: The `MaskUpdate` of the model.
@@ -36,7 +36,7 @@ class MaskUpdater:
         return self.update.weights
 
     def _is_still_due(self, weight):
-        """Whether a weight gets another mask update, as far as its schedule says when it ends."""
+        """Whether a weight has further mask updates; true if its schedule has no known end."""
         if self.update.competitor(weight) is None:
             return False
         end = getattr(weight.method.schedule, "end_step", -1)
@@ -46,21 +46,21 @@ class MaskUpdater:
         return self._owner[id(weight)].mask_set.step
 
     def forget(self):
-        """Asks all schedules again, also for steps that they were asked for."""
+        """Evaluates all schedules again, including past steps."""
         self._asked = {}
 
     def ask(self, elapsed):
         """Updates the masks that are due.
 
         Args:
-            elapsed: Optimizer steps of the epoch so far, by count of batches.
+            elapsed: Optimizer steps of the epoch so far, derived from the number of batches.
         """
         due = self.due(elapsed)
         if not due:
             return
         _keras.sync_state(self._model)
-        # Batches may be ahead of the optimizer: it skips a step whose gradients overflow, and
-        # never takes one where nothing can be trained.
+        # Batches may be ahead of the optimizer, which skips steps whose gradients overflow and
+        # takes none if the model has no trainable weights.
         exact = min(elapsed, self._counter.clock.elapsed())
         if exact < elapsed:
             due = self.due(exact)
@@ -70,7 +70,7 @@ class MaskUpdater:
             self._asked[id(weight)] = self._step_of(weight) + exact
 
     def due(self, elapsed):
-        """Returns `(sparsity, weight)` for all weights due since they were last asked."""
+        """Returns `(sparsity, weight)` for all weights that became due since the last call."""
         due = []
         for weight in self.weights:
             step = self._step_of(weight) + elapsed
@@ -85,17 +85,17 @@ class MaskUpdater:
         return due
 
     def apply(self, aims):
-        """Gives weights the masks for a new sparsity; `aims` are `(sparsity, weight)` pairs."""
+        """Updates masks to a new sparsity; `aims` are `(sparsity, weight)` pairs."""
         self.update.apply(aims, self._evidence)
         self.refresh()
 
     def project(self):
-        """Puts all masked values to zero, whatever wrote them."""
+        """Sets all pruned weights to zero, in case other code changed them."""
         for weight in self.weights:
             weight.project()
 
     def refresh(self, masks_changed=False):
-        """Counts the zeros; `masks_changed` if somebody else may have written the masks."""
+        """Counts the zeros; pass `masks_changed` if other code may have changed the masks."""
         if masks_changed:
             for weight in self.weights:
                 weight.forget_count()

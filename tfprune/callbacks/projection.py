@@ -1,4 +1,4 @@
-"""Projection of weights onto their masks where variables cannot be written: JAX's `fit`."""
+"""Projection of weights onto their masks while variables are read-only, as in JAX's `fit`."""
 
 from contextlib import ExitStack
 
@@ -8,7 +8,7 @@ from tfprune._wrapping.wrapper import mask_owners
 
 
 class Projection:
-    """Projects the values of a model's trainable variables with the masks among the others.
+    """Projects a model's trainable values with the masks among its non-trainable values.
 
     Args:
         model: A built model with wrappers.
@@ -26,7 +26,7 @@ class Projection:
         ]
 
     def __call__(self, trainable_variables, non_trainable_variables):
-        """Returns the trainable values with every pruned weight at zero.
+        """Returns the trainable values, with every pruned weight set to zero.
 
         Args:
             trainable_variables: Values in the order of `model.trainable_variables`.
@@ -40,8 +40,8 @@ class Projection:
     def install(self, model):
         """Makes the model's own train step project its result.
 
-        Does nothing if it does so already; compiling again after freezing a layer, or with
-        another optimizer, moves the variables to other positions.
+        Call it again after the model is compiled: a frozen layer or another optimizer moves the
+        variables to other positions. A step that already projects is not changed.
         """
         averages = self._average_positions(model)
         positions = (self._pairs, averages)
@@ -82,7 +82,7 @@ class Projection:
 
 
 def mask_averages(optimizer, weights):
-    """Lets the constraints of weights project the optimizer's moving averages of them too."""
+    """Makes the constraints of weights also project the optimizer's moving averages of them."""
     known = {} if optimizer is None else _keras.averages(optimizer)
     for weight in weights:
         weight.project_average(known.get(id(weight.variable)))

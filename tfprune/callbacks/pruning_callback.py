@@ -6,11 +6,11 @@ from tfprune.callbacks.pruning_training import PruningTraining
 
 
 class PruningCallback(keras.callbacks.Callback):
-    """Tells a `PruningTraining` what happens in `fit`, and puts the sparsity into the logs.
+    """Forwards the events of `fit` to a `PruningTraining`, and adds the sparsity to the logs.
 
     Args:
         training: The `PruningTraining`.
-        model: The wrapped model, for a loop of one's own only.
+        model: The wrapped model, for custom training loops only.
     """
 
     def __init__(self, training: PruningTraining, model=None):
@@ -50,23 +50,23 @@ class PruningCallback(keras.callbacks.Callback):
 
 
 class OwnLoop:
-    """The methods of a `PruningCallback` for training loops of one's own."""
+    """The methods of a `PruningCallback` for custom training loops."""
 
     _training: PruningTraining
 
     def step(self, sync=None):
         """Counts one optimizer step and updates the masks if one is due.
 
-        Call it after each optimizer step of your own loop: after each *update*, if you accumulate
-        gradients over several batches.
+        Call it after each optimizer step of your own loop. If you accumulate gradients over several
+        batches, call it after each *update*.
 
         Args:
-            sync: For loops on values outside of the model's variables, as on JAX: a function
-                that assigns the current values to the variables. It is called only when masks
-                are to be updated; when `step` returns True, read the values again.
+            sync: A function that assigns the current values to the model's variables, for loops
+                that keep the values elsewhere, as on JAX. It is called only before a mask update;
+                if `step` returns True, read the values again.
 
         Returns:
-            Whether a mask update was made.
+            Whether the masks were updated.
 
         Example:
 
@@ -80,9 +80,10 @@ class OwnLoop:
         return self._training.step(sync)
 
     def project(self, trainable_variables, non_trainable_variables):
-        """Puts pruned weights to zero in values outside of the model's variables.
+        """Sets pruned weights to zero in values outside of the model's variables.
 
-        For stateless training steps on JAX; it can be compiled. Elsewhere the optimizer does it.
+        Call it in stateless training steps on JAX; it can be compiled. In other loops, the
+        optimizer applies the masks.
 
         Args:
             trainable_variables: Values in the order of `model.trainable_variables`.

@@ -1,4 +1,4 @@
-"""A checkpoint that lets only models at their target sparsity compete."""
+"""A checkpoint that compares only models at their target sparsity."""
 
 import warnings
 from typing import Any
@@ -11,16 +11,16 @@ from tfprune._wrapping.wrapper import mask_owners
 
 
 class PruningCheckpoint(keras.callbacks.ModelCheckpoint):
-    """Keeps the best model among those that have reached the target sparsity of their schedule.
+    """Saves the best model among the epochs that have reached the target sparsity.
 
-    With a plain `ModelCheckpoint(save_best_only=True)` the best model is nearly always an early
-    one that is still dense. This one starts to compare when every wrapped weight is as sparse as
-    its schedule will ever ask for.
+    A plain `ModelCheckpoint(save_best_only=True)` nearly always keeps an early model that is still
+    dense. This callback starts to compare models once every wrapped weight has reached the target
+    sparsity of its schedule.
 
     Args:
-        filepath: Where to save, as in `keras.callbacks.ModelCheckpoint`.
+        filepath: File to save to, as in `keras.callbacks.ModelCheckpoint`.
         monitor: Name of the metric to compare by.
-        save_best_only: `False` saves every epoch at target sparsity.
+        save_best_only: `False` saves every epoch at the target sparsity.
         **kwargs: Further arguments of `keras.callbacks.ModelCheckpoint`.
 
     Raises:
@@ -70,7 +70,7 @@ class PruningCheckpoint(keras.callbacks.ModelCheckpoint):
                 check.message(
                     "training to reach the target sparsity",
                     "training that ended before it, so that nothing was saved",
-                    "Train for longer, or let the schedule end earlier.",
+                    "Train for longer, or end the schedule earlier.",
                 ),
                 stacklevel=2,
             )

@@ -12,8 +12,8 @@ from tfprune._wrapping.wrapper import mask_owners
 class PruningSummaries(keras.callbacks.Callback):
     """Writes the sparsity and the threshold of every pruned weight for TensorBoard.
 
-    It writes nothing else, so it goes together with `keras.callbacks.TensorBoard` on the same
-    folder. The threshold is the highest score that the latest mask update removed.
+    It writes nothing else, so you can combine it with `keras.callbacks.TensorBoard` on the same
+    folder. The threshold is the highest score that the latest mask update pruned.
 
     Args:
         log_dir: Folder for the event files.
@@ -21,8 +21,8 @@ class PruningSummaries(keras.callbacks.Callback):
 
     Raises:
         ImportError: If TensorFlow, which writes the files, is not installed.
-        ValueError: If `log_dir` is empty, `update_freq` is neither, or the model has no wrapped
-            layer.
+        ValueError: If `log_dir` is empty, `update_freq` is neither "epoch" nor a number, or the
+            model has no wrapped layer.
 
     Example:
 
@@ -90,7 +90,7 @@ class PruningSummaries(keras.callbacks.Callback):
 
 
 def _write_scalar(name, value, step):
-    """`tf.summary.scalar`, which TensorFlow has only where TensorBoard is installed too."""
+    """Calls `tf.summary.scalar`, which TensorFlow has only if TensorBoard is installed."""
     import tensorflow as tf
 
     metadata = tf.compat.v1.SummaryMetadata(

@@ -1,4 +1,4 @@
-"""One training of a pruned model: counts the steps, updates the masks, keeps all else exact."""
+"""The training of a pruned model: counts steps, updates masks, keeps pruned weights at zero."""
 
 import warnings
 from typing import Any
@@ -17,29 +17,29 @@ from tfprune.callbacks.step_count import StepCounter
 
 
 class TrainingPart:
-    """What else happens in a training; all methods do nothing unless a subclass writes them.
+    """An extension of a training; all methods do nothing unless a subclass overrides them.
 
     Attributes:
-        follows_schedule: Whether the masks are those that the schedules ask for; if so, training
-            that ends short of a schedule is warned of.
+        follows_schedule: Whether the masks follow the schedules; if so, a training that ends
+            before its schedules raises a warning.
     """
 
     follows_schedule = True
 
     def check(self, model):
-        """Called before the model is touched; raises if it does not fit."""
+        """Called before the model is changed; raises if the model does not fit."""
 
     def attach(self, training):
-        """Called when the training knows its model."""
+        """Called when the training is attached to its model."""
 
     def begin(self, training):
         """Called when `fit` begins."""
 
     def begin_epoch(self, training, epoch):
-        """Called before the schedules are asked at the start of an epoch."""
+        """Called before the schedules are evaluated at the start of an epoch."""
 
     def asked(self, training, elapsed):
-        """Called whenever the schedules were asked: at each batch and around each epoch."""
+        """Called after the schedules are evaluated: at each batch and around each epoch."""
 
     def end_batch(self, training):
         """Called after each batch."""
@@ -48,18 +48,18 @@ class TrainingPart:
         """Called after each epoch."""
 
     def step(self, training, sync):
-        """Called after each step of a loop of one's own; returns whether masks changed."""
+        """Called after each step of a custom loop; returns whether masks changed."""
         return False
 
 
 class PruningTraining:
-    """Counts optimizer steps and updates the masks when the schedule says so.
+    """Counts optimizer steps and updates the masks according to the schedules.
 
-    Callbacks hold one and tell it what happens in `fit`.
+    Each pruning callback holds one and forwards the events of `fit` to it.
 
     Args:
         part: A `TrainingPart`, or `None`.
-        data: Data for criteria, likewise `batches`, `batch_size` and `loss`: see `Evidence`.
+        data, batches, batch_size, loss: For criteria, as in `Evidence`.
 
     Attributes:
         model: The model, or `None` before `attach`.
@@ -67,7 +67,7 @@ class PruningTraining:
         updater: Its `MaskUpdater`.
         evidence: Its `Evidence`.
         projection: The `Projection` of its weights onto their masks.
-        params: What Keras says of the training: "steps", "epochs".
+        params: Keras's parameters of the training: "steps", "epochs".
     """
 
     def __init__(self, part=None, data=None, batches=1, batch_size=32, loss=None):
@@ -79,7 +79,7 @@ class PruningTraining:
             "loss": loss,
         }
         self.evidence = Evidence(None, **self._evidence_from)
-        # Not a callback's `model`: on JAX, Keras writes the state into the variables on access.
+        # Not a callback's `model`, because on JAX, each access writes the state into the variables.
         self.model: Any = None
         self.counter: Any = None
         self.updater: Any = None
@@ -88,7 +88,7 @@ class PruningTraining:
         self.projection: Any = None
 
     def attach(self, model, own_loop=False):
-        """Begins with a model; `own_loop` where `step` is called instead of `fit`."""
+        """Attaches a model; pass `own_loop` if the user calls `step` instead of `fit`."""
         if own_loop and not isinstance(model, keras.layers.Layer):
             raise TypeError(not_keras(model, "model"))
         self.is_own_loop = self.is_own_loop or own_loop
@@ -123,7 +123,7 @@ class PruningTraining:
                 check.message(
                     "one UpdatePruningStep among the callbacks",
                     "several, which would count each step several times",
-                    "Leave one of them out.",
+                    "Keep only one of them.",
                 )
             )
         self.counter.clock.stop()
@@ -132,17 +132,17 @@ class PruningTraining:
         self._part.begin(self)
 
     def begin_epoch(self, epoch):
-        """Begins an epoch. Another callback may have restored weights since `begin`."""
+        """Begins an epoch; another callback may have restored weights since `begin`."""
         self.counter.begin_epoch()
         self._part.begin_epoch(self, epoch)
         self.ask()
 
     def ask(self, elapsed=None):
-        """Asks the schedules.
+        """Evaluates the schedules.
 
         Args:
-            elapsed: Optimizer steps of the epoch so far, by count of batches; `None` asks at the
-                present step, also if that was asked before.
+            elapsed: Optimizer steps of the epoch so far, derived from the number of batches; `None`
+                evaluates the current step, even if it was evaluated before.
         """
         if elapsed is None:
             self.counter.restore_seeds()
@@ -151,7 +151,7 @@ class PruningTraining:
         self._part.asked(self, elapsed or 0)
 
     def go_on(self, batch):
-        """Begins the count again where a file was loaded, or a fit was run, in mid-training."""
+        """Restarts the count if a file was loaded, or another `fit` ran, during training."""
         if self.counter.clock.was_reset:
             _keras.sync_state(self.model)
             self.counter.restore_seeds()
@@ -159,7 +159,7 @@ class PruningTraining:
 
     def end_batch(self, batch):
         """Counts the batches up to this one."""
-        # With several steps in one execution, Keras may count beyond the epoch's last batch.
+        # With several steps per execution, Keras may count beyond the epoch's last batch.
         steps = self.params.get("steps")
         last = batch if steps is None else min(batch, steps - 1)
         self.go_on(last + 1)
@@ -173,7 +173,7 @@ class PruningTraining:
         self._part.end_epoch(self)
 
     def end(self):
-        """Ends a `fit`: projects once more, and warns of training that ended short."""
+        """Ends a `fit`: projects once more, and warns if training ended before its schedules."""
         self.counter.end_epoch(self.params.get("steps"))
         self.counter.clock.stop()
         updater = self.updater
@@ -190,13 +190,13 @@ class PruningTraining:
         _keras.after_training(self.model, _restored_check(self.counter, updater))
 
     def step(self, sync=None):
-        """Counts one step of a loop of one's own; returns whether masks changed."""
+        """Counts one step of a custom loop; returns whether masks changed."""
         if self.model is None:
             raise ValueError(
                 check.message(
                     "UpdatePruningStep to know its model",
                     "UpdatePruningStep().step()",
-                    "Make it with the model: UpdatePruningStep(model).",
+                    "Pass the model: UpdatePruningStep(model).",
                 )
             )
         self.counter.add(1)
@@ -207,7 +207,7 @@ class PruningTraining:
             self.updater.apply(due)
             self.updater.forget()
         elif _keras.backend() == "torch":
-            # torch.optim knows no constraints.
+            # torch.optim does not apply constraints.
             self.updater.project()
         return self._part.step(self, sync) or bool(due)
 
@@ -234,8 +234,7 @@ def _check_ready(model, owners):
 
 
 def _restored_check(counter, updater):
-    """Returns a function that looks once more, after the other callbacks, which may bring back
-    earlier masks."""
+    """Returns a final check to run after the other callbacks, which may restore earlier masks."""
     zeros = [weight.zeros for weight in updater.weights]
 
     def check_restored():
@@ -258,13 +257,13 @@ def _warn(expected, received, mend):
 
 
 def warn_if_unattended(model):
-    """Warns of a training without UpdatePruningStep, after one with it.
+    """Warns of a training without UpdatePruningStep that follows one with it.
 
-    The train function is compiled then, so that no wrapper is called that could say so.
+    Its train function is already compiled, so no wrapper is called that could warn.
     """
     owners = [owner for owner in mask_owners(model) if not owner.attended]
     if owners and _keras.backend() == "jax":
-        # Compiling again may have moved the variables to other positions.
+        # Compiling may have moved the variables to other positions.
         Projection(model).install(model)
     for owner in owners[:1]:
         owner.warn_unattended()

@@ -1,4 +1,4 @@
-"""What is said of training that ended with another sparsity than its schedule's."""
+"""Warnings about a training that ended with another sparsity than its schedule's."""
 
 import numpy as np
 
@@ -10,12 +10,12 @@ RESTORED = (
 
 
 def shortfalls(update, lookahead, steps_taken):
-    """Yields `(expected, received, mend)` for each schedule that was not followed to its end.
+    """Yields `(expected, received, mend)` for each schedule that training did not complete.
 
     Args:
         update: The `MaskUpdate` of the model.
         lookahead: The `Lookahead` that evaluates the schedules.
-        steps_taken: Whether the optimizer takes steps, which it does where something is trained.
+        steps_taken: Whether the optimizer takes steps; it takes none without trainable weights.
     """
     for step, weights in _by_schedule(update.owners):
         schedule = weights[0].method.schedule
@@ -30,7 +30,7 @@ def shortfalls(update, lookahead, steps_taken):
             yield (
                 f"a sparsity of {expected / units:.4f}, the schedule's own at step {step}",
                 f"{pruned / units:.4f}",
-                f"Something else wrote the masks or the schedule. {RESTORED}",
+                f"Other code changed the masks or the schedule. {RESTORED}",
             )
         elif step < end or (end < 0 and held < np.float32(target)):
             yield (
@@ -56,7 +56,7 @@ def _how_to_reach(end, step, steps_taken):
 
 
 def _by_schedule(owners):
-    """`(step, weights)` for weights that are at the same step of the same schedule."""
+    """Yields `(step, weights)` for weights at the same step of the same schedule."""
     found: list = []
     for owner in owners:
         step = owner.mask_set.step

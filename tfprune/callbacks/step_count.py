@@ -1,4 +1,4 @@
-"""Counting optimizer steps, in `fit` and in loops of one's own."""
+"""Counting optimizer steps, in `fit` and in custom loops."""
 
 from typing import Any
 
@@ -11,29 +11,29 @@ from tfprune._base import validation as check
 
 
 def updates(before, batches, accumulation):
-    """Returns the optimizer updates that `batches` make after `before` others.
+    """Returns the number of optimizer updates in `batches` batches that follow `before` others.
 
     Args:
-        before: Batches that the optimizer had seen.
-        batches: Batches since then.
-        accumulation: Batches whose gradients are accumulated for one update.
+        before: Number of earlier batches.
+        batches: Number of batches since then.
+        accumulation: Number of batches whose gradients are accumulated for one update.
     """
     return (before + batches) // accumulation - before // accumulation
 
 
 class Clock:
-    """Says how many optimizer steps have passed in the running epoch, and the random states."""
+    """Reads the optimizer steps of the current epoch, and the random states."""
 
     def __init__(self, model):
         self._model = model
-        # The one that was counted when the clock was started: compiling again brings another.
+        # The optimizer at the start of the count; compiling again replaces the model's.
         self._optimizer: Any = None
         self.running = False
         self.was_reset = False
         self._before, self._accumulation = 0, 1
 
     def start(self, optimizer):
-        """Starts to count the steps of an optimizer; `None` counts nothing."""
+        """Starts counting the steps of an optimizer; `None` counts nothing."""
         self._optimizer = optimizer
         self.running, self.was_reset = True, False
         known = (0, 1) if optimizer is None else _keras.batches_done(optimizer)
@@ -44,21 +44,21 @@ class Clock:
         self.running, self.was_reset = False, False
 
     def reset(self):
-        """Called when the step was loaded from a file, or another clock took over."""
+        """Called if the step was loaded from a file, or another clock took over."""
         self.was_reset = self.was_reset or self.running
         self.running = False
 
     def after(self, batches):
-        """Optimizer steps since `start` if this many batches were seen; reads nothing."""
+        """Returns the optimizer steps in this many batches since `start`; reads no device value."""
         return updates(self._before, batches, self._accumulation)
 
     def elapsed(self, seen=None):
-        """Optimizer steps since `start`; reads one number from the device.
+        """Returns the optimizer steps since `start`; reads one number from the device.
 
         Args:
-            seen: Batches that Keras reported since then, where it ran until the data ended. On
-                TensorFlow, the execution that finds no more data still raises the optimizer's
-                counter by one, and updates nothing.
+            seen: Batches that Keras reported since then, if it ran until the data ended. On
+                TensorFlow, the execution that finds no more data still increments the optimizer's
+                counter, without an update.
         """
         if not self.running or self._optimizer is None:
             return 0
@@ -68,7 +68,7 @@ class Clock:
         return self.after(batches)
 
     def seeds(self):
-        """The states of the model's random generators, as plain numbers."""
+        """Returns the states of the model's random generators as plain numbers."""
         return [
             ops.convert_to_numpy(generator.state).astype("int64").tolist()
             for generator in _keras.seed_generators(self._model)
@@ -78,12 +78,12 @@ class Clock:
 class StepCounter:
     """Counts the optimizer steps of a model's wrappers.
 
-    Within an epoch it counts Keras's batches and reads nothing from the device; at the end of each
-    epoch it takes the exact number from the optimizer.
+    Within an epoch, it counts Keras's batches and reads nothing from the device; at the end of
+    each epoch, it reads the exact number from the optimizer.
 
     Args:
-        model: The model that is trained.
-        owners: Its wrappers, built. They hold the counts, so that files keep them.
+        model: The model in training.
+        owners: Its wrappers, built. They hold the counts, so that the counts are saved.
     """
 
     def __init__(self, model, owners):
@@ -93,7 +93,7 @@ class StepCounter:
         self.clock = Clock(model)
 
     def take_over(self):
-        """Counts from now on, whoever did before; an outer fit begins again when it goes on."""
+        """Takes over the count; an outer `fit` restarts its own count when it continues."""
         for owner in self._owners:
             owner.mask_set.hand_over(self.clock)
             owner.attend()
@@ -105,20 +105,20 @@ class StepCounter:
 
     @property
     def step(self):
-        """Optimizer steps up to the start of the epoch, the most of all wrappers."""
+        """Optimizer steps up to the start of the epoch, the maximum over all wrappers."""
         return max(owner.mask_set.step for owner in self._owners)
 
     def begin_epoch(self, first=0):
-        """Begins to count batches, from number `first` of the epoch."""
+        """Starts counting batches, from number `first` of the epoch."""
         self._first, self._batches = first, 0
         self.take_over()
         self.clock.start(getattr(self._model, "optimizer", None))
 
     def measure_epoch(self, steps):
-        """Tells schedules that count in epochs how many optimizer steps an epoch has.
+        """Resolves schedules in epochs with the number of optimizer steps in an epoch.
 
         Args:
-            steps: Batches in an epoch; `None` if Keras does not know.
+            steps: Batches in an epoch; `None` if Keras does not know the number.
         """
         waiting = [w for owner in self._owners for w in owner.pruned_weights if w.awaits_epochs]
         if not waiting:
@@ -137,15 +137,15 @@ class StepCounter:
             owner.mask_set.set_epoch(steps / accumulation)
 
     def saw(self, batch):
-        """Returns the optimizer steps of the epoch, by count, after a batch."""
+        """Returns the optimizer steps of the epoch after a batch, from the batch's number."""
         self._batches = batch + 1 - self._first
         return self.clock.after(self._batches)
 
     def end_epoch(self, steps):
-        """Takes the exact count from the optimizer.
+        """Reads the exact count from the optimizer.
 
         Args:
-            steps: Batches in an epoch, as Keras knew them beforehand; `None` if it did not.
+            steps: Batches in an epoch; `None` if Keras did not know the number in advance.
         """
         if not self.clock.running:
             return
@@ -160,7 +160,7 @@ class StepCounter:
             owner.mask_set.advance(steps)
 
     def restore_seeds(self):
-        """Random states that a file brought along go back into the model's generators."""
+        """Copies random states that were loaded from a file into the model's generators."""
         generators = _keras.seed_generators(self._model)
         for owner in self._owners:
             seeds = owner.mask_set.take_seeds()

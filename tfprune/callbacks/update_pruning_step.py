@@ -1,37 +1,37 @@
-"""The callback that asks the schedule and updates the masks."""
+"""The callback that evaluates the schedules and updates the masks."""
 
 from tfprune.callbacks.pruning_callback import OwnLoop, PruningCallback
 from tfprune.callbacks.pruning_training import PruningTraining
 
 
 class UpdatePruningStep(OwnLoop, PruningCallback):
-    """Counts optimizer steps and updates the masks when the schedule says so.
+    """Counts optimizer steps and updates the masks according to the schedule.
 
-    `model.fit(..., callbacks=[tfprune.UpdatePruningStep()])` is all that a training with Keras
-    needs; its place among the callbacks does not matter. The sparsity stands beside the loss in
-    the progress bar, in `logs["sparsity"]` and in the history. Where training ends short of the
-    schedule, the callback warns.
+    Pass it to `fit`: `model.fit(..., callbacks=[tfprune.UpdatePruningStep()])`, at any position
+    among the callbacks. It adds the sparsity to the progress bar, to `logs["sparsity"]` and to the
+    history, and warns if training ends before the schedule does.
 
-    Masks are weights of the model: what brings back the weights of an earlier epoch, as
-    `EarlyStopping(restore_best_weights=True)` does, brings back its sparsity too. The callback
-    warns of it, wherever it stands; `PruningCheckpoint` keeps the best model at target sparsity.
+    Masks are weights of the model. A callback that restores the weights of an earlier epoch, such
+    as `EarlyStopping(restore_best_weights=True)`, therefore restores that epoch's sparsity too.
+    UpdatePruningStep warns if this happens; `PruningCheckpoint` keeps the best model at the target
+    sparsity.
 
-    In a training loop of your own, give it the model and call `step()` after each optimizer step.
+    In your own training loop, pass the model and call `step()` after each optimizer step.
 
     Args:
-        model: The wrapped model, for a loop of your own only.
-        data: For criteria on gradients or activations: a `tf.data.Dataset`, a
+        model: The wrapped model, for your own training loop only.
+        data: Data for criteria on gradients or activations: a `tf.data.Dataset`, a
             `keras.utils.PyDataset`, a PyTorch `DataLoader`, or arrays as a tuple `(x, y)`. Each
             mask update runs the model on some batches of it.
         batches: Number of batches for each mask update.
         batch_size: Size of the batches that arrays are cut into.
-        loss: For criteria on gradients where the model is not compiled: a Keras loss.
+        loss: A Keras loss for criteria on gradients, if the model is not compiled.
 
     Raises:
-        ValueError: If the model has no wrapped layer, a weight turns NaN or infinite, a second
-            UpdatePruningStep stands among the callbacks, or a criterion needs data and none is
+        ValueError: If the model has no wrapped layer, a weight becomes NaN or infinite, the
+            callbacks contain a second UpdatePruningStep, or a criterion needs data and none is
             given.
-        TypeError: If `model` is no Keras 3 model.
+        TypeError: If `model` is not a Keras 3 model.
 
     Example:
 

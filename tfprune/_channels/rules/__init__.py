@@ -1,1 +1,1 @@
-"""How channels flow through each type of layer."""
+"""The flow of channels through each type of layer."""

@@ -11,15 +11,15 @@ _MASKS = ("query_mask", "value_mask", "key_mask", "attention_mask")
 
 
 def attention(call):
-    """Whole heads are channels beside those of the output.
+    """Treats whole heads as channels, in addition to the output channels.
 
-    A head goes with all that is computed for it alone; in a GroupQueryAttention, a head of keys
-    and values goes with all heads of queries that share it.
+    Removing a head removes all computations for it alone; in a GroupQueryAttention, removing a
+    head of keys and values removes all heads of queries that share it.
     """
     layer, path = call.layer, call.ledger.path(call.layer)
     inputs = _inputs(call)
     if inputs is None:
-        return call.stop(f"'{path}' is called on numbers beside tensors")
+        return call.stop(f"'{path}' is called on numbers as well as tensors")
     parts = {name: call.of(part) for name, part in _keras.attention_parts(layer).items()}
     grouped = not isinstance(layer, keras.layers.MultiHeadAttention)
     number = layer.num_key_value_heads if grouped else layer.num_heads
@@ -46,7 +46,7 @@ def attention(call):
 
 
 def _inputs(call):
-    """`{name: index}` of the inputs; the key is the value if it is not given."""
+    """Returns `{name: index}` of the inputs; the key defaults to the value."""
     found = {name: call.tensors(name) for name in ("query", "value", "key")}
     found["key"] = found["key"] or found["value"]
     if any(indices[0] is None for indices in found.values()):
@@ -56,14 +56,14 @@ def _inputs(call):
 
 
 def _project(part, flow, heads):
-    """A projection of the inputs: its kernel has a matrix for each head."""
+    """Projects the inputs with a kernel that has a matrix for each head."""
     kernel, bias = part.layer.kernel, part.layer.bias
     part.cut(kernel, 0, flow.labels, reads=True)
     part.cut(kernel, 1, heads)
     part.cut(bias, 0, heads)
     if bias is not None and bias.shape[1] == 1:
-        # On TensorFlow, Keras adds a bias of the shape (n, 1) along another axis if that happens to
-        # be n long, too.
+        # On TensorFlow, Keras adds a bias of shape (n, 1) along another axis if that axis also has
+        # length n.
         part.ledger.fix(heads, f"the bias of '{part.ledger.path(part.layer)}' is one for each")
     weights = array(kernel)
 
@@ -77,14 +77,14 @@ def _project(part, flow, heads):
 
 
 def _is_zero(part):
-    """Whether a projection is zero for each of its heads, whatever comes in."""
+    """Returns for each head whether a projection is zero for any input."""
     kernel, bias = array(part.kernel), array(part.bias)
     used = np.any(kernel != 0, axis=(0, 2))
     return ~used if bias is None else ~(used | np.any(bias != 0, axis=1))
 
 
 def _look_at_masks(call, inputs, heads):
-    """A mask with a number for each head has the axis of the heads."""
+    """Keeps the heads if a mask has a number for each of them."""
     axes = getattr(call.layer, "attention_axes", None) or (1,)
     full = len(call.shapes[inputs["query"]]) + len(axes)
     for name in _MASKS:
@@ -98,7 +98,7 @@ def _look_at_masks(call, inputs, heads):
 
 
 def _output(call, part, flows, grouped):
-    """What the heads are projected to; these channels the layer makes."""
+    """Makes the output channels, to which the heads are projected."""
     kernel, bias = array(part.layer.kernel), array(part.layer.bias)
     if kernel.ndim != 3:
         return UNKNOWN
@@ -109,17 +109,17 @@ def _output(call, part, flows, grouped):
     part.cut(part.layer.bias, 0, made.labels)
     query = flows["query"].labels
     if grouped:
-        # Its config cannot say how many there are: as many as come in, and both must be alike.
+        # The config cannot set their number, which equals that of the inputs: both are tied.
         call.ledger.tie(query, made.labels)
         call.ledger.tie(query, flows["value"].labels)
     else:
-        # Without this entry there would be as many as come in.
+        # Without this entry, their number would equal that of the inputs.
         call.edit("output_shape", made.labels, lambda number: (int(number),), also=query)
     return made
 
 
 def _scores(call, inputs, heads):
-    """The scores, if they are asked for: a matrix for each head."""
+    """Returns the flow of the scores, if requested: a matrix for each head."""
     if len(call.output_shapes) == 1:
         return []
     if len(call.shapes[inputs["query"]]) == 3:
@@ -129,7 +129,7 @@ def _scores(call, inputs, heads):
 
 
 def einsum_dense(call):
-    """Letters that are summed are read; one letter that only the kernel brings is made."""
+    """Reads the summed letters, and makes channels for a letter that only the kernel adds."""
     layer, flow = call.layer, call.inputs[0]
     reason = f"'{call.ledger.path(layer)}' computes '{layer.equation}'"
     found = _letters(layer.equation)
@@ -141,7 +141,7 @@ def einsum_dense(call):
     if not (set(summed) <= set(weights) and set(new) <= set(output)):
         return call.stop(reason)
     if flow.axis is not None:
-        # Letters are counted from the right: there may be dots before them.
+        # Letters are counted from the right, because dots may precede them.
         place = flow.axis - len(call.shapes[0]) + len(inputs)
         if place < 0 or inputs[place] not in summed:
             call.fix(reason)
@@ -153,7 +153,7 @@ def einsum_dense(call):
 
 
 def _letters(equation):
-    """The letters of the input, the kernel and the output, if each stands there once."""
+    """Returns the letters of the input, kernel and output, if none repeats within one of them."""
     left, output = equation.replace(" ", "").split("->")
     parts = [*left.split(","), output]
     if parts[0].startswith("..."):
@@ -174,12 +174,12 @@ def _read_letter(call, flow, axis, one_is_made):
 
 
 def _made_letter(call, kernel_axis, axis, output):
-    """The new letter's channels; `axis` is counted from the end of the output."""
+    """Makes the new letter's channels; `axis` is counted from the end of the output."""
     layer, kernel = call.layer, array(call.layer.kernel)
     number = kernel.shape[kernel_axis]
     bias = np.zeros(1, "float32") if layer.bias is None else array(layer.bias)
     own = layer.bias is not None and output[axis] in layer.bias_axes
-    # One number for each channel, or the same for all.
+    # One number for each channel, or one for all of them.
     known = (
         bias.reshape(-1) if own and bias.ndim == 1 else np.where(np.ptp(bias), np.nan, bias.max())
     )
@@ -187,8 +187,8 @@ def _made_letter(call, kernel_axis, axis, output):
     made = call.make(number, len(call.output_shapes[0]) + axis, values)
     call.cut(layer.kernel, kernel_axis, made.labels)
     if bias.ndim > 1:
-        # On TensorFlow, Keras adds a bias of the shape (n, 1) along the last axis if that happens
-        # to be n long, too.
+        # On TensorFlow, Keras adds a bias of shape (n, 1) along the last axis if that axis also has
+        # length n.
         path = call.ledger.path(layer)
         call.ledger.fix(made.labels, f"the bias of '{path}' does not lie along the last axis")
     elif own:

@@ -5,7 +5,7 @@ import numpy as np
 
 from tfprune._channels.ledger import array, evaluated, unknown_values
 
-# Activations that act on each number by itself.
+# Elementwise activations.
 _ALONE = """
     celu elu exponential gelu hard_shrink hard_sigmoid hard_silu hard_swish hard_tanh leaky_relu
     linear log_sigmoid mish relu relu6 selu sigmoid silu soft_shrink softplus softsign
@@ -19,12 +19,12 @@ def channel_axis(layer, shape):
 
 
 def acts_alone(activation):
-    """Whether an activation is known to act on each number by itself."""
+    """Whether an activation is known to be elementwise."""
     return any(activation is getattr(keras.activations, name, None) for name in _ALONE.split())
 
 
 def activated(call, flow):
-    """What a layer's own activation makes of the channels that the layer computed."""
+    """Applies a layer's own activation to the channels that the layer computed."""
     activation = call.layer.activation
     if activation is None or activation is keras.activations.linear:
         return flow
@@ -54,7 +54,7 @@ def constants(kernel, axis, bias):
 
 
 def read_by(call, flow, kernel, axis, fold=None, why="", part=""):
-    """A kernel reads channels; where its weights are all zero, it is as if these were zero."""
+    """Reads channels with a kernel; a channel with all-zero weights counts as zero."""
     axis %= kernel.ndim
     others = tuple(i for i in range(kernel.ndim) if i != axis)
     used = np.any(kernel != 0, axis=others)
@@ -66,7 +66,7 @@ def _needs_no_padding(layer):
 
 
 def _folds(layer, kernel, axis):
-    """Function from missing constants at the inputs to what the bias lacks without them."""
+    """Returns the function from removed constant inputs to the correction of the bias."""
     if not _needs_no_padding(layer):
         return None, f"its padding is '{layer.padding}', so borders differ"
 
@@ -79,7 +79,7 @@ def _folds(layer, kernel, axis):
 
 
 def convolution(call):
-    """A convolution reads all channels and makes its own."""
+    """Reads all channels and makes new ones."""
     layer = call.layer
     axis = channel_axis(layer, call.shapes[0])
     flow = call.take(axis)
@@ -96,7 +96,7 @@ def convolution(call):
 
 
 def _grouped_convolution(call, flow):
-    """A whole group goes, with all channels that it reads and makes, or none of it."""
+    """Removes a group with all channels that it reads and makes, or keeps all of it."""
     layer = call.layer
     grouped = flow.labels.reshape(layer.groups, -1)
     for column in grouped.T:
@@ -118,7 +118,7 @@ def _grouped_convolution(call, flow):
 
 
 def transposed_convolution(call):
-    """The kernel's last axis reads, the one before it makes."""
+    """Reads channels along the kernel's last axis, and makes channels along the one before it."""
     layer = call.layer
     axis = channel_axis(layer, call.shapes[0])
     flow = call.take(axis)
@@ -133,7 +133,7 @@ def transposed_convolution(call):
 
 
 def _through_depthwise(layer, flow, kernel, bias):
-    """The channels behind a depthwise kernel: each input channel makes `multiplier` of them."""
+    """Returns a depthwise kernel's outputs: each input channel makes `multiplier` channels."""
     multiplier = kernel.shape[-1]
     labels, values = np.repeat(flow.labels, multiplier), np.repeat(flow.values, multiplier)
     taps = kernel.reshape(-1, kernel.shape[-2] * multiplier)
@@ -145,7 +145,7 @@ def _through_depthwise(layer, flow, kernel, bias):
 
 
 def depthwise_convolution(call):
-    """Each channel makes its own ones; none are mixed."""
+    """Makes new channels from each input channel, without mixing any."""
     layer = call.layer
     flow = call.take(channel_axis(layer, call.shapes[0]))
     kernel = array(layer.kernel)
@@ -158,7 +158,7 @@ def depthwise_convolution(call):
 
 
 def separable_convolution(call):
-    """A depthwise kernel, and behind it one that reads and makes."""
+    """Applies a depthwise kernel, then a kernel that mixes channels."""
     layer = call.layer
     axis = channel_axis(layer, call.shapes[0])
     flow = call.take(axis)
@@ -167,7 +167,7 @@ def separable_convolution(call):
     call.cut(layer.depthwise_kernel, -2, flow.labels, reads=True)
     call.cut(layer.pointwise_kernel, -2, between.labels, reads=True)
     reached = np.isnan(between.values).reshape(len(flow.labels), -1).any(axis=1)
-    # What a constant becomes where the padding differs is not a constant, so it is not known.
+    # At a padded border, a constant input gives other outputs, so the value is unknown.
     values = np.where(reached & (flow.values != 0), np.nan, flow.values)
 
     def fold(values):
@@ -188,7 +188,7 @@ def separable_convolution(call):
 
 
 def dense(call):
-    """A matrix between two sets of channels."""
+    """Reads one set of channels and makes another, with a matrix between them."""
     layer = call.layer
     flow = call.take(-1)
     kernel = array(layer.kernel)
@@ -203,7 +203,7 @@ def dense(call):
 
 
 def embedding(call):
-    """A table with one column for each channel."""
+    """Makes channels from a table with one column for each."""
     layer = call.layer
     call.fix(f"'{call.ledger.path(layer)}' reads numbers of tokens")
     axis = len(call.output_shapes[0]) - 1

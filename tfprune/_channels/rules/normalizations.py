@@ -1,4 +1,4 @@
-"""Rules for normalizations: which statistics mix channels, and what can make up for it."""
+"""Rules for normalizations: statistics that mix channels, and corrections for removed ones."""
 
 import numpy as np
 
@@ -18,7 +18,7 @@ def batch_normalization(call):
 
 
 def _gamma_and_beta(call, labels):
-    """The numbers that a normalization has for each channel, cut with them."""
+    """Cuts the weights that a normalization has for each channel."""
     layer, number = call.layer, len(labels)
     call.cut(layer.gamma, 0, labels)
     call.cut(layer.beta, 0, labels)
@@ -28,7 +28,7 @@ def _gamma_and_beta(call, labels):
 
 
 def layer_normalization(call):
-    """The mean of all channels would be another one without some of them."""
+    """Keeps all channels, because removing one changes their mean."""
     path = call.ledger.path(call.layer)
     call.fix(f"'{path}' mixes them into its statistics")
     flow = call.inputs[0]
@@ -36,10 +36,10 @@ def layer_normalization(call):
 
 
 def rms_normalization(call):
-    """A channel of zeros changes the mean of the squares by a known factor.
+    """Corrects scale and epsilon, because removing a channel of zeros changes the mean square.
 
     With k of n channels left, x / sqrt(sum / n + e) is sqrt(n / k) x / sqrt(sum / k + e n / k):
-    the scale and the epsilon make up for those that went.
+    the scale and the epsilon make up for the removed channels.
     """
     layer, flow = call.layer, call.inputs[0]
     if flow.axis is None:
@@ -57,7 +57,7 @@ def rms_normalization(call):
 
 
 def group_normalization(call):
-    """The channels of a group have their statistics together: all of them go, or none."""
+    """Removes all channels of a group or none, because they share their statistics."""
     layer = call.layer
     flow = call.take(layer.axis)
     grouped = flow.labels.reshape(layer.groups, -1)

@@ -1,4 +1,4 @@
-"""Rules that layers and bare operations share: elementwise, merging, moving to other places."""
+"""Rules shared by layers and bare operations: elementwise, merging, reshaping."""
 
 import keras
 import numpy as np
@@ -7,7 +7,7 @@ from tfprune._channels.ledger import UNKNOWN, Flow, evaluated, unknown_values
 
 
 def elementwise(call):
-    """Each number of the output depends on the numbers at the same place of the inputs alone."""
+    """Passes channels on: each output number depends only on inputs at the same place."""
     if len(call.inputs) > 1:
         return merge(call)
     flow = call.inputs[0]
@@ -19,11 +19,11 @@ def elementwise(call):
 
 
 def merge(call, function=None):
-    """Tensors that are added, multiplied and so on, broadcast against each other.
+    """Merges broadcast tensors, for instance by a sum or a product.
 
     Args:
         call: The `Call`.
-        function: What is done, on one tensor an argument; by default the layer itself.
+        function: The operation, with one argument for each tensor; by default the layer itself.
     """
     ndim = len(call.output_shapes[0])
     sizes = [_from_right(shape, ndim) for shape in call.shapes]
@@ -34,7 +34,7 @@ def merge(call, function=None):
     }
     if len(places) != 1:
         name = call.ledger.path(call.layer)
-        return call.stop(f"'{name}' puts channels of one input beside places of another")
+        return call.stop(f"'{name}' aligns channels of one input with places of another")
     (axis,) = places
     full = max(size[axis] or 0 for size in sizes)
     wide = [i for i, size in enumerate(sizes) if size[axis] == full]
@@ -65,7 +65,7 @@ def _merged(call, function, axis, ndim, number, columns):
         function = (lambda *inputs: layer(list(inputs))) if is_layer else layer
     values = evaluated(function, number, axis, ndim, *columns)
     if type(layer).__name__ == "Multiply":
-        # Zero times anything is zero; the gate of a silent channel need not be known.
+        # Zero times any number is zero, so a silent channel needs no known gate.
         silent = np.any([column == 0 for column in columns], axis=0)
         values = np.where(silent, np.float32(0), values)
     return values
@@ -76,7 +76,7 @@ def _from_right(shape, ndim):
 
 
 def concatenation(call, axis):
-    """Tensors side by side, along the channels or along another axis."""
+    """Concatenates tensors along the channels or along another axis."""
     ndim = len(call.output_shapes[0])
     axis %= ndim
     followed = {flow.axis for flow in call.inputs if flow.axis is not None}
@@ -88,7 +88,7 @@ def concatenation(call, axis):
         return [Flow(axis, labels, np.concatenate([flow.values for flow in flows]))]
     name = call.ledger.path(call.layer)
     if len(followed) > 1 or any(flow.axis is None for flow in call.inputs):
-        return call.stop(f"'{name}' puts them beside places of another tensor")
+        return call.stop(f"'{name}' aligns them with places of another tensor")
     flows = call.inputs
     for flow in flows[1:]:
         call.ledger.tie(flows[0].labels, flow.labels)
@@ -97,12 +97,12 @@ def concatenation(call, axis):
 
 
 def reordering(call, order=None, target_key=None):
-    """The same numbers at other places: transposed, or in another shape, or both.
+    """Moves numbers to other places: transposed, reshaped, or both.
 
     Args:
         call: The `Call`.
         order: The input's axes without the batch, in their new order, counted from 0.
-        target_key: The entry of the config that holds the new shape, if there is one.
+        target_key: The entry of the config that holds the new shape, if any.
     """
     flow, shape, out_shape = call.inputs[0], call.shapes[0], call.output_shapes[0]
     if flow.axis is None:
@@ -110,7 +110,7 @@ def reordering(call, order=None, target_key=None):
     name = call.ledger.path(call.layer)
     if target_key and call.shared:
         return call.stop(f"'{name}' has one target shape for several calls")
-    # The places on axes of unknown length all hold the same channels: one stands for all.
+    # All places along an axis of unknown length hold the same channels, so one is enough.
     inner = [size or 1 for size in shape[1:]]
     index = np.arange(len(flow.labels))
     wide = [1] * len(inner)
@@ -136,7 +136,7 @@ def reordering(call, order=None, target_key=None):
 
 
 def _concrete(size, shape, out_shape):
-    """The output's shape without the batch, for inputs whose unknown lengths are 1."""
+    """Returns the output's shape without the batch, with 1 for each unknown length."""
     target = list(out_shape[1:])
     if not target or (None in target and None not in shape[1:]):
         return None
@@ -165,7 +165,7 @@ def _edit_target(call, key, axis, labels, ndim):
 
 
 def _operation(call):
-    """An elementwise operation on tensors and numbers, as `x * 2 + y`."""
+    """Follows an elementwise operation on tensors and numbers, as in `x * 2 + y`."""
     args, kwargs = call.arguments
     tensors = [i for i, arg in enumerate(args) if isinstance(arg, keras.KerasTensor)]
     others = [arg for i, arg in enumerate(args) if i not in tensors]
@@ -204,7 +204,7 @@ def _squeezing(call):
 
 
 def _reduction(call):
-    """Mean, maximum and the like over places; a sum of constants depends on their number."""
+    """Reduces places, by a mean or maximum; a sum of constants depends on their number."""
     flow, ndim = call.inputs[0], len(call.shapes[0])
     if flow.axis is None:
         return [UNKNOWN]

@@ -11,7 +11,7 @@ from tfprune._channels.rules.makers import acts_alone, read_by
 
 
 def recurrent(call):
-    """Units: their gates lie side by side, and their states are read at the next step."""
+    """Makes units, whose gates are concatenated and whose states the next step reads."""
     layer, cell = call.layer, call.of(call.layer.cell)
     path, number = call.ledger.path(layer), layer.units
     labels = call.ledger.source(layer, number)
@@ -61,7 +61,7 @@ def _read_sequence(call, cell, gates):
 
 
 def _starts(call, labels):
-    """Which units are zero before the first step; states that are given have the same units."""
+    """Returns which units start at zero; ties the units of a given initial state to them."""
     layer, silent = call.layer, np.ones(len(labels), bool)
     path = call.ledger.path(layer)
     given = call.tensors("initial_state")
@@ -74,16 +74,16 @@ def _starts(call, labels):
         call.ledger.tie(labels, state.labels)
         silent &= state.values == 0
     for state in _keras.recurrent_states(layer):
-        # What a stateful layer remembers.
+        # The state of a stateful layer.
         silent &= np.all(array(state) == 0, axis=0)
     return silent
 
 
 def _stays_zero(cell, gates):
-    """Which units are zero after a step if they were zero before, whatever comes in.
+    """Returns which units that are zero stay zero after a step, for any input.
 
-    The new state is a gated mean of the old one and a candidate, or the candidate itself: zero if
-    the candidate is.
+    The new state is a gated mean of the old state and a candidate, or the candidate itself, so it
+    is zero if the candidate is.
     """
     candidate = slice(0, cell.units) if gates == 1 else slice(2 * cell.units, 3 * cell.units)
     live = np.zeros(cell.units, bool)
@@ -96,9 +96,9 @@ def _stays_zero(cell, gates):
 
 
 def bidirectional(call):
-    """A layer that runs forward and one that runs backward, on the same sequence.
+    """Follows a forward and a backward layer on the same sequence.
 
-    Keras takes both for equally wide, so their units go in pairs.
+    Keras expects both to have the same width, so their units are removed in pairs.
     """
     layer, path = call.layer, call.ledger.path(call.layer)
     states = _given(call, "initial_state")
@@ -129,9 +129,9 @@ def bidirectional(call):
 
 
 def _given(call, name):
-    """What an argument of the call consists of: tensors of the model, and numbers."""
+    """Returns the contents of an argument of the call: tensors of the model, and numbers."""
     tensors = [item for item in keras.tree.flatten(call.arguments) if _is_tensor(item)]
-    # Numbers in an initial state stand for themselves.
+    # Numbers in an initial state are constants.
     return [0.0 if index is None else tensors[index] for index in call.tensors(name)]
 
 
@@ -162,7 +162,7 @@ def _run_direction(call, key, inner, states):
 
 
 def time_distributed(call):
-    """The layer inside sees one step after the other: the same channels, one axis less."""
+    """Follows the inner layer, which gets single steps: the same channels, one axis less."""
     inner, path = call.layer.layer, call.ledger.path(call.layer)
     places = call.tensors("inputs")
     for index in call.tensors("mask"):

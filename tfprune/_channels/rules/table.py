@@ -1,6 +1,6 @@
 """Channel flow: one rule for each layer type. A rule reads a `Call` and returns its outputs' flows.
 
-Where a rule is in doubt, the channels stay: it calls `stop` or `fix` with the reason.
+In case of doubt, a rule keeps the channels: it calls `stop` or `fix` with the reason.
 """
 
 import functools
@@ -41,19 +41,20 @@ from tfprune._layers.registry import check_layer_class
 
 
 def register_channel_rule(layer_class, rule):
-    """Teaches how the channels of a custom layer depend on each other.
+    """Registers how channels flow through a custom layer class.
 
-    Without a rule, the channels that come to a layer stay, and so do those that it makes.
+    Without a rule, all channels that a layer reads or makes are kept.
 
     Args:
-        layer_class: A subclass of `keras.layers.Layer`. Its subclasses that write none of its
-            methods anew, but the constructor and those for configs and shapes, are known too.
+        layer_class: A subclass of `keras.layers.Layer`. The rule also applies to subclasses that
+            override none of its methods except the constructor and methods for configs and shapes.
         rule: `"elementwise"` if the layer has no weights and each number of its output depends
-            on the numbers at the same place of its inputs alone; or a function that takes a
+            only on the numbers at the same place of its inputs; or a function that takes a
             `tfprune.structural.Call` and returns the list of the outputs' `Flow`s.
 
     Raises:
-        TypeError: If `layer_class` is no layer class, or `rule` neither a function nor a string.
+        TypeError: If `layer_class` is not a layer class, or `rule` is neither a function nor a
+            string.
         ValueError: If `rule` is another string.
 
     Example:
@@ -143,12 +144,12 @@ def _softmax(call):
 
 def _masking(call):
     flow = call.inputs[0]
-    call.fix(f"'{call.ledger.path(call.layer)}' looks whether all of them are the same")
+    call.fix(f"'{call.ledger.path(call.layer)}' compares all of them")
     return [flow.carrying(np.where(flow.values == 0, 0, np.nan))]
 
 
 def _spatial(call, keeps_constants=False):
-    """Layers that work on each channel's places: pooling, padding, cropping, enlarging."""
+    """Follows layers that change each channel's places: pooling, padding, cropping, upsampling."""
     flow = call.take(channel_axis(call.layer, call.shapes[0]))
     nearest = getattr(call.layer, "interpolation", "nearest") == "nearest"
     if (keeps_constants and nearest) or getattr(call.layer, "padding", None) == "valid":
