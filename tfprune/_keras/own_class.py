@@ -91,7 +91,7 @@ def remove_weight(model, variable, attribute=None):
     with _unlocked(model):
         model._untrack_variable(variable)
         if attribute is not None and attribute in vars(model):
-            # Keras's own would collect garbage, for each mask of the model.
+            # Keras's own method would run the garbage collector for each mask of the model.
             super(keras.layers.Layer, model).__delattr__(attribute)
 
 

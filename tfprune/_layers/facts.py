@@ -1,4 +1,4 @@
-"""The table of layer facts: all that the library knows of a layer class, in one entry."""
+"""The table of layer facts: one entry holds all the library's knowledge of a layer class."""
 
 import dataclasses
 from collections.abc import Callable
@@ -13,12 +13,12 @@ from tfprune.patterns.axes import KernelAxes
 
 @dataclass(frozen=True)
 class Macs:
-    """How the multiplications of a layer are counted.
+    """The rule for counting a layer's multiplications.
 
     Attributes:
-        places: At which places each weight multiplies once: one of the kinds that
-            `_reports/cost.py` knows, "outputs" for those of the layer's output.
-        weights: The attributes of the weights that multiply, "cell.kernel" for those of a cell.
+        places: The places at which each weight multiplies once: one of the kinds in
+            `_reports/cost.py`, for instance "outputs" for the places of the layer's output.
+        weights: Attributes of the multiplied weights; "cell.kernel" for a weight of a cell.
     """
 
     places: str
@@ -27,17 +27,17 @@ class Macs:
 
 @dataclass(frozen=True)
 class LayerFacts:
-    """What is known of a layer class. Where a fact is `None`, that of the nearest base counts.
+    """The facts about a layer class. A fact that is `None` is taken from the nearest base.
 
     Attributes:
         prunable: Tuple of its own `PrunableWeight`s, or a function from the layer to them.
-        flow: How channels go through it: a kind that `_channels/rules/table.py` has a rule for, or
-            a rule.
+        flow: The flow of channels through it: a kind that `_channels/rules/table.py` has a rule
+            for, or a rule.
         macs: A `Macs`.
-        folds: The `PrunableWeight` that can take over the scale of a BatchNormalization behind the
-            layer, along the axes of its outputs; `bias` takes over the offset.
-        xnnpack: What it is to XNNPACK's sparse kernels: a kind that `_deployment/xnnpack.py` knows.
-        complete: Whether bases have nothing to add.
+        folds: The `PrunableWeight` that can absorb the scale of a BatchNormalization after the
+            layer, along its output axes; `bias` absorbs the offset.
+        xnnpack: Its role for XNNPACK's sparse kernels: a kind in `_deployment/xnnpack.py`.
+        complete: Whether the entry ignores the facts of its bases.
     """
 
     prunable: tuple | Callable | None = None
@@ -49,12 +49,12 @@ class LayerFacts:
 
 
 _FACTS: dict = {}
-# Methods that a subclass may write without computing something else.
+# Methods that a subclass may override without changing the computation.
 _HARMLESS = ("get_config", "from_config", "compute_output_shape", "compute_output_spec")
 
 
 def declare(layer_class, **facts):
-    """Enters facts of a layer class; those that are not given stay as they are.
+    """Enters facts about a layer class; other facts stay unchanged.
 
     Args:
         layer_class: The class.
@@ -65,20 +65,20 @@ def declare(layer_class, **facts):
 
 
 def declare_like(layer_class, known_class):
-    """Enters for a layer class all that is known of another one and its bases, and no more."""
+    """Copies all facts about another class and its bases to a layer class, and no others."""
     names = {field.name for field in dataclasses.fields(LayerFacts)} - {"complete"}
     known = {name: _nearest(known_class, name)[1] for name in names}
     _FACTS[layer_class] = LayerFacts(**known, complete=True)
 
 
 def fact(layer, name, computes_alike=False):
-    """Returns what is known of a layer.
+    """Returns a fact about a layer.
 
     Args:
-        layer: A layer, or an operation, of which nothing is known.
+        layer: A layer; or an operation, which has no facts.
         name: A field of `LayerFacts`.
-        computes_alike: Whether the fact holds only for subclasses that leave all methods of their
-            base that compute something as they are.
+        computes_alike: Whether the fact holds only for subclasses that inherit all methods of
+            their base that compute something.
 
     Returns:
         The fact of the nearest class among the layer's own and its bases; `None` if there is none.
@@ -91,7 +91,7 @@ def fact(layer, name, computes_alike=False):
 
 
 def is_known(layer_class):
-    """Whether anything is known of a layer class or its bases."""
+    """Whether the table has facts about a layer class or its bases."""
     return any(base in _FACTS for base in layer_class.__mro__)
 
 
@@ -134,7 +134,7 @@ def _reversible_embedding(layer):
 
 
 def _experts(*names):
-    """Matrices of all experts in one weight of shape (experts, inputs, outputs)."""
+    """Describes a weight of shape (experts, inputs, outputs), with a matrix for each expert."""
     axes = KernelAxes((-2,), (-1,), experts=True)
     return LayerFacts(
         tuple(
@@ -152,7 +152,7 @@ _DEPTHWISE = attribute("kernel", DEPTHWISE)
 _SEPARABLE = (attribute("depthwise_kernel", DEPTHWISE, False), attribute("pointwise_kernel"))
 _EINSUM = attribute("kernel", _einsum_axes)
 _EMBEDDINGS = (attribute("embeddings"),)
-# The outputs of these are gates, several to a unit.
+# The outputs of these kernels are gates, several for each unit.
 _GATES = ("kernel", "recurrent_kernel")
 _IN_CELL = Macs("steps", tuple(f"cell.{name}" for name in _GATES))
 _NOTHING = Macs("nowhere")
@@ -259,7 +259,7 @@ _BY_NAME = {
     "Minimum": _MERGE,
 }
 _GATED_EXPERTS = _experts("_expert_feedforward_gate_dense", "_expert_feedforward_output_dense")
-# Classes of packages that are not imported for them, by package and name.
+# Classes of other packages, by package and name, so that the packages need not be imported.
 _FACTS.update(
     {
         "keras_hub.MixtralMoeExperts": _experts(
@@ -274,7 +274,7 @@ _FACTS.update(
         "keras_hub.Gemma4MoEBlock": _experts("gate_proj", "up_proj", "down_proj"),
     }
 )
-# Not every version of Keras has all of them.
+# Some versions of Keras lack some of these classes.
 _FACTS.update(
     {getattr(layers, name): facts for name, facts in _BY_NAME.items() if hasattr(layers, name)}
 )

@@ -68,22 +68,21 @@ def register_prunable(layer_class, weights):
 
 
 def register_layer(layer_class, like):
-    """Says that a layer class of your own computes as a known one.
+    """Declares that a custom layer class computes the same as a known one.
 
-    All that tfprune knows of that class holds for yours from then on: which weights can be pruned
-    and what their axes count, how channels go through it when filters are removed, how
-    multiplications are counted, how a BatchNormalization folds into it. Your class needs the same
-    attributes and entries of its config: `kernel`, `bias`, `filters`, `strides`, ... for a
-    convolution. Where only one of these is alike, use `register_prunable` and
-    `register_channel_rule`.
+    tfprune then treats your class like the known one: its prunable weights and their axes, the
+    flow of channels through it when filters are removed, the count of its multiplications, and
+    the folding of a BatchNormalization into it. Your class needs the same attributes and config
+    entries: for a convolution, `kernel`, `bias`, `filters`, `strides` and so on. If your class
+    matches only in part, use `register_prunable` and `register_channel_rule`.
 
     Args:
         layer_class: A subclass of `keras.layers.Layer`.
-        like: A class of Keras, `keras.layers.Conv2D` for instance, or one that was registered.
+        like: A Keras class, for instance `keras.layers.Conv2D`, or a registered class.
 
     Raises:
-        TypeError: If one of them is no layer class.
-        ValueError: If nothing is known of `like`.
+        TypeError: If one of them is not a layer class.
+        ValueError: If `like` is unknown to tfprune.
 
     Example:
 
@@ -103,15 +102,15 @@ def register_layer(layer_class, like):
             check.message(
                 "`like` to be a layer class that tfprune knows",
                 f"like={like.__name__}",
-                "Name one of Keras, keras.layers.Conv2D for instance; or say what there is to "
-                "prune with tfprune.register_prunable.",
+                "Name a Keras class, for instance keras.layers.Conv2D; or list the prunable "
+                "weights with tfprune.register_prunable.",
             )
         )
     facts.declare_like(layer_class, like)
 
 
 def check_layer_class(name, layer_class):
-    """Raises unless an argument is a class of layers."""
+    """Raises unless an argument is a layer class."""
     if not (isinstance(layer_class, type) and issubclass(layer_class, keras.layers.Layer)):
         raise TypeError(
             check.message(

@@ -1,4 +1,4 @@
-"""A weight of a layer that can be pruned, and the axes of the kinds of kernels there are."""
+"""Prunable weights of layers, and the axes of each kind of kernel."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,15 +13,15 @@ DEPTHWISE = KernelAxes((-2,), (-2, -1))
 
 @dataclass(frozen=True)
 class PrunableWeight:
-    """A weight of a layer that can be pruned.
+    """Describes a prunable weight of a layer class.
 
     Args:
-        name: What reports call it, "kernel" for instance.
+        name: Name of the weight in reports, for instance "kernel".
         get: Function from the layer to the variable.
         axes: `KernelAxes`, or a function from the layer to them.
-        makes_output: Whether the weight's output channels are those of the layer's output.
-        since_lists: Whether the weight is known only where a config lists the masked weights:
-            files of version 0.1 do not, and hold no mask for it.
+        makes_output: Whether the weight's output channels are the channels of the layer's output.
+        since_lists: Whether the weight is prunable only if the config lists the masked weights.
+            Configs of version 0.1 have no such list, and their files hold no mask for it.
     """
 
     name: str
@@ -36,5 +36,5 @@ class PrunableWeight:
 
 
 def attribute(name, axes=DENSE, makes_output=True):
-    """Returns the `PrunableWeight` that a layer has under an attribute."""
+    """Returns the `PrunableWeight` for an attribute of a layer."""
     return PrunableWeight(name, lambda layer: _keras.stored_weight(layer, name), axes, makes_output)

@@ -122,8 +122,8 @@ class MaskUpdate:
             requests = known.requests(found, positions)
             results = known.scope.masks(requests, known.sparsity)
             for request in requests:
-                # What was read stays in memory as long as somebody holds it, beside the values
-                # that the weights get.
+                # Frees the arrays that were read, so that they do not add to the memory of the
+                # new values.
                 request.release()
             computed += zip(known.competitors, requests, results, strict=True)
         computed.reverse()

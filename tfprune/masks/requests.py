@@ -81,7 +81,7 @@ class Request:
         return [self]
 
     def release(self):
-        """Lets go of the arrays that were read; `spread` still works."""
+        """Frees the arrays that were read; `spread` still works."""
         self.weight = _Shape(self.weight.shape)  # type: ignore[assignment]
 
     def spread(self, kept):
@@ -209,7 +209,7 @@ class MaskRequest(Request):
 
 
 class _Shape:
-    """What is left of an array that was let go: its shape."""
+    """The shape of an array that was freed."""
 
     def __init__(self, shape):
         self.shape, self.ndim = shape, len(shape)

@@ -95,7 +95,7 @@ def _has_other_weights(layer):
 
 
 def takes_several(rule):
-    """Whether a rule is made for layers that are called on several tensors."""
+    """Whether a rule supports layers that are called on several tensors."""
     return rule in _SEVERAL or rule not in KINDS.values()
 
 
