@@ -448,7 +448,7 @@ def test_units_whose_activation_is_not_zero_at_zero_stay(kind):
 def test_units_that_an_activation_mixes_stay():
     for arguments in ({"activation": "softmax"}, {"recurrent_activation": "softmax"}):
         model, *_ = remembering("gru", **arguments)
-        assert "act on each number alone" in group_of(model, "layer").fixed[0]
+        assert "known to be elementwise" in group_of(model, "layer").fixed[0]
 
 
 @each_recurrent

@@ -330,9 +330,7 @@ class Call:
         name = self.ledger.path(self.layer)
         self.fix(f"'{name}' works along another axis", index)
         labels = self.ledger.new_labels(size or 0)
-        self.ledger.fix(
-            labels, f"they come to '{name}' from inputs or layers that are not followed"
-        )
+        self.ledger.fix(labels, f"they come to '{name}' from inputs, or from layers without a rule")
         return Flow(axis, labels, unknown_values(len(labels)))
 
     def make(self, number, axis, values, part=""):

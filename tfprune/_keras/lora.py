@@ -78,7 +78,7 @@ def merge_copied(source, target):
 def refuse(layer, name, function):
     """Replaces a method of a layer by a function."""
     if hasattr(type(layer), name):
-        # Keras itself sets methods on layers, which wrap those of their classes.
+        # Keras itself sets methods on layers that wrap the methods of their classes.
         function.before = vars(layer).get(name)
         hang_on(layer, name, function)
 

@@ -1,1 +1,1 @@
-"""The plan of what to prune, by which method, and why not: made before any wrapper exists."""
+"""The plan: weights to prune, their methods, and reasons to keep others; made before wrapping."""

@@ -135,7 +135,7 @@ class Evidence:
                 check.message(
                     "`data` to be a data set, or a tuple of arrays (x, y)",
                     f"data={self._data!r}"[:200],
-                    f"It is what model.fit takes. Keras says: {error}",
+                    f"Give the same data as to model.fit. Keras says: {error}",
                 )
             ) from error
 

@@ -194,7 +194,7 @@ class PruningTraining:
         if self.model is None:
             raise ValueError(
                 check.message(
-                    "UpdatePruningStep to know its model",
+                    "UpdatePruningStep to have a model",
                     "UpdatePruningStep().step()",
                     "Pass the model: UpdatePruningStep(model).",
                 )

@@ -28,7 +28,7 @@ class Competitor:
     @property
     def scored(self):
         """The list of single weights whose scores count."""
-        raise NotImplementedError(f"{type(self).__name__} has to say which weights are scored.")
+        raise NotImplementedError(f"{type(self).__name__} has to implement `scored`.")
 
     def request(self, found, position=0, criterion=None):
         """Returns its `Request`, whose arrays are not copied.
@@ -38,11 +38,11 @@ class Competitor:
             position: Its index among all competitors that are scored together.
             criterion: A criterion that replaces the method's.
         """
-        raise NotImplementedError(f"{type(self).__name__} has to make a request.")
+        raise NotImplementedError(f"{type(self).__name__} has to implement `request`.")
 
     def set_mask(self, mask):
         """Assigns a mask from its request's `spread`, and applies it to the weights."""
-        raise NotImplementedError(f"{type(self).__name__} has to take a mask.")
+        raise NotImplementedError(f"{type(self).__name__} has to implement `set_mask`.")
 
 
 class Request:
@@ -70,11 +70,11 @@ class Request:
 
     def scores(self, rising):
         """Returns the `Scores` of the candidate units."""
-        raise NotImplementedError(f"{type(self).__name__} has to score its units.")
+        raise NotImplementedError(f"{type(self).__name__} has to implement `scores`.")
 
     def squares(self):
         """Returns the pooled squares of the weights, one for each unit."""
-        raise NotImplementedError(f"{type(self).__name__} has to square its weights.")
+        raise NotImplementedError(f"{type(self).__name__} has to implement `squares`.")
 
     def split(self):
         """Lists the requests of all experts in the weight; only itself without experts."""
@@ -86,7 +86,7 @@ class Request:
 
     def spread(self, kept):
         """Expands a flat bool array over units to a mask."""
-        raise NotImplementedError(f"{type(self).__name__} has to spread a mask.")
+        raise NotImplementedError(f"{type(self).__name__} has to implement `spread`.")
 
 
 @dataclass

@@ -54,7 +54,7 @@ class Ramp(FrozenSchedule):
 
     @property
     def target_sparsity(self):
-        """The highest sparsity that the schedule asks for, as a `float`."""
+        """The highest sparsity that the schedule reaches, as a `float`."""
         return max(self.initial_sparsity, self.final_sparsity)
 
     def __call__(self, step):

@@ -90,7 +90,7 @@ def _look_at_masks(call, inputs, heads):
     for name in _MASKS:
         for index in call.tensors(name):
             if index is not None:
-                call.fix(f"'{call.ledger.path(call.layer)}' takes them for a mask", index)
+                call.fix(f"'{call.ledger.path(call.layer)}' uses them as a mask", index)
             shape = (None,) * full if index is None else call.shapes[index]
             if name == "attention_mask" and len(shape) == full and shape[-2 * len(axes) - 1] != 1:
                 reason = f"the mask of '{call.ledger.path(call.layer)}' has a number for each"

@@ -33,7 +33,7 @@ def activated(call, flow):
         path = call.ledger.path(call.layer)
         call.ledger.fix(
             flow.labels,
-            f"the activation '{name}' of '{path}' is not known to act on each number alone",
+            f"the activation '{name}' of '{path}' is not known to be elementwise",
         )
         return flow.carrying(unknown_values(len(flow.labels)))
     ndim = len(call.output_shapes[0])
@@ -205,7 +205,7 @@ def dense(call):
 def embedding(call):
     """Makes channels from a table with one column for each."""
     layer = call.layer
-    call.fix(f"'{call.ledger.path(layer)}' reads numbers of tokens")
+    call.fix(f"'{call.ledger.path(layer)}' reads them as token ids")
     axis = len(call.output_shapes[0]) - 1
     table = array(layer.embeddings)
     out = call.make(layer.output_dim, axis, constants(table, 1, 0))

@@ -28,7 +28,7 @@ def recurrent(call):
     if all(acts_alone(activation) for activation in activations):
         silent &= _stays_zero(cell.layer, gates)
     else:
-        reason = f"an activation of '{path}' is not known to act on each number alone"
+        reason = f"an activation of '{path}' is not known to be elementwise"
         call.ledger.fix(labels, reason)
         silent[:] = False
     units = call.make(number, 1, np.where(silent, 0, np.nan))
@@ -42,7 +42,7 @@ def _read_sequence(call, cell, gates):
     flow = call.take(-1, call.tensors("sequences")[0])
     for index in call.tensors("mask"):
         if index is not None:
-            call.fix(f"'{call.ledger.path(call.layer)}' takes them for a mask", index)
+            call.fix(f"'{call.ledger.path(call.layer)}' uses them as a mask", index)
     kernel = array(cell.layer.kernel)
     cell.cut(cell.layer.kernel, 0, flow.labels, reads=True)
     bias = cell.layer.bias
@@ -169,12 +169,12 @@ def time_distributed(call):
         if "mask" in inspect.signature(inner.call).parameters:
             return call.stop(f"'{path}' passes a mask on")
         if index is not None:
-            call.fix(f"'{path}' takes them for a mask", index)
+            call.fix(f"'{path}' uses them as a mask", index)
     if len(places) != 1 or places[0] is None or len(call.output_shapes) != 1:
         return call.stop(f"'{path}' is called on several tensors")
     flow, shape = call.inputs[places[0]], call.shapes[places[0]]
     if flow.axis == 1:
-        return call.stop(f"'{path}' takes them for steps")
+        return call.stop(f"'{path}' uses them as time steps")
     step = shape[:1] + shape[2:]
     (made,) = call.inside(
         "layer",
