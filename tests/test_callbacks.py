@@ -155,7 +155,7 @@ def test_masks_that_somebody_else_wrote_are_noticed():
             weight.forget_count()
 
     model = model_with(ramp(5))
-    with pytest.warns(UserWarning, match=r"schedule's own at step 5.*Something else"):
+    with pytest.warns(UserWarning, match=r"schedule's own at step 5.*Other code"):
         fit(model, Meddle(), tfprune.UpdatePruningStep())
 
 
