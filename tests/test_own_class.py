@@ -429,5 +429,7 @@ def test_strip_without_a_copy_of_a_model_with_wrappers():
     model = tfprune.prune_low_magnitude(
         keras.Sequential([keras.Input((8,)), layers.Dense(3)]), HALF
     )
-    with pytest.raises(ValueError, match="Expected `copy=False` for a model that was pruned as it"):
+    with pytest.raises(
+        ValueError, match="Expected `copy=False` only for a model that was pruned in place"
+    ):
         tfprune.strip_pruning(model, copy=False)

@@ -1,4 +1,4 @@
-"""Models that are pruned as they are: they keep their class and hold their masks themselves."""
+"""Models pruned in place, which keep their class and own their masks."""
 
 import contextlib
 from typing import Any
@@ -17,10 +17,11 @@ _STATE = "_pruning_state"
 
 
 class InPlace(Owner):
-    """The masks of a model that is pruned as it is, and how it is pruned.
+    """The masks and the methods of a model that is pruned in place.
 
-    The model has it in an attribute that Keras does not look into; the variables of the masks
-    are the model's own, so that `fit` on JAX, `get_weights` and tf.train.Checkpoint find them.
+    The model stores this object in an attribute that Keras does not track. The mask variables
+    belong to the model itself, so that `fit` on JAX, `get_weights` and tf.train.Checkpoint find
+    them.
     """
 
     def __init__(self, model, method, overrides, followers=None, weights=None):
@@ -65,22 +66,22 @@ class InPlace(Owner):
         _keras.forget_compiled(self._model)
 
     def remove_variables(self):
-        """Takes the masks out of the model."""
+        """Removes the mask variables from the model."""
         for attribute, variable in self._added:
             _keras.remove_weight(self._model, variable, attribute)
         self._added = []
 
 
-# Which class it is known only when a model of it is pruned.
+# The base class is known only when a model is pruned.
 _Model: Any = object
 
 
 @keras.saving.register_keras_serializable(package="tfprune")
 class MaskedModel(_Model):
-    """What a class gets in addition when a model of it is pruned.
+    """The methods that pruning in place adds to the class of a model.
 
-    `prune_in_place` makes a class of this one and the model's, and makes the model one of that:
-    so it is still of its own class, with all its methods.
+    `prune_in_place` derives a class from this one and the model's own class, and assigns it to
+    the model, which therefore keeps its type and all its methods.
     """
 
     _pruning: InPlace
@@ -136,17 +137,17 @@ class MaskedModel(_Model):
             super().load_own_variables(own)
 
     def load_weights(self, filepath, *args, **kwargs):
-        # Keras reads all other weights of a file whose masks do not fit, and raises only then.
+        # If the masks do not fit, Keras would raise only after reading all other weights.
         if self._pruning.mask_set is not None and str(filepath).endswith(".weights.h5"):
             with _keras.own_entries(filepath) as store:
                 self._pruning.mask_set.read(store, self.name)
         super().load_weights(filepath, *args, **kwargs)
 
     def save_to_preset(self, preset_dir, *args, **kwargs):
-        """Saves a KerasHub model; the masks are saved beside it.
+        """Saves a KerasHub model and its masks to a preset.
 
-        `from_preset` of the model's class gives the model without masks, exactly sparse;
-        `tfprune.load_preset` gives it with them.
+        `from_preset` of the model's class loads the model without masks, exactly sparse;
+        `tfprune.load_preset` loads it with masks.
         """
         if not hasattr(_keras.plain_class(self), "save_to_preset"):
             raise AttributeError(
@@ -173,7 +174,7 @@ class MaskedModel(_Model):
 
 
 def prune_from_config(model, config):
-    """Prunes a model as `Owner.pruning_config` says; returns the model."""
+    """Prunes a model by the settings from `Owner.pruning_config`; returns the model."""
     method = Method.of(
         config["pruning_schedule"], config["pattern"], config["criterion"], config["scope"]
     )
@@ -189,17 +190,17 @@ def prune_from_config(model, config):
 
 
 def prune_in_place(model, method, overrides, followers=None, weights=None):
-    """Gives a model masks of its own, without a copy of it.
+    """Adds masks to a model without copying it.
 
     Args:
-        model: The model. It is still of its class, and of `MaskedModel` too.
-        method: The `Method` of weights without a method of their own.
-        overrides: Methods by place, as `MaskSet` takes them.
-        followers: Weights whose masks follow from others', as `MaskSet` takes them.
-        weights: The masked weights, as `MaskSet` takes them.
+        model: The model. It remains an instance of its class, and also becomes a `MaskedModel`.
+        method: The default `Method`.
+        overrides: Methods by place, as in `MaskSet`.
+        followers: Weights whose masks follow from other masks, as in `MaskSet`.
+        weights: The masked weights, as in `MaskSet`.
 
     Returns:
-        The model. After an error it is as it was.
+        The model. After an error, it is unchanged.
     """
     owner = InPlace(model, method, overrides, followers, weights)
     if model.built:
@@ -211,7 +212,7 @@ def prune_in_place(model, method, overrides, followers=None, weights=None):
 
 
 def release(model):
-    """Takes the masks off a model that is pruned as it is: it becomes what it was."""
+    """Removes the masks from a model that was pruned in place, and restores its class."""
     owner = owner_of(model)
     for weight in owner.pruned_weights:
         weight.project()
@@ -227,14 +228,14 @@ def release(model):
 
 
 def as_it_was(model):
-    """Context in which a model that is pruned as it is has its own class and no masks.
+    """Context in which a model that is pruned in place has its own class and no masks.
 
-    A model without masks of its own is left alone.
+    It has no effect on other models.
     """
     owner = owner_of(model)
     return contextlib.nullcontext() if owner is None else _keras.as_before(model, owner.variables)
 
 
 def owner_of(model):
-    """The masks of a model that is pruned as it is; `None` for all else."""
+    """Returns the masks of a model that is pruned in place; `None` for anything else."""
     return model._pruning if isinstance(model, MaskedModel) else None

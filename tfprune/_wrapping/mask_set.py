@@ -1,4 +1,4 @@
-"""The masks of one wrapper: made, enforced, saved and loaded here and nowhere else."""
+"""Makes, enforces, saves and loads the masks of one wrapper."""
 
 import json
 from dataclasses import dataclass, replace
@@ -16,12 +16,12 @@ from tfprune._layers.registry import PrunableWeight
 from tfprune.masks import Competitor, MaskRequest
 from tfprune.patterns import KernelAxes
 
-# Configs of version 0.1 do not list the masked weights: they mean all that could be pruned then.
+# Configs of version 0.1 do not list the masked weights; they mean all weights prunable then.
 BEFORE_LISTS = "all weights that version 0.1 knew"
 
 
 def refusal(call, name):
-    """A function for calls that cannot be made while weights are masked."""
+    """Returns a function that raises, for calls that are impossible while weights are masked."""
 
     def refused(*args, **kwargs):
         raise ValueError(
@@ -36,11 +36,11 @@ def refusal(call, name):
 
 
 class MaskConstraint(keras.constraints.Constraint):
-    """Puts a weight's masked values to zero after each optimizer update, inside the compiled step.
+    """Zeroes the masked values of a weight after each optimizer update, in the compiled step.
 
     Args:
-        mask: Bool Keras variable, True = keep.
-        user: The constraint that the weight had already, or `None`.
+        mask: bool Keras variable, True = keep.
+        user: The weight's existing constraint, or `None`.
     """
 
     def __init__(self, mask, user=None):
@@ -51,8 +51,8 @@ class MaskConstraint(keras.constraints.Constraint):
     def __call__(self, weight):
         value = weight if self.user is None else self.user(weight)
         if _keras.is_tracing_without_state() and _keras.backend() == "jax":
-            # The mask's value is not here but among the arguments of the train step, which
-            # UpdatePruningStep lets project the weights itself.
+            # The mask is an argument of the train step, so its value is unknown here.
+            # UpdatePruningStep makes the train step itself project the weights.
             return ops.convert_to_tensor(value)
         if self.average is not None:
             self.average.assign(masked(self.average, self.mask))
@@ -63,7 +63,7 @@ class MaskConstraint(keras.constraints.Constraint):
 
 
 def masked(value, mask):
-    """Returns `value` where `mask` is True, and +0 elsewhere, whatever stood there."""
+    """Returns `value` where `mask` is True, and +0 elsewhere, even in place of NaN."""
     value = ops.convert_to_tensor(value)
     return ops.where(ops.convert_to_tensor(mask), value, ops.zeros((), dtype=value.dtype))
 
@@ -72,7 +72,7 @@ class PrunedWeight(Competitor):
     """One weight with its mask.
 
     Attributes:
-        path: Layer path inside the wrapper and name of the weight, "lstm_cell/kernel" for instance.
+        path: Layer path inside the wrapper and name of the weight: "lstm_cell/kernel".
         name: The same with the wrapper's name: "lstm/lstm_cell/kernel".
         layer: The layer that owns the weight.
         axes: `KernelAxes` of the weight.
@@ -80,11 +80,11 @@ class PrunedWeight(Competitor):
         variable: The weight.
         mask: The mask, a bool variable of the same shape.
         threshold: Highest score that the latest mask update removed, or `None`.
-        initial: The weight's values when it was wrapped, a variable; `None` unless the criterion
+        initial: Variable with the values at the time of wrapping; `None` unless the criterion
             needs them.
         makes_output: Whether its output channels are those of the layer's output.
-        follows: Whether its mask follows from those of other weights: a bias goes with its filter.
-        coupled: Whether its filters are pruned together with those of other layers.
+        follows: Whether its mask follows from other masks, as that of a bias from its filters.
+        coupled: Whether its filters are pruned together with filters of other layers.
         key: Place of the layer inside the wrapper and name of the weight, as configs list them.
     """
 
@@ -128,16 +128,16 @@ class PrunedWeight(Competitor):
         )
 
     def resolve(self, steps_per_epoch):
-        """Turns a schedule that counts in epochs into one in steps."""
+        """Converts an epoch-based schedule to steps."""
         self.method = self._method.resolved(steps_per_epoch)
 
     @property
     def awaits_epochs(self):
-        """Whether its schedule does not know yet how long an epoch is."""
+        """Whether its schedule still needs the length of an epoch."""
         return self.method.counts_in_epochs
 
     def attach(self):
-        """Puts the mask's constraint on the weight, outside the constraint that it has."""
+        """Sets the mask's constraint on the weight, around any existing constraint."""
         self.constraint = MaskConstraint(self.mask, self.variable.constraint)
         self.variable.constraint = self.constraint
         if not self.follows:
@@ -145,9 +145,9 @@ class PrunedWeight(Competitor):
             _keras.refuse(self.layer, "quantize", refusal("quantize()", self.layer.name))
 
     def detach(self):
-        """Leaves the weight with the constraint that it had before.
+        """Restores the weight's own constraint.
 
-        What LoRA weights add to it becomes part of it, masked, so that it stays sparse.
+        LoRA weights are merged into the weight under the mask, so that it stays sparse.
         """
         if not self.follows:
             _keras.merge_lora(self.layer, self._entry.name, self.variable)
@@ -159,22 +159,22 @@ class PrunedWeight(Competitor):
 
     @property
     def array(self):
-        """The weight's values as a NumPy array for reading, LoRA weights added."""
+        """The weight's values as a read-only NumPy array, including LoRA weights."""
         added = _keras.with_lora(self.layer, self._entry.name)
         return _keras.host_array(self.variable) if added is None else _keras.on_host(added)
 
     @property
     def own_variables(self):
-        """The variables that pruning added: the mask, and the initial values if they are kept."""
+        """The variables added by pruning: the mask, and the initial values if needed."""
         return [self.mask] if self.initial is None else [self.mask, self.initial]
 
     def remember_initial(self):
-        """Takes the weight's values as the initial ones, where the criterion needs these."""
+        """Stores the weight's values as initial values if the criterion needs them."""
         if self.initial is not None:
             self.initial.assign(_keras.host_array(self.variable))
 
     def check_in_place(self):
-        """Raises if the layer no longer computes with the weight that the mask belongs to."""
+        """Raises ValueError if the layer no longer computes with the masked weight."""
         if self._entry.get(self.layer) is not self.variable:
             raise ValueError(
                 check.message(
@@ -199,21 +199,21 @@ class PrunedWeight(Competitor):
         return int(np.prod(self.variable.shape))
 
     def set_mask(self, mask):
-        """Assigns a mask and puts the masked values of the weight to zero."""
+        """Assigns a mask and zeroes the masked values of the weight."""
         self._zeros = int(mask.size - np.count_nonzero(mask))
         self.mask.assign(mask)
         self.project()
 
     def forget_count(self):
-        """Tells that the mask variable was written by somebody else."""
+        """Drops the cached count after another object wrote the mask variable."""
         self._zeros = None
 
     def project_average(self, average):
-        """Lets the constraint project the moving average of the weight too; `None` for none."""
+        """Makes the constraint also project the weight's moving average; `None` for none."""
         self.constraint.average = average
 
     def project(self):
-        """Puts the masked values of the weight, and of its moving average, to zero."""
+        """Zeroes the masked values of the weight and of its moving average."""
         self.variable.assign(masked(self.variable, self.mask))
         if self.constraint.average is not None:
             self.constraint.average.assign(masked(self.constraint.average, self.mask))
@@ -225,8 +225,8 @@ def _check_unmasked(variable, path):
             check.message(
                 f"one pruning wrapper around {path}",
                 "a layer whose weight has the mask of another wrapper",
-                "Use that wrapper, or wrap a copy of the layer: "
-                "tfprune.strip_pruning(wrapper) makes one.",
+                "Use the existing wrapper, or wrap a copy of the layer, made with "
+                "tfprune.strip_pruning(wrapper).",
             )
         )
 
@@ -234,22 +234,22 @@ def _check_unmasked(variable, path):
 class MaskSet:
     """The masks of all prunable weights inside one layer, and the count of pruning steps.
 
-    It is a plain object, so that Keras tracks the masks once, in the wrapper that made them.
+    It is a plain object, so that Keras tracks the masks only once, in the wrapper.
 
     Args:
-        owner: The wrapper; it creates the mask variables.
+        owner: The wrapper, which creates the mask variables.
         inner: The wrapped layer, built.
-        default: The `Method` of weights without a method of their own.
-        overrides: `{place: Method or None}`, by place inside `inner` as `_keras.places`
-            names it; they hold for the layers inside that layer too.
-        followers: List of `(place, index)`: weights whose masks follow from others', by the place
-            of the layer inside `inner` and the weight's position among the layer's weights.
-        chosen: The masked weights, by place and name as `find_prunable` gives them; `None` for all
-            that can be pruned, `BEFORE_LISTS` for all that could be before there were lists.
+        default: The `Method` of weights that `overrides` does not cover.
+        overrides: `{place: Method or None}`, by place inside `inner` as named by `_keras.places`.
+            An entry also applies to the layers inside its layer.
+        followers: List of `(place, index)` for weights whose masks follow from other masks: the
+            place of the layer inside `inner`, and the weight's index in the layer's weights.
+        chosen: The masked weights, by place and name as in `find_prunable`; `None` for all
+            prunable weights, `BEFORE_LISTS` for all weights that version 0.1 could prune.
 
     Raises:
-        ValueError: If a method does not fit, a weight is masked already, or one of `chosen` is
-            not there; nothing is changed then.
+        ValueError: If a method does not fit, a weight is already masked, or one of `chosen` is
+            missing. Nothing is changed then.
     """
 
     def __init__(self, owner, inner, default, overrides, followers=(), chosen=None):
@@ -299,27 +299,27 @@ class MaskSet:
                 PrunedWeight(owner, path, layer, entry, axes, default, mask, None, True)
             )
         self.step = 0
-        # Optimizer steps in an epoch, where a schedule counts in epochs and a `fit` has begun.
+        # Optimizer steps per epoch, once a `fit` with an epoch-based schedule has begun.
         self.steps_per_epoch = None
         self.clock = None
         self.seeds = None
 
     def chosen(self):
-        """The masked weights, as a config lists them."""
+        """Returns the keys of the masked weights for a config."""
         return [weight.key for weight in self.weights if not weight.follows]
 
     def stores(self, key):
-        """Whether an entry of a file's group for the layer is one that `save` wrote."""
+        """Whether `save` writes an entry of this name."""
         return key in ("pruning_step", "seed_states", "steps_per_epoch") or key.startswith(
             ("mask_", "initial_")
         )
 
     def current_step(self):
-        """Optimizer steps completed since pruning began, up to this moment."""
+        """Returns the number of optimizer steps completed since pruning began."""
         return self.step + (self.clock.elapsed() if self.clock is not None else 0)
 
     def hand_over(self, clock):
-        """Lets another clock count from now on; one that still runs has to begin again."""
+        """Makes another clock count the steps; the present clock is reset."""
         if self.clock is clock:
             return
         self.step = self.current_step()
@@ -332,7 +332,7 @@ class MaskSet:
         self.step += steps
 
     def set_epoch(self, steps_per_epoch):
-        """Says how many optimizer steps an epoch has; the first answer holds."""
+        """Sets the number of optimizer steps per epoch; later calls have no effect."""
         if self.steps_per_epoch is None and any(w.awaits_epochs for w in self.weights):
             self._resolve(steps_per_epoch)
 
@@ -342,12 +342,12 @@ class MaskSet:
             weight.resolve(steps_per_epoch)
 
     def take_seeds(self):
-        """Returns the random states that a file brought along, once; `None` if there are none."""
+        """Returns random states loaded from a file, only once; `None` if there are none."""
         seeds, self.seeds = self.seeds, None
         return seeds
 
     def state(self):
-        """Step, length of an epoch and random states, as plain numbers."""
+        """Returns the step, the length of an epoch and the random states as plain numbers."""
         seeds = self.seeds
         if seeds is None and self.clock is not None:
             seeds = self.clock.seeds()
@@ -357,7 +357,7 @@ class MaskSet:
         return state
 
     def set_state(self, state):
-        """Takes over what `state()` gave."""
+        """Restores a result of `state()`."""
         self.step = int(state["step"])
         self.seeds = state["seeds"]
         if state.get("steps_per_epoch") is not None:
@@ -366,7 +366,7 @@ class MaskSet:
             self.clock.reset()
 
     def save(self, store):
-        """Writes masks (one bit a weight), step and random states into a Keras store."""
+        """Writes masks (one bit per weight), step and random states to a Keras store."""
         state = self.state()
         store["pruning_step"] = np.array(state["step"], dtype="int64")
         if "steps_per_epoch" in state:
@@ -376,15 +376,15 @@ class MaskSet:
         for position, weight in enumerate(self.weights):
             store[f"mask_{position}"] = np.packbits(_keras.host_array(weight.mask).reshape(-1))
             if weight.initial is not None:
-                # HDF5 knows no bfloat16.
+                # HDF5 does not support bfloat16.
                 values = np.asarray(_keras.host_array(weight.initial), dtype="float32")
                 store[f"initial_{position}"] = values
 
     def read(self, store, name):
-        """Reads what `save` wrote, and changes nothing; raises if it does not fit.
+        """Reads the entries of `save` without changing anything; raises if they do not fit.
 
         Returns:
-            Masks, initial values, and the state as `set_state` takes it.
+            Masks, initial values, and the state for `set_state`.
         """
         masks, initials = [], []
         for position, weight in enumerate(self.weights):
@@ -410,9 +410,9 @@ class MaskSet:
         return masks, initials, {"step": step, "seeds": seeds, "steps_per_epoch": epoch}
 
     def load(self, store, name):
-        """Reads what `save` wrote; raises before these masks are changed if it does not fit.
+        """Loads the entries of `save`; raises before changing these masks if they do not fit.
 
-        Keras reads a file layer by layer, so layers before this one have what the file says then.
+        Keras reads a file layer by layer, so earlier layers have been loaded by then.
         """
         masks, initials, state = self.read(store, name)
         for weight, mask in zip(self.weights, masks, strict=True):
@@ -440,14 +440,14 @@ def _stored_initial(store, position, weight, name):
 
 @dataclass(frozen=True)
 class Prunable:
-    """A weight that can be pruned, and how.
+    """A weight that can be pruned, with its method.
 
     Attributes:
-        key: Place of its layer and name of the weight, the same in a copy.
-        path: Path of its layer and name of the weight, as messages show them.
-        layer: The layer that owns it.
+        key: Place of its layer and name of the weight; identical in a copy.
+        path: Path of its layer and name of the weight, for messages.
+        layer: The layer that owns the weight.
         entry: Its `PrunableWeight`.
-        method: The `Method` that prunes it, or `None` if a rule or a policy exempts it.
+        method: Its `Method`, or `None` if a rule or a policy exempts it.
         axes: Its `KernelAxes`.
     """
 
@@ -460,24 +460,24 @@ class Prunable:
 
     @property
     def variable(self):
-        """The weight; its layer is built."""
+        """The weight. Its layer must be built."""
         return self.entry.get(self.layer)
 
 
 def find_prunable(inner, default, overrides, chosen=None):
-    """Lists what can be pruned inside a layer.
+    """Lists the prunable weights inside a layer.
 
     Args:
         inner: The layer.
-        default: The `Method` of weights without a method of their own.
+        default: The `Method` of weights that `overrides` does not cover.
         overrides: `{place: Method or None}`.
-        chosen: As `MaskSet` takes it.
+        chosen: As in `MaskSet`.
 
     Returns:
-        List of `Prunable`, in the order of the layers, or in that of `chosen`.
+        List of `Prunable`, in the order of the layers or of `chosen`.
 
     Raises:
-        ValueError: If one of `chosen` is not there.
+        ValueError: If one of `chosen` is missing.
     """
     paths = {id(chain[-1][1]): chain[-1][0] for chain in _keras.walk(inner)}
     places = _keras.places(inner)
@@ -490,7 +490,7 @@ def find_prunable(inner, default, overrides, chosen=None):
         for entry in registry.own_prunable_weights(layer, before) or ():
             path = "/".join(filter(None, (paths.get(id(layer)), entry.name)))
             key = "/".join(filter(None, (place, entry.name)))
-            # A layer that lists its weights itself may give two of them one name.
+            # A layer with its own list of prunable weights may use a name twice.
             while key in known:
                 key += "+"
             known.add(key)
@@ -505,9 +505,9 @@ def find_prunable(inner, default, overrides, chosen=None):
     if missing:
         raise ValueError(
             check.message(
-                f"the weights that were masked, in '{inner.name}'",
+                f"'{inner.name}' to have all weights that were masked",
                 f"a layer without {', '.join(missing)}",
-                "Build the layer as it was built when it was wrapped.",
+                "Build the layer in the same way as when it was wrapped.",
             )
         )
     return [by_key[key] for key in chosen]
@@ -527,7 +527,7 @@ def _find_followers(inner, followers):
 
 
 def method_at(place, default, overrides):
-    """The method of the layer at a place: its own, or that of the nearest layer around it."""
+    """Returns the method at a place, inherited from the nearest enclosing layer that has one."""
     while place not in overrides:
         if not place:
             return default
@@ -536,13 +536,13 @@ def method_at(place, default, overrides):
 
 
 def check_fits(method, layer, entry, path):
-    """Raises unless a method can prune a weight, as far as is known before the layer is built.
+    """Raises ValueError if a method cannot prune a weight, as far as known before `build`.
 
     Args:
-        method: The `Method` that is to prune the weight.
+        method: The `Method`.
         layer: The layer that owns the weight.
         entry: The `PrunableWeight`.
-        path: What messages call the weight.
+        path: Name of the weight in messages.
     """
     if layer.built:
         shape = tuple(entry.get(layer).shape)
@@ -561,7 +561,7 @@ def check_fits(method, layer, entry, path):
 
 
 def tensorflow_state(mask_set):
-    """Returns an object through which tf.train.Checkpoint saves the step and random states."""
+    """Returns an object that lets tf.train.Checkpoint save the step and random states."""
     import tensorflow as tf
 
     class PruningState(tf.train.experimental.PythonState):

@@ -1,4 +1,4 @@
-"""A pruning method: schedule x pattern x criterion x scope; and rules that vary it by layer."""
+"""Pruning methods (schedule, pattern, criterion and scope), and rules that vary them by layer."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,7 +12,7 @@ from tfprune._base import validation as check
 
 @dataclass(frozen=True)
 class Method:
-    """How one weight is pruned.
+    """The method by which a weight is pruned.
 
     Args:
         schedule: A `PruningSchedule`.
@@ -47,7 +47,7 @@ class Method:
         }
 
     def resolved(self, steps_per_epoch):
-        """Returns the method with its schedule in steps, where that counts in epochs."""
+        """Returns the method with an epoch-based schedule converted to steps."""
         schedule = self.schedule
         if isinstance(schedule, schedules.EpochSchedule):
             return replace(self, schedule=schedule.resolve(steps_per_epoch))
@@ -55,7 +55,7 @@ class Method:
 
     @property
     def counts_in_epochs(self):
-        """Whether the schedule needs to know how long an epoch is."""
+        """Whether the schedule counts in epochs."""
         return isinstance(self.schedule, schedules.EpochSchedule)
 
     def same_competition(self, other):
@@ -69,23 +69,23 @@ class Method:
 
 @dataclass(frozen=True)
 class Rule:
-    """Gives some layers a schedule, pattern, criterion or scope of their own, or exempts them.
+    """Gives some layers their own schedule, pattern, criterion or scope, or exempts them.
 
-    Where several rules match a layer, later ones override earlier ones, part by part.
+    If several rules match a layer, later rules override earlier ones, part by part.
 
     Args:
-        match: Which layers: a name or a path, or the end of one, with patterns as in file names
-            ("conv_*", "encoder/*"); a layer class; or a list of these. A rule for a layer holds
-            for the layers inside it.
-        schedule: A schedule, or `None` to leave it as it is. Likewise the next three.
-        pattern: A pattern or the name of one.
-        criterion: A criterion or the name of one.
-        scope: A scope or the name of one.
-        prune: `False` exempts the layers. A rule that names a layer brings in what is exempt by
-            default, unless it says `False`.
+        match: The layers to match: a glob for a name, a path, or the end of a path ("conv_*",
+            "encoder/*"); a layer class; or a list of these. A rule for a layer also applies to
+            the layers inside it.
+        schedule: A schedule, or `None` to keep the schedule; likewise the next three arguments.
+        pattern: A pattern or its name.
+        criterion: A criterion or its name.
+        scope: A scope or its name.
+        prune: `False` exempts the layers. With `True`, a rule that names a layer includes weights
+            that are exempt by default.
 
     Raises:
-        ValueError, TypeError: For an argument that is none of these.
+        ValueError, TypeError: If an argument is invalid.
 
     Example:
 
@@ -121,7 +121,7 @@ class Rule:
                 object.__setattr__(self, name, module.get(getattr(self, name)))
 
     def matches(self, path, layer):
-        """Whether the rule is meant for a layer at this path."""
+        """Whether the rule matches a layer at this path."""
         for item in self.match if isinstance(self.match, (list, tuple)) else [self.match]:
             if isinstance(item, type):
                 if isinstance(layer, _meant(item)):
@@ -131,7 +131,7 @@ class Rule:
         return False
 
     def names(self, path, layer):
-        """Whether the rule means this layer itself: not all layers, nor one around it."""
+        """Whether the rule matches this layer specifically, not every layer or an enclosing one."""
         matches: Any = self.match if isinstance(self.match, (list, tuple)) else [self.match]
         named = [item for item in matches if isinstance(item, type) or item.strip("*/?")]
         return self.prune and bool(named) and replace(self, match=named).matches(path, layer)
@@ -149,7 +149,7 @@ class Rule:
 
 
 def _meant(cls):
-    """The class that a class of the same name stands for, as those that KerasHub exports do."""
+    """Returns the class behind a subclass of the same name, such as KerasHub's exports."""
     while len(cls.__bases__) == 1 and cls.__bases__[0].__name__ == cls.__name__:
         cls = cls.__bases__[0]
     return cls
@@ -160,7 +160,7 @@ def resolve(rules, chain, default):
 
     Args:
         rules: List of `Rule`; later ones override earlier ones.
-        chain: `(path, layer)` of the layer and all layers around it, outermost first.
+        chain: `(path, layer)` of the layer and all enclosing layers, outermost first.
         default: The `Method` without any rule.
 
     Returns:

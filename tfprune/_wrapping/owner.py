@@ -1,4 +1,4 @@
-"""What holds masks: of a layer inside a wrapper, or of a model that is pruned as it is."""
+"""Owners of masks: for a layer inside a wrapper, or for a model pruned in place."""
 
 import warnings
 from contextlib import contextmanager
@@ -13,7 +13,7 @@ _ADD = "Add callbacks=[tfprune.UpdatePruningStep()] to model.fit(...)"
 
 
 class Owner:
-    """Holds `self.inner` and the masks of its weights, which are made when that has its weights."""
+    """Holds `self.inner` and the masks of its weights, made once the weights exist."""
 
     name: Any
 
@@ -49,7 +49,7 @@ class Owner:
 
     @property
     def mask_set(self):
-        """The masks with what belongs to them, or `None` before the layer is built."""
+        """The `MaskSet`, or `None` before the layer is built."""
         return self._mask_set
 
     @property
@@ -59,25 +59,25 @@ class Owner:
 
     @property
     def reasons(self):
-        """`{path: why a layer of the model is not pruned}`; one owner of a model keeps them."""
+        """`{path: reason}` for layers that are not pruned; one owner stores them per model."""
         return dict(self._reasons)
 
     def remember_reasons(self, reasons):
-        """Keeps why layers of the model are not pruned, for reports."""
+        """Stores the reasons why layers of the model are not pruned, for reports."""
         self._reasons = dict(reasons)
 
     def name_of(self, path):
-        """What messages and reports call the weight at a path inside `inner`."""
+        """Returns the name of a weight of `inner` in messages and reports."""
         return f"{self.name}/{path}"
 
     def make_masks(self):
-        """Makes the masks; `inner` has its weights."""
+        """Makes the masks. Call it once `inner` has its weights."""
         self._mask_set = MaskSet(
             self, self.inner, self._method, self._overrides, self._followers or (), self._chosen
         )
 
     def check_call(self):
-        """Raises, or warns, if a call that begins now would compute or train without the masks."""
+        """Raises or warns if a call would compute or train without the masks."""
         for weight in self.pruned_weights:
             weight.check_in_place()
         if self.attended or not _keras.is_training():
@@ -88,22 +88,22 @@ class Owner:
                     "training on the JAX backend to be run with UpdatePruningStep, which keeps "
                     "the pruned weights at zero",
                     f"'{self.name}' in a training step without it",
-                    f"{_ADD}, or call tfprune.UpdatePruningStep(model) before a loop of your own.",
+                    f"{_ADD}, or call tfprune.UpdatePruningStep(model) before a custom loop.",
                 )
             )
         self.warn_unattended()
 
     def attend(self):
-        """Says that a callback counts the steps and updates the masks from now on."""
+        """Records that a callback now counts the steps and updates the masks."""
         self.attended = True
 
     def leave(self, attended=False):
-        """Says that the training is over; `attended` if a loop of one's own goes on."""
+        """Records that training has ended; pass `attended` if a custom loop continues."""
         self.attended, self.warned = attended, False
 
     @contextmanager
     def projecting(self):
-        """While a training step runs that projects its result by itself, as on JAX."""
+        """Context for a training step that projects its own result, as on JAX."""
         self.projected = True
         try:
             yield
@@ -111,31 +111,31 @@ class Owner:
             self.projected = False
 
     def warned_elsewhere(self):
-        """Says that the warning was given for another wrapper of the model."""
+        """Records that another wrapper of the model has issued the warning."""
         self.warned = True
 
     def warn_unattended(self):
-        """Warns, once, that nothing updates the masks in training."""
+        """Warns once that no callback updates the masks during training."""
         if not self.warned:
             self.warned = True
             warnings.warn(
                 check.message(
                     f"'{self.name}' to be trained with UpdatePruningStep",
                     "a training step without it: the sparsity will not change",
-                    f"{_ADD}; in a loop of your own, call tfprune.UpdatePruningStep(model).step() "
+                    f"{_ADD}. In a custom loop, call tfprune.UpdatePruningStep(model).step() "
                     "after each optimizer step.",
                 ),
                 stacklevel=3,
             )
 
     def pruning_config(self):
-        """What a config says of the pruning, in serialized form."""
+        """Returns the pruning settings in serialized form, for a config."""
         if _keras.is_legacy_h5():
             warnings.warn(
                 check.message(
                     "a model with wrapped layers to be saved as .keras or .weights.h5",
                     "the old .h5 format, which keeps the masks but neither the pruning step nor "
-                    "the states of random generators: the schedule would begin anew",
+                    "the states of random generators: the schedule would start over",
                     'Use model.save("model.keras"), or strip the model first if it is trained.',
                 ),
                 stacklevel=2,
@@ -153,8 +153,8 @@ class Owner:
         }
         if self._followers is not None:
             config["followers"] = [list(pair) for pair in self._followers]
-        # A config without this list stays one without it: it stands for the weights that were
-        # known when there was none.
+        # A config without this list must stay without it: it means the weights known before
+        # there were lists.
         if self._chosen != BEFORE_LISTS:
             made = self._mask_set is not None
             config["weights"] = self._mask_set.chosen() if made else self._chosen
@@ -164,7 +164,7 @@ class Owner:
 
 
 def overrides_from(overrides):
-    """The methods of single layers, from objects or from serialized form."""
+    """Returns the methods of single layers, from objects or from serialized form."""
     pairs = overrides.items() if isinstance(overrides, dict) else (overrides or [])
     return {
         place: Method.of(**method) if isinstance(method, dict) else method

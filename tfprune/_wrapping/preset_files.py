@@ -1,4 +1,4 @@
-"""How a model is pruned, and its masks, in the folder of a KerasHub preset."""
+"""Pruning settings and masks in the folder of a KerasHub preset."""
 
 import json
 import os
@@ -11,12 +11,12 @@ _CONFIG, _MASKS = "pruning.json", "pruning.npz"
 
 
 def write_preset(folder, class_name, owner):
-    """Writes how a model is pruned, and its masks.
+    """Writes the pruning settings and the masks of a model.
 
     Args:
         folder: Folder of the preset.
         class_name: Name of the model's class.
-        owner: What holds the model's masks.
+        owner: The `Owner` of the model's masks.
     """
     config = {"class_name": class_name, "config": owner.pruning_config()}
     with open(os.path.join(folder, _CONFIG), "w", encoding="utf-8") as file:
@@ -27,13 +27,13 @@ def write_preset(folder, class_name, owner):
 
 
 def read_preset(folder):
-    """Reads what `write_preset` wrote.
+    """Reads the files of `write_preset`.
 
     Returns:
-        The name of the model's class, its pruning's config, and a store of masks.
+        The name of the model's class, its pruning config, and a store of masks.
 
     Raises:
-        ValueError: If there is no such model in the folder.
+        ValueError: If the folder has no masks.
     """
     path = os.path.join(folder, _CONFIG)
     if not os.path.exists(path):
@@ -41,8 +41,8 @@ def read_preset(folder):
             check.message(
                 f"a preset with masks in {folder!r}",
                 f"a folder without {_CONFIG}",
-                "Save the pruned model by model.save_to_preset(folder); a model without masks is "
-                "loaded by from_preset of its class.",
+                "Save the pruned model with model.save_to_preset(folder). Load a model without "
+                "masks with from_preset of its class.",
             )
         )
     with open(path, encoding="utf-8") as file:

@@ -1,4 +1,4 @@
-"""Presets of KerasHub with masks."""
+"""Loads KerasHub presets with masks."""
 
 import os
 
@@ -8,23 +8,23 @@ from tfprune._wrapping.preset_files import read_preset
 
 
 def load_preset(model_class, preset, **kwargs):
-    """Loads a pruned KerasHub model, with its masks, from what `save_to_preset` wrote.
+    """Loads a pruned KerasHub model with its masks from a preset.
 
-    `from_preset` of the model's class loads the same folder without the masks, exactly sparse, and
-    needs no tfprune.
+    `from_preset` of the model's class loads the same folder without masks, exactly sparse, and
+    does not need tfprune.
 
     Args:
-        model_class: A class of KerasHub with `from_preset`, `keras_hub.models.CausalLM` for
-            instance.
-        preset: Folder that a pruned model was saved to by `model.save_to_preset(folder)`.
+        model_class: A KerasHub class with `from_preset`, for instance
+            `keras_hub.models.CausalLM`.
+        preset: Folder to which `model.save_to_preset(folder)` saved a pruned model.
         **kwargs: Further arguments of `from_preset`.
 
     Returns:
         The model, with its masks and its pruning step.
 
     Raises:
-        TypeError: If the class has no `from_preset`, or the preset is no folder.
-        ValueError: If there are no masks in the folder, or they belong to another class.
+        TypeError: If the class has no `from_preset`, or `preset` is not a path.
+        ValueError: If the folder has no masks, or the masks belong to another class.
 
     Example:
 
@@ -48,7 +48,7 @@ def load_preset(model_class, preset, **kwargs):
             check.message(
                 "`preset` to be a folder",
                 f"preset={preset!r}",
-                "Give the folder that model.save_to_preset(folder) wrote.",
+                "Pass the folder that model.save_to_preset(folder) wrote.",
             )
         )
     class_name, config, store = read_preset(preset)
@@ -60,7 +60,7 @@ def load_preset(model_class, preset, **kwargs):
             check.message(
                 f"a preset of a pruned {type(model).__name__}",
                 f"masks of a {class_name}",
-                f"Load it by tfprune.load_preset with the class {class_name}.",
+                f"Call tfprune.load_preset with the class {class_name}.",
             )
         )
     prune_from_config(pruned[0], config)

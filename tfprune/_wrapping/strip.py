@@ -1,4 +1,4 @@
-"""Taking wrappers off, and loading plain weights into wrapped models."""
+"""Strips wrappers, and loads plain weights into wrapped models."""
 
 import os
 
@@ -13,21 +13,22 @@ from tfprune._wrapping.wrapper import MaskOwner, mask_owners, pruned_weights
 
 
 def strip_pruning(model, copy=True):
-    """Takes the masks off: same weights, exactly sparse, no trace of tfprune.
+    """Removes the masks. The result has the same weights, exactly sparse, and needs no tfprune.
 
     Args:
-        model: A pruned layer or model. It is not changed and can be trained on.
-        copy: `False` takes the masks off the model that is passed in, which was pruned as it is,
-            with its class kept: no second one in memory, and no `get_config` is needed.
+        model: A pruned layer or model. With `copy=True` it is not changed, and training can
+            continue.
+        copy: `False` removes the masks from `model` itself, which must have been pruned in place.
+            This needs no memory for a second model and no `get_config`.
 
     Returns:
-        A plain copy, of the class that was pruned; a model without masks is copied too. A model
-        comes back uncompiled. Without a copy, the model itself.
+        A plain, uncompiled copy of the original class; a model without masks is copied too. With
+        `copy=False`, the model itself.
 
     Raises:
-        TypeError: If it is no Keras 3 layer or model.
-        ValueError: If the model is not built or cannot be copied, or if `copy` is `False` for one
-            with wrappers inside.
+        TypeError: If `model` is not a Keras 3 layer or model.
+        ValueError: If the model is not built or cannot be copied, or if `copy` is `False` and the
+            model contains wrappers.
 
     Example:
 
@@ -79,15 +80,15 @@ def _strip_graph(model):
 
 
 def _strip_in_place(model):
-    """Takes off all masks of a model whose owners are models that were pruned as they are."""
+    """Removes all masks of a model that was pruned in place."""
     around = [owner for owner in mask_owners(model) if isinstance(owner, MaskOwner)]
     if around:
         raise ValueError(
             check.message(
-                "`copy=False` for a model that was pruned as it is",
-                f"'{model.name}' with wrapped layers, '{around[0].name}' for instance, whose "
-                "places in the model cannot be taken by others",
-                "Call tfprune.strip_pruning(model) without it.",
+                "`copy=False` only for a model that was pruned in place",
+                f"'{model.name}' with wrapped layers, for instance '{around[0].name}', which "
+                "cannot be replaced in the model",
+                "Call tfprune.strip_pruning(model) without `copy=False`.",
             )
         )
     for owner in mask_owners(model):
@@ -109,7 +110,7 @@ def _without_wrapper(layer):
 
 def _unwrapped(layer):
     if isinstance(layer, MaskOwner):
-        # What holds it may have built it, masks and all, from its config.
+        # The enclosing layer may have built the wrapper, including masks, from its config.
         for weight in layer.pruned_weights:
             weight.detach()
         return layer.inner
@@ -119,7 +120,7 @@ def _unwrapped(layer):
 
 
 def _bare_without_wrappers(model):
-    """Clones a layer or model without its weights, and without wrappers that it makes itself."""
+    """Clones a layer or model without its weights and without wrappers made in its constructor."""
     clone = _keras.bare_clone(model)
     if mask_owners(clone):
         _keras.replace_inside(clone, _unwrapped)
@@ -127,7 +128,7 @@ def _bare_without_wrappers(model):
         raise ValueError(
             check.message(
                 "wrapped layers in attributes or lists of the model",
-                f"{type(model).__name__}, which holds them in another way",
+                f"{type(model).__name__}, which stores them in another way",
                 "Keep wrapped layers in plain attributes.",
             )
         )
@@ -144,19 +145,19 @@ def _strip_subclassed(model):
 
 @renamed(filepath="path")
 def load_plain_weights(model, path):
-    """Loads weights of the plain model into the wrapped one.
+    """Loads the weights of a plain model into the wrapped model.
 
-    The masks stay as they are and are applied to what was loaded. Before the first pruning step,
-    criteria on initial weights take what was loaded as initial.
+    The masks do not change; they are applied to the loaded weights. Before the first pruning
+    step, the loaded weights also become the initial weights for criteria that need them.
 
     Args:
         model: A wrapped model.
-        path: A `.weights.h5` or `.keras` file that the plain model was saved to, or the
-            plain model itself.
+        path: A `.weights.h5` or `.keras` file saved from the plain model, or the plain model
+            itself.
 
     Raises:
-        TypeError: If `model` is no Keras 3 model, or `path` neither a path nor such a model.
-        ValueError: If the file does not fit the model; then nothing is changed.
+        TypeError: If `model` is not a Keras 3 model, or `path` is neither a path nor a model.
+        ValueError: If the file does not fit the model, which then is not changed.
 
     Example:
 
@@ -189,7 +190,7 @@ def load_plain_weights(model, path):
 
 
 def _load_as_it_was(model, path):
-    """Loads a file of the model's own class; after an error, the weights are those of before."""
+    """Loads a file of the model's own class; restores the weights after an error."""
     with as_it_was(model):
         kept = [_keras.host_array(variable).copy() for variable in model.weights]
         try:

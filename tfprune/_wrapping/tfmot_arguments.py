@@ -1,12 +1,12 @@
-"""Arguments as in tfmot, and what they mean here."""
+"""Translates tfmot's arguments to patterns."""
 
 from tfprune import patterns
 from tfprune._base import validation as check
 
 
 def pattern_of(block_size, block_pooling_type, sparsity_m_by_n, pattern):
-    """Returns the pattern that tfmot's three arguments, or `pattern`, stand for."""
-    mend = "Give only one of them."
+    """Returns the pattern given by tfmot's three arguments or by `pattern`."""
+    mend = "Pass only one of them."
     block_size = tuple(block_size) if isinstance(block_size, list) else block_size
     given = [
         name

@@ -1,4 +1,4 @@
-"""Wrappers: a layer, or a subclassed model, together with the masks of the weights inside it."""
+"""Wrappers, which hold a layer or a subclassed model together with the masks of its weights."""
 
 import keras
 from keras import tree
@@ -14,14 +14,14 @@ from tfprune._wrapping.tfmot_arguments import pattern_of
 
 
 class MaskOwner(Owner):
-    """What `PruneLowMagnitude` and `PrunedModel` share: a layer around `self.inner`.
+    """The base of `PruneLowMagnitude` and `PrunedModel`: a layer around `self.inner`.
 
-    Masks are made in `build`, when the inner layer has its weights. Without the masks, the owner
-    does nothing that the inner layer would not do: same output, masks of padding, dtypes, losses.
+    `build` makes the masks once the inner layer has its weights. Apart from the masks, the owner
+    behaves like the inner layer: same outputs, padding masks, dtypes and losses.
     """
 
     supports_masking = True
-    # Walks through a model's graph go on with `inner`.
+    # Walks through a model's graph continue in `inner`.
     is_transparent = True
 
     def _init_masks(self, method, overrides, followers=None, weights=None, reasons=None):
@@ -30,7 +30,7 @@ class MaskOwner(Owner):
 
     def __call__(self, *args, **kwargs):
         if not self.built and not self.inner.built:
-            # Keras builds the inner layer by its own rules, whatever arguments it takes.
+            # Calling the inner layer lets Keras build it for any signature.
             symbolic_args, symbolic_kwargs = tree.map_structure(_keras.as_symbolic, (args, kwargs))
             self.inner(*symbolic_args, **symbolic_kwargs)
         return super().__call__(*args, **kwargs)  # type: ignore[misc]
@@ -41,7 +41,7 @@ class MaskOwner(Owner):
         if self._mask_set is None:
             self.make_masks()
             for position, weight in enumerate(self.pruned_weights):
-                # tf.train.Checkpoint finds variables by attributes alone.
+                # tf.train.Checkpoint finds variables only through attributes.
                 setattr(self, f"_mask_{position}", weight.mask)
                 if weight.initial is not None:
                     setattr(self, f"_initial_{position}", weight.initial)
@@ -90,25 +90,25 @@ class MaskOwner(Owner):
         self._mask_set.load(store, self.name)
 
     def reset_state(self):
-        """Resets the states of stateful recurrent layers, as those layers do themselves."""
+        """Resets the states of stateful recurrent layers."""
         for layer in _keras.flatten(self.inner):
             if isinstance(layer, keras.layers.RNN) and layer.stateful:
                 layer.reset_state()
 
     def reset_states(self):
-        """The older name of `reset_state`."""
+        """Older name of `reset_state`."""
         self.reset_state()
 
     def enable_lora(self, *args, **kwargs):
-        """Gives the layer inside LoRA weights, which train under the masks."""
+        """Adds LoRA weights to the inner layer, which train under the masks."""
         self.inner.enable_lora(*args, **kwargs)
 
     def quantize(self, *args, **kwargs):
-        """Not possible while wrapped: it replaces the weight that the mask belongs to."""
+        """Raises ValueError, because quantizing would replace the masked weight."""
         refusal("quantize()", self.name)()
 
     def get_config(self):
-        # dtype and the like are the inner layer's; what is written here is the owner's own.
+        # The inner layer serializes its own dtype and other settings.
         return {**super().get_config(), **self.pruning_config()}  # type: ignore[misc]
 
 
@@ -116,7 +116,7 @@ def _wrap_around(outer, layer):
     return ValueError(
         check.message(
             f"a pruning wrapper around {outer}",
-            f"'{layer.name}', a {type(layer).__name__} that is wrapped inside of it",
+            f"'{layer.name}', a {type(layer).__name__} that is wrapped inside it",
             f"Wrap the outer layer: prune_low_magnitude({outer}({type(layer).__name__}(...))). "
             "It prunes the layers inside too.",
         )
@@ -125,30 +125,31 @@ def _wrap_around(outer, layer):
 
 @keras.saving.register_keras_serializable(package="tfprune")
 class PruneLowMagnitude(MaskOwner, keras.layers.Wrapper):
-    """A layer with masks on its prunable weights, those of layers inside it included.
+    """A layer with masks on its prunable weights, including those of layers inside it.
 
-    Most users get it from `prune_low_magnitude`. It has the name of the layer that it holds, so
-    that output names, losses by name and `get_layer` stay as they were.
+    `prune_low_magnitude` creates it for most users. The wrapper takes the name of its layer, so
+    that output names, losses by name and `get_layer` keep working.
 
     Args:
-        layer: The layer to prune. It is used as it is; `prune_low_magnitude` makes a copy.
+        layer: The layer to prune. It is not copied, in contrast to `prune_low_magnitude`.
         pruning_schedule: A `PruningSchedule`.
         block_size: `(height, width)` of blocks, as in tfmot.
         block_pooling_type: "AVG" or "MAX", as in tfmot.
         sparsity_m_by_n: `(zeros, group)`, as in tfmot: (2, 4) means 2 zeros in 4.
-        pattern: A pattern or the name of one, instead of the three above.
-        scope: A scope or the name of one.
-        criterion: A criterion or the name of one.
-        overrides: Methods for single layers inside `layer`, as `get_config` gives them.
-        followers: Weights whose masks follow from those of coupled filters, as `get_config` gives
-            them; `None` if the layer's filters stand for themselves.
-        weights: The weights to mask, as `get_config` gives them; by default all that can be
-            pruned.
-        reasons: Why other layers of the model are not pruned, as `get_config` gives it.
+        pattern: A pattern or its name, instead of the three arguments above.
+        scope: A scope or its name.
+        criterion: A criterion or its name.
+        overrides: Methods for single layers inside `layer`, in the form of `get_config`.
+        followers: Weights whose masks follow from those of coupled filters, in the form of
+            `get_config`; `None` if the layer's filters are not coupled.
+        weights: The weights to mask, in the form of `get_config`; by default, all prunable
+            weights.
+        reasons: Reasons why other layers of the model are not pruned, in the form of
+            `get_config`.
         **kwargs: Arguments of `keras.layers.Layer`.
 
     Raises:
-        ValueError: If the layer has nothing to prune, or is a wrapper already.
+        ValueError: If the layer has nothing to prune, or is already wrapped.
 
     Example:
 
@@ -187,7 +188,7 @@ class PruneLowMagnitude(MaskOwner, keras.layers.Wrapper):
             raise ValueError(nothing_to_prune(layer))
         kwargs.setdefault("name", layer.name)
         kwargs.setdefault("trainable", layer.trainable)
-        # Inputs are the inner layer's to cast.
+        # The inner layer casts its inputs.
         kwargs.setdefault("autocast", False)
         kwargs.setdefault("dtype", layer.dtype_policy)
         super().__init__(layer, **kwargs)
@@ -199,7 +200,7 @@ class PruneLowMagnitude(MaskOwner, keras.layers.Wrapper):
 
     @property
     def state_size(self):
-        """Not there: a cell is pruned by the recurrent layer that holds it."""
+        """Not available for a cell: wrap the recurrent layer around it instead."""
         if isinstance(self.layer, keras.layers.RNN) or not hasattr(self.layer, "state_size"):
             raise AttributeError("state_size")
         raise _wrap_around("RNN", self.layer)
@@ -215,25 +216,26 @@ class PruneLowMagnitude(MaskOwner, keras.layers.Wrapper):
 
 @keras.saving.register_keras_serializable(package="tfprune")
 class PrunedModel(MaskOwner, keras.Model):
-    """A model around another one, with the masks of its weights.
+    """A model around another model, with masks on its weights.
 
-    `prune_low_magnitude` keeps the class of the model instead and gives it the masks; files of
-    version 0.1 hold this one. `strip_pruning` takes it apart.
+    It exists for files of version 0.1. `prune_low_magnitude` now adds the masks to the model and
+    keeps its class. `strip_pruning` returns the inner model.
 
     Args:
         model: The model to prune.
         pruning_schedule: A `PruningSchedule`.
-        pattern: A pattern or the name of one.
-        scope: A scope or the name of one.
-        criterion: A criterion or the name of one.
-        overrides: Methods for single layers inside `model`, as `get_config` gives them.
-        weights: The weights to mask, as `get_config` gives them; by default all that can be
-            pruned.
-        reasons: Why other layers of the model are not pruned, as `get_config` gives it.
+        pattern: A pattern or its name.
+        scope: A scope or its name.
+        criterion: A criterion or its name.
+        overrides: Methods for single layers inside `model`, in the form of `get_config`.
+        weights: The weights to mask, in the form of `get_config`; by default, all prunable
+            weights.
+        reasons: Reasons why other layers of the model are not pruned, in the form of
+            `get_config`.
         **kwargs: Arguments of `keras.Model`.
 
     Raises:
-        ValueError: If the model trains itself with a `train_step` of its own.
+        ValueError: If the model has a custom `train_step` or another custom training method.
     """
 
     def __init__(
@@ -253,10 +255,10 @@ class PrunedModel(MaskOwner, keras.Model):
         if own:
             raise ValueError(
                 check.message(
-                    f"a subclassed model without a {own[0]}() of its own",
+                    f"a subclassed model without a custom {own[0]}()",
                     f"{type(model).__name__} with {', '.join(own)}",
                     "Wrap the layers in its constructor with prune_low_magnitude(layer, ...) "
-                    "instead; then its own methods stay in force.",
+                    "instead, which keeps its own methods.",
                 )
             )
         method = Method.of(pruning_schedule, pattern, criterion, scope)
@@ -284,7 +286,7 @@ class PrunedModel(MaskOwner, keras.Model):
 
 
 def mask_owners(model):
-    """Returns all that holds masks in a model, itself included, each once, in a fixed order."""
+    """Returns the owners of masks in a model, including the model, each once, in a fixed order."""
     found = [
         layer if isinstance(layer, MaskOwner) else owner_of(layer)
         for layer in _keras.flatten(model)
@@ -298,11 +300,11 @@ def pruned_weights(model):
 
 
 def plain_path(chain):
-    """Returns the path that the layer at the end of a chain has in the plain model.
+    """Returns the path in the plain model of the layer at the end of a chain.
 
     Args:
-        chain: As `_keras.walk` yields it. Wrappers have the names of the layers in them, and are
-            no part of the path.
+        chain: A chain from `_keras.walk`. Wrappers have the names of their layers and are left
+            out of the path.
     """
     return "/".join(layer.name for _, layer in chain if not isinstance(layer, MaskOwner))
 
@@ -316,6 +318,6 @@ def check_wrappable(layer):
             check.message(
                 "a layer without pruning wrappers",
                 f"'{layer.name}', which is wrapped already or holds a wrapped layer",
-                "Strip it first with tfprune.strip_pruning, or use it as it is.",
+                "Strip it first with tfprune.strip_pruning, or use it without wrapping it again.",
             )
         )
