@@ -149,7 +149,7 @@ class Rule:
 
 
 def _meant(cls):
-    """Returns the class behind a subclass of the same name, such as KerasHub's exports."""
+    """Returns the base class that a class re-exports under the same name, as in KerasHub."""
     while len(cls.__bases__) == 1 and cls.__bases__[0].__name__ == cls.__name__:
         cls = cls.__bases__[0]
     return cls
