@@ -166,7 +166,7 @@ def test_trade_offs_of_wrong_input(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="seconds"):
         tfprune.plot_tradeoff({"a": [(-1, 0.5)]}, x="latency")
     for argument in ("x", "y"):
-        with pytest.raises(TypeError, match=f"`{argument}` to be the name"):
+        with pytest.raises(TypeError, match=f"`{argument}` to be the label"):
             tfprune.plot_tradeoff({"a": [(0.5, 0.5)]}, **{argument: 3})
     assert list(tmp_path.iterdir()) == []
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
