@@ -208,7 +208,7 @@ def test_bad_input(call, message):
 
 def test_slim_without_batch_normalization():
     model = keras.Sequential([keras.Input((8, 8, 3)), layers.Conv2D(4, 3)])
-    with pytest.raises(ValueError, match=r"BatchNormalization right after it.*l1_filter"):
+    with pytest.raises(ValueError, match=r"BatchNormalization, whose scale Slim uses.*l1_filter"):
         pruners.slim(model, 0.5)
 
 
