@@ -364,7 +364,7 @@ def test_errors_are_one_line(setup, command, monkeypatch, words, expected):
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        (["--data", "missing.npz"], "not there"),
+        (["--data", "missing.npz"], "does not exist"),
         (["--data", "names.npz"], "images, labels"),
         (["--data", "shapes.npz"], "(8, 8, 1)"),
         (["--data", "lengths.npz"], "1797 inputs and 1796 labels"),
