@@ -87,6 +87,8 @@ class Evidence:
         }
         for weight in needing["initial"]:
             found[id(weight)]["initial"] = _initial(weight, criterion or weight.method.criterion)
+        for weight in needing["dual"]:
+            found[id(weight)]["dual"] = _keras.host_array(weight.consensus.dual)
         self._find_scales(needing["scale"])
         for weight in needing["scale"]:
             scale = _keras.host_array(self._scales[id(weight)].gamma)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from tfprune import _keras
-from tfprune._channels.coupling import Couplings
+from tfprune._channels.coupling import Couplings, PrunedGroup
 from tfprune._wrapping.wrapper import MaskOwner, mask_owners, owner_of, plain_path
 from tfprune.masks import masks_with_zeros
 
@@ -105,6 +105,43 @@ class MaskUpdate:
             ValueError: If a weight is not finite or evidence cannot be collected; the message
                 names the layer.
         """
+        computed = self._chosen(aims, evidence)
+        computed.reverse()
+        changed = False
+        while computed:
+            competitor, request, (kept, threshold) = computed.pop()
+            if threshold is None:
+                continue
+            for weight in competitor.scored:
+                weight.threshold = threshold
+            # Masks are nested, so an equal count means an equal mask.
+            if kept.size - np.count_nonzero(kept) == request.zeros_now:
+                continue
+            competitor.set_mask(request.spread(kept))
+            changed = True
+        return changed
+
+    def proposed(self, aims, evidence=None):
+        """Returns the masks that `apply` would give, and assigns none.
+
+        Returns:
+            `{id(weight): bool array}`.
+        """
+        masks: dict = {}
+        for competitor, request, (kept, _) in self._chosen(aims, evidence):
+            if not isinstance(competitor, PrunedGroup):
+                masks[id(competitor)] = request.spread(kept)
+                continue
+            for weight, part in competitor.parts:
+                shape = tuple(weight.variable.shape)
+                wide = [1] * len(shape)
+                wide[part.axis] = shape[part.axis]
+                stays = np.append(kept, True)[part.units].reshape(wide)
+                masks[id(weight)] = masks.get(id(weight), np.ones(shape, bool)) & stays
+        return masks
+
+    def _chosen(self, aims, evidence):
+        """`(competitor, request, (kept, threshold))` for all that compete."""
         competitions = self.competitions(aims)
         everything = [item for known in competitions for item in known.competitors]
         needing = [
@@ -126,20 +163,7 @@ class MaskUpdate:
                 # new values.
                 request.release()
             computed += zip(known.competitors, requests, results, strict=True)
-        computed.reverse()
-        changed = False
-        while computed:
-            competitor, request, (kept, threshold) = computed.pop()
-            if threshold is None:
-                continue
-            for weight in competitor.scored:
-                weight.threshold = threshold
-            # Masks are nested, so an equal count means an equal mask.
-            if kept.size - np.count_nonzero(kept) == request.zeros_now:
-                continue
-            competitor.set_mask(request.spread(kept))
-            changed = True
-        return changed
+        return computed
 
     def check(self, aims):
         """Raises ValueError if weights can never reach the requested sparsity."""

@@ -13,6 +13,7 @@ from tfprune._base import validation as check
 from tfprune._keras.checks import nothing_to_prune
 from tfprune._layers import registry
 from tfprune._layers.registry import PrunableWeight
+from tfprune._wrapping.consensus import Consensus
 from tfprune.masks import Competitor, MaskRequest
 from tfprune.patterns import KernelAxes
 
@@ -86,6 +87,7 @@ class PrunedWeight(Competitor):
         follows: Whether its mask follows from other masks, as that of a bias from its filters.
         coupled: Whether its filters are pruned together with filters of other layers.
         key: Place of the layer inside the wrapper and name of the weight, as configs list them.
+        consensus: What ADMM keeps of it, a `Consensus`; `None` unless the criterion needs "dual".
     """
 
     def __init__(self, owner, path, layer, entry, axes, method, mask, initial=None, follows=False):
@@ -102,6 +104,7 @@ class PrunedWeight(Competitor):
         self.follows = follows
         self.coupled = owner.coupled and getattr(method.pattern, "coupled", False) and not follows
         self.key = ""
+        self.consensus: Any = None
         self._entry = entry
         self._zeros = None
         self.attach()
@@ -153,6 +156,8 @@ class PrunedWeight(Competitor):
             _keras.merge_lora(self.layer, self._entry.name, self.variable)
             _keras.allow(self.layer, "quantize")
         self.variable.constraint = self.constraint.user
+        if self.consensus is not None:
+            self.consensus.detach()
 
     def _masked(self, value):
         return masked(value, self.mask)
@@ -165,8 +170,9 @@ class PrunedWeight(Competitor):
 
     @property
     def own_variables(self):
-        """The variables added by pruning: the mask, and the initial values if needed."""
-        return [self.mask] if self.initial is None else [self.mask, self.initial]
+        """The variables that pruning added: the mask, and what else is kept of the weight."""
+        initial = [] if self.initial is None else [self.initial]
+        return [self.mask, *initial, *(self.consensus.variables if self.consensus else [])]
 
     def remember_initial(self):
         """Stores the weight's values as initial values if the criterion needs them."""
@@ -284,6 +290,8 @@ class MaskSet:
                 owner, item.path, item.layer, item.entry, item.axes, item.method, mask, initial
             )
             weight.key = item.key
+            if "dual" in item.method.criterion.needs:
+                weight.consensus = Consensus(owner, name, item.variable)
             self.weights.append(weight)
         for path, layer, entry in following:
             mask = owner.add_weight(
@@ -311,7 +319,7 @@ class MaskSet:
     def stores(self, key):
         """Whether `save` writes an entry of this name."""
         return key in ("pruning_step", "seed_states", "steps_per_epoch") or key.startswith(
-            ("mask_", "initial_")
+            ("mask_", "initial_", "consensus_")
         )
 
     def current_step(self):
@@ -379,6 +387,8 @@ class MaskSet:
                 # HDF5 does not support bfloat16.
                 values = np.asarray(_keras.host_array(weight.initial), dtype="float32")
                 store[f"initial_{position}"] = values
+            if weight.consensus is not None:
+                weight.consensus.save(store, position)
 
     def read(self, store, name):
         """Reads the entries of `save` without changing anything; raises if they do not fit.
@@ -390,6 +400,8 @@ class MaskSet:
         for position, weight in enumerate(self.weights):
             if weight.initial is not None:
                 initials.append((weight.initial, _stored_initial(store, position, weight, name)))
+            if weight.consensus is not None:
+                initials += weight.consensus.read(store, position, f"{name}/{weight.path}")
             bits = np.asarray(store[f"mask_{position}"]) if f"mask_{position}" in store else None
             if bits is None or bits.dtype != np.uint8 or bits.shape != (-(-weight.size // 8),):
                 found = "no mask" if bits is None else f"{bits.dtype} data of shape {bits.shape}"

@@ -45,6 +45,9 @@ class MaskOwner(Owner):
                 setattr(self, f"_mask_{position}", weight.mask)
                 if weight.initial is not None:
                     setattr(self, f"_initial_{position}", weight.initial)
+                if weight.consensus is not None:
+                    for number, variable in enumerate(weight.consensus.variables):
+                        setattr(self, f"_consensus_{position}_{number}", variable)
             if _keras.backend() == "tensorflow":
                 self._checkpoint_state = tensorflow_state(self._mask_set)
         self.built = True

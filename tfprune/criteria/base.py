@@ -11,6 +11,7 @@ EVIDENCE = {
     "axes": "`KernelAxes` of the weight",
     "position": "place of the weight among those that are scored together",
     "initial": "the weight when it was wrapped",
+    "dual": "the dual variable of ADMM, which keeps it while it trains",
     "scale": "scale of the BatchNormalization that follows the layer, at each of its weights",
     "gradient": "gradient of the loss, its mean over the batches",
     "gradient_square": "square of a batch's gradient, its mean over the batches",
@@ -85,7 +86,7 @@ def no_evidence(criterion, need, name):
     """The message for a criterion whose evidence is missing."""
     if need in FROM_DATA:
         mend = "Give data=... to UpdatePruningStep, or to the pruner."
-    elif need in ("initial", "scale"):
+    elif need in ("initial", "scale", "dual"):
         mend = f"Use it through prune_low_magnitude, or give evidence={{{need!r}: ...}}."
     else:
         mend = "A criterion's `needs` may name " + ", ".join(EVIDENCE) + "."

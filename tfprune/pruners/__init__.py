@@ -1,5 +1,6 @@
 """Pruners: named recipes, and algorithms that run their own training loop."""
 
+from tfprune.pruners.admm.callback import ADMM
 from tfprune.pruners.at_once import one_shot
 from tfprune.pruners.gradual import agp
 from tfprune.pruners.lottery_ticket.rounds import LotteryTicket
@@ -22,6 +23,7 @@ from tfprune.pruners.search.sensitivity import SensitivitySearch
 from tfprune.pruners.search.session import Trial
 
 __all__ = [
+    "ADMM",
     "LotteryTicket",
     "NetAdapt",
     "Search",

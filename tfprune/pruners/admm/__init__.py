@@ -1,0 +1,1 @@
+"""ADMM: weights are pulled towards a pattern while they train, then pruned to it."""
