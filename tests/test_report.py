@@ -175,7 +175,7 @@ def test_data_is_json():
     pruned = tfprune.prune_low_magnitude(model(), HALF)
     tfprune.UpdatePruningStep(pruned)
     data = json.loads(json.dumps(tfprune.sparsity_report(pruned).to_dict()))
-    assert set(data) == {"layers", "prunable", "total"}
+    assert set(data) == {"layers", "prunable", "total", "weights"}
     assert data["layers"][0] == {
         "layer": "block/deep",
         "type": "Dense",
@@ -284,3 +284,26 @@ def test_text_is_text_in_a_notebook_too(monkeypatch):
     assert "last" in str(tfprune.sparsity_report(model))
     assert "last" in str(tfprune.plan_shrink(model))
     assert "last" in str(tfprune.compare(model, model, formats=[], latency=False))
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_all_weights_are_those_that_the_cost_counts(wrapped):
+    """With biases, normalization and dropout, in a model inside another."""
+    inside = keras.Sequential(
+        [keras.Input((8, 8, 4)), keras.layers.BatchNormalization(), keras.layers.Conv2D(4, 3)]
+    )
+    model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(4, 1), inside])
+    model.add(keras.layers.Flatten())
+    model.add(keras.layers.Dropout(0.5))
+    model.add(keras.layers.Dense(2))
+    count = tfprune.model_cost(model).parameters
+    assert count == (3 * 4 + 4) + 4 * 4 + (9 * 4 * 4 + 4) + (144 * 2 + 2)
+    if wrapped:
+        model = tfprune.prune_low_magnitude(model, tfprune.ConstantSparsity(0.5, 0))
+    report = tfprune.sparsity_report(model)
+    assert report.weights == report.to_dict()["weights"] == count
+    assert report.prunable.parameters == 3 * 4 + 9 * 4 * 4 + 144 * 2
+    lines = str(report).splitlines()
+    (prunable,) = (line for line in lines if "prunable weights" in line)
+    (everything,) = (line for line in lines if "all, with biases" in line)
+    assert f" {report.prunable.parameters:,} " in prunable and f" {count:,} " in everything

@@ -1,5 +1,6 @@
 """Sparsity reports, as data and as text."""
 
+import math
 from dataclasses import asdict, dataclass
 
 import keras
@@ -49,9 +50,12 @@ class SparsityReport:
 
     Attributes:
         rows: List of `LayerSparsity`.
+        weights: Number of all weights of the plain model, biases and others that are never pruned
+            included; as `tfprune.model_cost` counts parameters.
     """
 
     rows: list
+    weights: int = 0
 
     @property
     def prunable(self):
@@ -85,7 +89,7 @@ class SparsityReport:
             }
             for name, row in (("prunable", self.prunable), ("total", self.total))
         }
-        return {"layers": rows, **totals}
+        return {"layers": rows, **totals, "weights": self.weights}
 
     def table(self):
         """Returns the report as a `rich.table.Table`."""
@@ -99,7 +103,8 @@ class SparsityReport:
             table.add_row(*_cells(row))
         table.add_section()
         table.add_row(*_cells(self.prunable))
-        table.add_row(*_cells(self.total))
+        everything = LayerSparsity("", "", self.weights, self.prunable.zeros, "")
+        table.add_row("all, with biases", *_cells(everything)[1:])
         return table
 
     def __str__(self):
@@ -170,7 +175,21 @@ def sparsity_report(model):
         row = _row(path, layer, around, masked, added, reasons.get(path))
         if row is not None:
             rows.append(row)
-    return SparsityReport(rows)
+    layers = [chain[-1][1] for chain in chains]
+    return SparsityReport(rows, _all_weights([model, *layers], added))
+
+
+def _all_weights(layers, added):
+    """How many weights there are without masks and states of random generators."""
+    found = {
+        id(variable): variable
+        for layer in layers
+        # A wrapper's own state belongs to no plain layer.
+        if not isinstance(layer, MaskOwner)
+        for variable in layer.weights
+        if id(variable) not in added and "seed_generator" not in variable.path
+    }
+    return sum(math.prod(variable.shape) for variable in found.values())
 
 
 def _row(path, layer, around, masked, added, reason):

@@ -33,7 +33,7 @@ def run(args, output):
     lines = [f"File: {size:,} bytes"]
     if cost is not None:
         macs = "unknown" if cost.macs is None else f"{cost.macs:,}"
-        lines.append(f"Parameters: {cost.parameters:,}   Multiplications (MACs): {macs}")
+        lines.append(f"Weights, with biases: {cost.parameters:,}   Multiplications (MACs): {macs}")
         if cost.uncounted:
             lines.append("Not counted: " + ", ".join(cost.uncounted))
     output.give(data, report.table(), *lines)
