@@ -203,6 +203,6 @@ def test_an_argument_by_both_names():
         return new
 
     assert function(1) == function(new=1) == 1
-    with pytest.raises(TypeError, match="Leave old out: it is new"):
+    with pytest.raises(TypeError, match="Leave old out: new replaces it"):
         function(new=1, old=2)
     assert list(inspect.signature(function).parameters) == ["new"]
