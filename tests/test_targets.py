@@ -156,3 +156,57 @@ def test_what_is_silent_already_is_rounded_too():
     model.get_layer("wide").set_weights([kernel, bias])
     plan = tfprune.plan_shrink(model, {"macs": 0.95}, round_to=4)
     assert plan.apply().get_layer("wide").filters in (8, 12)
+
+
+# -- Allocation by sensitivity ---------------------------------------------------------------------
+
+
+def uneven():
+    """Two layers: the loss hangs on the first, and hardly on the second."""
+    keras.utils.set_random_seed(4)
+    inputs = keras.Input((12,))
+    one = layers.Dense(16, name="needed")(inputs)
+    two = layers.Dense(16, name="spare")(inputs)
+    y = layers.Dense(1, name="out")(layers.Concatenate()([one, two]))
+    model = keras.Model(inputs, y)
+    kernel = keras.ops.convert_to_numpy(model.get_layer("out").kernel).copy()
+    kernel[16:] *= 0.01
+    model.get_layer("out").kernel.assign(kernel)
+    model.compile("sgd", "mse")
+    return model
+
+
+def test_the_layers_that_lose_least_give_most():
+    model = uneven()
+    x = np.random.default_rng(5).normal(size=(64, 12)).astype("float32")
+    data = x, keras.ops.convert_to_numpy(model(x))
+    before = model.get_weights()
+    small = tfprune.shrink(model, {"macs": 0.5}, allocation="sensitivity", data=data, verbose=0)
+    cost, dense = tfprune.model_cost(small), tfprune.model_cost(model)
+    assert 0.45 * dense.macs <= cost.macs <= 0.5 * dense.macs
+    assert small.get_layer("spare").units <= 4 and small.get_layer("needed").units >= 11
+    uniform = tfprune.shrink(model, {"macs": 0.5})
+    for one in (small, uniform):
+        one.compile("sgd", "mse")
+    losses = [one.evaluate(*data, verbose=0) for one in (small, uniform)]
+    assert losses[0] < 0.5 * losses[1]
+    for one, other in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        ({"data": None}, "`data` to measure the loss on"),
+        ({"allocation": "best"}, "`allocation` to be one of None, 'sensitivity'"),
+        ({"scope": "global"}, "either `scope` or `allocation`"),
+        ({"targets": {"latency": 0.5}}, "targets in macs or parameters"),
+        ({"targets": {"macs": 1e-4}}, "budget that can be reached"),
+    ],
+    ids=str,
+)
+def test_an_allocation_that_does_not_fit(change, line):
+    x = np.ones((4, 12), "float32")
+    given = {"targets": {"macs": 0.5}, "allocation": "sensitivity", "data": (x, x[:, :1]), **change}
+    with pytest.raises(ValueError, match=f"Expected.*{line}"):
+        tfprune.shrink(uneven(), verbose=0, **given)

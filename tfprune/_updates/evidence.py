@@ -101,6 +101,32 @@ class Evidence:
             self._pass_over_data(sums, gradients, activations, found)
         return found
 
+    def loss_meter(self):
+        """Returns a function without arguments: the mean loss now, over the same batches each time.
+
+        Raises:
+            ValueError: If there is no data, or no loss.
+        """
+        if self._data is None:
+            raise ValueError(
+                check.message(
+                    "`data` to measure the loss on",
+                    "data=None",
+                    "Give data=(x, y), or a data set: of training or validation data.",
+                )
+            )
+        if self._loss is None and not getattr(self._compiled, "compiled", False):
+            raise ValueError(
+                check.message(
+                    "a loss to measure",
+                    f"model '{self._compiled.name}', which is not compiled",
+                    "Compile the model with a loss, or give loss=...",
+                )
+            )
+        batches = list(self._next_batches(self._batches))
+        run = passes.loss_function(self._model, self._loss_of)
+        return lambda: float(np.mean([run(batch) for batch in batches]))
+
     def seek(self, collections):
         """Moves to the batches that follow this many collections, if the data's length is known."""
         if self._data is None:

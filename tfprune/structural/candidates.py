@@ -105,6 +105,10 @@ class Candidates:
             request.mask = None if request.mask is None else np.array(request.mask)
         self._orders: list = [None] * len(self.requests)
 
+    def loss_meter(self):
+        """Returns a function: the mean loss of the model as it is, on the evidence's data."""
+        return self._evidence.loss_meter()
+
     def order(self, number):
         """Returns the units of a competitor in pruning order, already pruned ones first.
 

@@ -18,6 +18,7 @@ from tfprune._wrapping.strip import strip_pruning
 from tfprune._wrapping.wrapper import mask_owners
 from tfprune.structural.candidates import Candidates
 from tfprune.structural.remove import rebuild
+from tfprune.structural.sensitivity import search_by_sensitivity
 from tfprune.structural.targets import check_targets, search, share
 
 _SCATTERED = (patterns.Unstructured, patterns.NOfM, patterns.Block)
@@ -145,6 +146,7 @@ def plan_shrink(
     batch_size=32,
     loss=None,
     latency_batch_size=1,
+    allocation=None,
     verbose=1,
 ):
     """Finds the channels that a model can lose without changing its outputs.
@@ -169,10 +171,20 @@ def plan_shrink(
     check_followable(model)
     step = check.integer("round_to", round_to, 1, "Use for instance 8; 1 rounds nothing.")
     if targets is None:
-        _check_alone(criterion=criterion, scope=scope, rules=rules, data=data, loss=loss)
+        given = {"criterion": criterion, "scope": scope, "rules": rules, "data": data}
+        _check_alone(**given, loss=loss, allocation=allocation)
         _check_masks(model)
         return planned(plain(model), step)
     check_targets(targets)
+    check.choice("allocation", allocation, (None, "sensitivity"))
+    if allocation is not None and scope is not None:
+        raise ValueError(
+            check.message(
+                "either `scope` or `allocation`, which both share the filters out",
+                f"scope={scope!r}, allocation={allocation!r}",
+                "Leave one of them out.",
+            )
+        )
     number = check.integer("latency_batch_size", latency_batch_size, 1, "Use for instance 32.")
     as_it_is = planned(plain(model), step)
     if share(as_it_is, targets, number) <= 1:
@@ -188,7 +200,13 @@ def plan_shrink(
         rules,
         {**evidence, "verbose": verbose},
     )
-    return search(candidates, targets, lambda pruned: planned(plain(pruned), step), number)
+
+    def make_plan(pruned):
+        return planned(plain(pruned), step)
+
+    if allocation is not None:
+        return search_by_sensitivity(candidates, plain(model), targets, make_plan, evidence)
+    return search(candidates, targets, make_plan, number)
 
 
 def _check_alone(**arguments):
@@ -307,6 +325,7 @@ def shrink(
     batch_size=32,
     loss=None,
     latency_batch_size=1,
+    allocation=None,
     verbose=1,
 ):
     """Makes a smaller model by removing silent channels, or enough channels to meet targets.
@@ -338,6 +357,10 @@ def shrink(
         data: For criteria that need gradients or activations, as in `tfprune.pruners.one_shot`;
             likewise `batches`, `batch_size`, `loss` and `verbose`.
         latency_batch_size: Batch size for measuring the latency; 1 by default.
+        allocation: "sensitivity" prunes each group of filters up to the same loss, which each
+            alone is measured to cost on `data`; `None` leaves the allocation to `scope`.
+            BatchNormalization gets new statistics from the same data. See
+            `tfprune.pruners.SensitivitySearch`.
 
     Returns:
         A new, plain, uncompiled model, without the optimizer's state.
@@ -374,6 +397,7 @@ def shrink(
         batch_size=batch_size,
         loss=loss,
         latency_batch_size=latency_batch_size,
+        allocation=allocation,
         verbose=verbose,
     )
     return plan.apply()
