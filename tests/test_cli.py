@@ -434,6 +434,8 @@ def alone(*words, path=ROOT, **options):
         capture_output=True,
         text=True,
         check=False,
+        # A background job of a shell ignores Ctrl-C, and so would all that it starts.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         **options,
     )
 
@@ -504,9 +506,12 @@ def interrupts(monkeypatch):
     """Ctrl-C as it is in a process that is the command."""
     for name, value in {"at_once": False, "came": False, "said": False}.items():
         monkeypatch.setattr(INTERRUPTS, name, value)
+    # A background job of a shell ignores Ctrl-C.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     INTERRUPTS.catch()
     yield
     INTERRUPTS.release()
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.parametrize("lost", [False, True])
