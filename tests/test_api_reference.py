@@ -77,7 +77,7 @@ def test_the_reference_has_every_command(command_line):
     headings = re.findall(r"^## (tfprune .*)$", text, re.MULTILINE)
     assert headings == [
         f"tfprune {name}"
-        for name in ("report", "prune", "shrink", "export", "compare", "schedule plot")
+        for name in ("report", "prune", "shrink", "search", "export", "compare", "schedule plot")
     ]
     assert "130  interrupted" in text
 
@@ -91,7 +91,7 @@ def test_the_reference_has_every_option(command_line):
             for option in set(action.option_strings) - {"-h", "--help"}:
                 row = rf"^\| `[^`]*{option}(,| |`)"
                 assert re.search(row, section, re.MULTILINE), option
-    assert re.search(r"^\| `--epochs EPOCHS` \|.*\| `3` \|$", text, re.MULTILINE)
+    assert re.search(r"^\| `--epochs N` \|.*\| `3` \|$", text, re.MULTILINE)
 
 
 @pytest.mark.parametrize("name", extension("tutorial_programs").SHOWN)

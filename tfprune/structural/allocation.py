@@ -65,11 +65,12 @@ def check_budget(targets):
         value = float(value)
         if name == "sparsity":
             check.sparsity("sparsity", value)
-        whole = name in ("parameters", "macs") and value > 1 and value.is_integer()
+        # A model has more than 100 of them, so a number up to there is a percentage.
+        whole = name in ("parameters", "macs") and value > 100 and value.is_integer()
         if not (0 < value < 1 or whole):
             expected = f"{name} as a fraction, between 0 and 1"
             if name in ("parameters", "macs"):
-                expected += ", or a whole number above 1"
+                expected += ", or a whole number above 100"
             mend = f"Did you mean {value / 100:g}?" if 1 < value <= 100 else _MEND
             raise ValueError(check.message(expected, f"{value!r}", mend))
 

@@ -1,0 +1,73 @@
+"""`tfprune search METHOD MODEL --data PATH -o FILE`."""
+
+from tfprune import patterns, pruners
+from tfprune._base import validation as check
+from tfprune.cli.loading import load_data, load_model
+from tfprune.cli.saving import check_output, save_plain
+from tfprune.cli.training import check_labels, compile_for
+
+_SEARCHES = {
+    "sensitivity": pruners.SensitivitySearch,
+    "netadapt": pruners.NetAdapt,
+    "anneal": pruners.SimulatedAnnealing,
+}
+
+
+def run(args, output):
+    check_output(args.output, args.force, ".keras")
+    if args.plot is not None:
+        check_output(args.plot, args.force)
+    options = _options(args)
+    named = {name: getattr(args, name) for name in ("macs", "parameters", "latency")}
+    budget = {name: value for name, value in named.items() if value is not None}
+    if not budget:
+        raise ValueError(
+            check.message("a budget", "none", "Give for instance --macs 0.5, half of what it has.")
+        )
+    model = load_model(args.model, args, compile=True)
+    data = load_data(args, model)
+    check_labels(model, data.train[1])
+    if not model.compiled or args.loss is not None:
+        compile_for(model, data, args.loss, "adam")
+    x, y = data.train
+    # The test part is for what is told of the result: a search that sees it fits it.
+    held = max(1, round(len(x) * args.held_out))
+    validation = x[-held:], y[-held:]
+
+    def evaluate(candidate):
+        size = args.batch_size
+        return candidate.evaluate(*validation, batch_size=size, verbose=0, return_dict=True)
+
+    search = _SEARCHES[args.method](
+        model,
+        budget,
+        pattern=patterns.Filter(round_to=args.round_to),
+        criterion=args.criterion,
+        data=(x[:-held], y[:-held]),
+        batch_size=args.batch_size,
+        seed=0 if args.seed is None else args.seed,
+        **options,
+    )
+    found = search.run(evaluate, args.folder, verbose=0 if args.json else 1)
+    done = save_plain(found.model, args.output)
+    if args.plot is not None:
+        found.plot(args.plot)
+    result = {"search": found.to_dict(), "path": str(done.path), "bytes": done.bytes}
+    output.give(result, found.table(), str(done))
+
+
+def _options(args):
+    own = {"anneal": "evaluations", "netadapt": "steps"}
+    options = {}
+    for method, name in own.items():
+        value = getattr(args, name)
+        if value is None:
+            continue
+        if method != args.method:
+            raise ValueError(
+                check.message(
+                    f"--{name} with {method} alone", f"--{name} with {args.method}", "Leave it out."
+                )
+            )
+        options[name] = value
+    return options
