@@ -18,6 +18,8 @@ import tfprune
 WHOLE = ["compiled_graph", "n_of_m", "block", "coupled", "global_scope", "distribution", "rigl"]
 WHOLE += ["subclassed", "convolutions", "tokens", "rules", "best", "tied"]
 
+pytestmark = pytest.mark.filterwarnings("ignore:Expected a file with checksums:UserWarning")
+
 # Random numbers and rounding are the backend's own, and so are two of the formats.
 on_tensorflow = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="the files were written on TensorFlow"

@@ -1,44 +1,130 @@
 """Files and folders that appear whole or not at all."""
 
+import errno
+import hashlib
 import os
 import shutil
+import socket
 import uuid
 from contextlib import contextmanager
+from pathlib import Path
 
 from tfprune._base import validation as check
 
 _UNFINISHED = ".unfinished_"
+_NO_WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG)
+# What file systems allow for one name.
+_LONGEST = 255
 
 
 @contextmanager
 def finished_at_once(path):
     """Yields a temporary path to write to, and moves the result to `path` at the end.
 
-    Until then, `path` keeps its old content. If the block raises, `path` keeps it for good, and
-    the temporary file or folder is removed.
+    Until then, `path` keeps what it held. An error inside leaves it as it was. What a killed
+    program left of the same file or folder is put back or removed first. Where `path` is a symbolic
+    link, its target is replaced.
 
     Args:
         path: `pathlib.Path` of a file or a folder. Its folder exists.
+
+    Raises:
+        OSError: If the disk is full or cannot be written to.
     """
-    mark = uuid.uuid4().hex[:12]
-    unfinished = path.with_name(f"{_UNFINISHED}{mark}{path.suffix}")
-    old = path.with_name(f"{_UNFINISHED}{mark}-old{path.suffix}")
+    path = Path(os.path.realpath(path))
+    tidy(path)
+    mark = f"{_UNFINISHED}{_name_mark(path)}_{_process_mark()}_{uuid.uuid4().hex[:12]}"
+    unfinished = path.with_name(f"{mark}{_suffix(path)}")
+    old = path.with_name(f"{mark}-old")
     try:
         yield unfinished
         if unfinished.is_file():
             _flush(unfinished)
-        if path.is_dir():
-            os.replace(path, old)
-        os.replace(unfinished, path)
-    except BaseException:
+        _put_in_place(unfinished, path, old)
+    except BaseException as error:
         if old.exists() and not path.exists():
             os.replace(old, path)
+        if _is_refusal(error):
+            raise OSError(
+                check.message(
+                    "a folder with room that can be written to",
+                    f"{str(path.parent)!r}: {error}"[:300],
+                    f"Free some room or choose another folder; {path.name} is as it was before.",
+                )
+            ) from error
         raise
     finally:
         for leftover in (unfinished, old):
-            if leftover.is_dir():
-                shutil.rmtree(leftover)
-            leftover.unlink(missing_ok=True)
+            _remove(leftover)
+
+
+def _put_in_place(unfinished, path, old):
+    """Puts a finished file or folder in the place of another; a folder needs two steps."""
+    for attempt in range(10):
+        if path.is_dir():
+            os.replace(path, old if not old.exists() else old.with_name(f"{old.name}{attempt}"))
+        try:
+            os.replace(unfinished, path)
+            break
+        except OSError as error:
+            # Another process put its own folder there in between.
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST) or attempt == 9:
+                raise
+    for more in path.parent.glob(f"{old.name}?"):
+        _remove(more)
+
+
+def _is_refusal(error):
+    if not isinstance(error, OSError):
+        return False
+    # HDF5 gives the reason in its text alone.
+    return error.errno in _NO_WRITING or "No space left" in str(error)
+
+
+def _remove(path):
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _suffix(path):
+    # Keras looks at both parts of this one.
+    return ".weights.h5" if path.name.endswith(".weights.h5") else path.suffix
+
+
+def _name_mark(path):
+    return hashlib.sha256(os.fsencode(path.name)).hexdigest()[:8]
+
+
+def _process_mark():
+    host = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:6]
+    return f"{host}-{os.getpid()}"
+
+
+def tidy(path):
+    """Puts back or removes what programs that are no longer there left of a file or folder."""
+    for leftover in path.parent.glob(f"{_UNFINISHED}{_name_mark(path)}_*"):
+        owner = leftover.name.split("_")[2]
+        host, _, process = owner.partition("-")
+        if host != _process_mark().partition("-")[0] or _is_running(process):
+            continue
+        if leftover.name.endswith("-old") and not path.exists():
+            os.replace(leftover, path)
+        else:
+            _remove(leftover)
+
+
+def _is_running(process):
+    if not process.isdigit():
+        return True
+    try:
+        os.kill(int(process), 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def _flush(path):
@@ -52,8 +138,23 @@ def is_leftover(path):
     return path.name.startswith(_UNFINISHED)
 
 
+def check_name(path):
+    """Raises ValueError for a name that no file can have."""
+    name = os.path.basename(os.fspath(path))
+    length = len(os.fsencode(name))
+    if not name or length > _LONGEST or "\0" in name:
+        raise ValueError(
+            check.message(
+                f"the name of a file, with at most {_LONGEST} bytes",
+                f"{name[:40]!r}, with {length}",
+                "Choose another name.",
+            )
+        )
+
+
 def check_target(path, format=None):
     """Raises ValueError unless a file, or for "saved_model" a folder, can be written at a path."""
+    check_name(path)
     folder = path.parent
     if not folder.is_dir() or not os.access(folder, os.W_OK):
         raise ValueError(

@@ -3,8 +3,6 @@
 from dataclasses import fields
 from typing import Any
 
-import keras
-
 from tfprune._base import validation as check
 
 
@@ -42,7 +40,7 @@ def get(value, kind, base, by_name, default):
         check.choice(kind, value, tuple(by_name))
         return by_name[value]()
     if isinstance(value, dict):
-        value = keras.saving.deserialize_keras_object(value)
+        value = check.deserialized(kind, value, f"Known names: {', '.join(by_name)}.")
     if isinstance(value, base):
         return value
     home = ".".join(base.__module__.split(".")[:2])

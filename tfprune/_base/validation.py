@@ -20,6 +20,25 @@ def message(expected, received, mend):
     return f"Expected {expected}. Received: {received}. {mend}"
 
 
+def deserialized(name, config, mend):
+    """Returns what a serialized form stands for, or raises ValueError if it cannot be made."""
+    import keras
+
+    reason: Exception
+    try:
+        return keras.saving.deserialize_keras_object(config)
+    except (ValueError, TypeError) as error:
+        if "Expected " in str(error) and "Received: " in str(error):
+            raise
+        reason = error
+    except (LookupError, AttributeError, ImportError, RecursionError) as error:
+        reason = error
+    first = (str(reason).strip().splitlines() or [type(reason).__name__])[0]
+    raise ValueError(
+        message(f"the serialized form of a {name}", f"one that fails: {first}"[:200], mend)
+    ) from reason
+
+
 def integer(name, value, minimum, mend):
     """Returns `value` as an `int`, or raises if it is not a whole number of at least `minimum`."""
     whole = isinstance(value, numbers.Integral) and not isinstance(value, (bool, np.bool_))

@@ -7,6 +7,10 @@ from keras.src.applications.convnext import LayerScale as LayerScale
 from keras.src.applications.inception_resnet_v2 import CustomScaleLayer as CustomScaleLayer
 from keras.src.layers.rnn.conv_lstm import ConvLSTMCell as ConvLSTMCell
 from keras.src.models.functional import Functional
+from keras.src.ops import numpy as operations
+
+# What `x + r` and `x * r` are in a model's graph.
+AddOperation, MultiplyOperation = operations.Add, operations.Multiply
 
 _LOOP_METHODS = (
     "train_step",
@@ -164,6 +168,19 @@ def host_array(variable):
     if backend() == "torch" and value.device.type == "cpu" and str(value.dtype) != "torch.bfloat16":
         return value.detach().numpy()
     return ops.convert_to_numpy(variable)
+
+
+def first_shape(layer):
+    """Returns the `input_shape` that a layer was made with, by which a Sequential model is built.
+
+    `None` if there is none.
+    """
+    return getattr(layer, "_input_shape_arg", None)
+
+
+def set_first_shape(layer, shape):
+    """Gives a layer an `input_shape`, as its constructor's argument does."""
+    layer._input_shape_arg = tuple(shape)
 
 
 def input_shape(model):

@@ -4,6 +4,7 @@ import keras
 from keras import ops
 from keras.src.trainers.data_adapters import get_data_adapter
 
+from tfprune._base import validation as check
 from tfprune._keras.layers import backend
 
 
@@ -79,7 +80,17 @@ def number_of_batches(data, batch_size):
 
 def _adapter(data, batch_size):
     parts = data if isinstance(data, tuple) else (data,)
-    return get_data_adapter(*parts, batch_size=batch_size)
+    try:
+        return get_data_adapter(*parts, batch_size=batch_size)
+    except (ValueError, TypeError, AttributeError) as error:
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ValueError(
+            check.message(
+                "data that fit takes, and a batch size",
+                f"{type(data).__name__}: {first}"[:200],
+                "Pass arrays, as a tuple with their labels, or a data set.",
+            )
+        ) from error
 
 
 def before_training(model, action):
@@ -94,6 +105,15 @@ def before_training(model, action):
 
     make_train_function.action = action  # type: ignore[attr-defined]
     model.make_train_function = make_train_function
+
+
+def move_first_epoch(model, before, after):
+    """Lets the `fit` that begins start with epoch `after` if it would start with `before`.
+
+    That is where a callback chose the first epoch, as BackupAndRestore does.
+    """
+    if (getattr(model, "_initial_epoch", None) or 0) == before:
+        model._initial_epoch = after
 
 
 def after_training(model, action):

@@ -85,6 +85,13 @@ class MaskedModel(_Model):
     """
 
     _pruning: InPlace
+    # Its part of a file holds masks beside its weights.
+    saves_masks = True
+
+    @property
+    def mask_set(self):
+        """The masks with what belongs to them, or `None` before the model is built."""
+        return self._pruning.mask_set
 
     @property
     def pruned_weights(self):

@@ -13,6 +13,7 @@ from tfprune._base import validation as check
 from tfprune._keras.checks import nothing_to_prune
 from tfprune._layers import registry
 from tfprune._layers.registry import PrunableWeight
+from tfprune._wrapping import saved_masks
 from tfprune._wrapping.consensus import Consensus
 from tfprune.masks import Competitor, MaskRequest
 from tfprune.patterns import KernelAxes
@@ -311,16 +312,19 @@ class MaskSet:
         self.steps_per_epoch = None
         self.clock = None
         self.seeds = None
+        # `(epoch, step at its start, its steps or 0)` of the latest epoch that began.
+        self.epoch = None
+        # Whether the state is from a file, and no training went on from it yet.
+        self.was_loaded = False
+        self._inner = inner
 
     def chosen(self):
         """Returns the keys of the masked weights for a config."""
         return [weight.key for weight in self.weights if not weight.follows]
 
     def stores(self, key):
-        """Whether `save` writes an entry of this name."""
-        return key in ("pruning_step", "seed_states", "steps_per_epoch") or key.startswith(
-            ("mask_", "initial_", "consensus_")
-        )
+        """Whether an entry of a file's group for the layer is one that `save` wrote."""
+        return saved_masks.is_own(key)
 
     def current_step(self):
         """Returns the number of optimizer steps completed since pruning began."""
@@ -362,33 +366,23 @@ class MaskSet:
         state = {"step": self.current_step(), "seeds": seeds}
         if self.steps_per_epoch is not None:
             state["steps_per_epoch"] = self.steps_per_epoch
+        if self.epoch is not None:
+            state["epoch"] = self.epoch
         return state
 
     def set_state(self, state):
-        """Restores a result of `state()`."""
-        self.step = int(state["step"])
+        """Takes over what `state()` gave."""
+        self.step = saved_masks.checked_step(state["step"], self.weights[0].name)
         self.seeds = state["seeds"]
+        self.epoch, self.was_loaded = state.get("epoch"), True
         if state.get("steps_per_epoch") is not None:
             self._resolve(state["steps_per_epoch"])
         if self.clock is not None:
             self.clock.reset()
 
     def save(self, store):
-        """Writes masks (one bit per weight), step and random states to a Keras store."""
-        state = self.state()
-        store["pruning_step"] = np.array(state["step"], dtype="int64")
-        if "steps_per_epoch" in state:
-            store["steps_per_epoch"] = np.array(state["steps_per_epoch"], dtype="float64")
-        if state["seeds"]:
-            store["seed_states"] = np.array(state["seeds"], dtype="int64")
-        for position, weight in enumerate(self.weights):
-            store[f"mask_{position}"] = np.packbits(_keras.host_array(weight.mask).reshape(-1))
-            if weight.initial is not None:
-                # HDF5 does not support bfloat16.
-                values = np.asarray(_keras.host_array(weight.initial), dtype="float32")
-                store[f"initial_{position}"] = values
-            if weight.consensus is not None:
-                weight.consensus.save(store, position)
+        """Writes masks (one bit a weight), step and random states into a Keras store."""
+        saved_masks.save(self, self._layers(), self._others(), store)
 
     def read(self, store, name):
         """Reads the entries of `save` without changing anything; raises if they do not fit.
@@ -396,30 +390,7 @@ class MaskSet:
         Returns:
             Masks, initial values, and the state for `set_state`.
         """
-        masks, initials = [], []
-        for position, weight in enumerate(self.weights):
-            if weight.initial is not None:
-                initials.append((weight.initial, _stored_initial(store, position, weight, name)))
-            if weight.consensus is not None:
-                initials += weight.consensus.read(store, position, f"{name}/{weight.path}")
-            bits = np.asarray(store[f"mask_{position}"]) if f"mask_{position}" in store else None
-            if bits is None or bits.dtype != np.uint8 or bits.shape != (-(-weight.size // 8),):
-                found = "no mask" if bits is None else f"{bits.dtype} data of shape {bits.shape}"
-                raise ValueError(
-                    check.message(
-                        f"the mask of {name}/{weight.path}, {weight.size} bits, in the file",
-                        found,
-                        "The file is damaged or belongs to another model; layers read before "
-                        f"{name} have its weights already, so load another file. Weights of a "
-                        "plain model are read by tfprune.load_plain_weights(model, path).",
-                    )
-                )
-            flat = np.unpackbits(bits, count=weight.size).astype(bool)
-            masks.append(flat.reshape(tuple(weight.variable.shape)))
-        step = int(np.asarray(store["pruning_step"])) if "pruning_step" in store else 0
-        seeds = np.asarray(store["seed_states"]).tolist() if "seed_states" in store else None
-        epoch = float(np.asarray(store["steps_per_epoch"])) if "steps_per_epoch" in store else None
-        return masks, initials, {"step": step, "seeds": seeds, "steps_per_epoch": epoch}
+        return saved_masks.read(self, self._layers(), store, name)
 
     def load(self, store, name):
         """Loads the entries of `save`; raises before changing these masks if they do not fit.
@@ -434,20 +405,25 @@ class MaskSet:
             variable.assign(values)
         self.set_state(state)
 
+    def _layers(self):
+        """The layers whose weights Keras writes into the same file."""
+        inside = _keras.flatten(self._inner)
+        return [layer for layer in inside if not getattr(layer, "saves_masks", False)]
 
-def _stored_initial(store, position, weight, name):
-    key = f"initial_{position}"
-    values = np.asarray(store[key]) if key in store else None
-    if values is None or values.shape != tuple(weight.variable.shape):
-        raise ValueError(
-            check.message(
-                f"the initial values of {name}/{weight.path} in the file, for "
-                f"{weight.method.criterion!r}",
-                "none" if values is None else f"an array of shape {values.shape}",
-                "The file is damaged or belongs to a model with another criterion.",
-            )
-        )
-    return values
+    def _others(self):
+        """What else is in a file of the model that is trained: plain layers, the optimizer.
+
+        The first wrapper looks after it, as no other code of tfprune's is asked.
+        """
+        model = None if self.clock is None else self.clock.model
+        layers = [] if model is None else _keras.flatten(model)
+        owners = [layer for layer in layers if getattr(layer, "saves_masks", False)]
+        if not owners or owners[0].mask_set is not self:
+            return []
+        covered = {id(layer) for o in owners for layer in _keras.flatten(o)}
+        others = [layer for layer in layers if id(layer) not in covered]
+        optimizer = getattr(model, "optimizer", None)
+        return others if optimizer is None else [*others, optimizer]
 
 
 @dataclass(frozen=True)
@@ -531,7 +507,15 @@ def _find_followers(inner, followers):
     places = _keras.places(inner)
     at = {places[id(layer)]: layer for layer in _keras.flatten(inner)}
     for place, index in followers:
-        layer = at[place]
+        layer = at.get(place)
+        if layer is None or not 0 <= index < len(layer.weights):
+            raise ValueError(
+                check.message(
+                    f"weights of '{inner.name}' whose masks follow those of others",
+                    f"weight {index} of {place!r}, which is not there",
+                    "The config is damaged, or get_config() of a layer is incomplete.",
+                )
+            )
         entry = PrunableWeight(
             layer.weights[index].name, lambda owner, index=index: owner.weights[index]
         )

@@ -20,7 +20,7 @@ class Owner:
     def _init_masks(self, method, overrides, followers=None, weights=None, reasons=None):
         self._method = method
         # `None` where filters are pruned layer by layer.
-        self._followers = None if followers is None else [tuple(pair) for pair in followers]
+        self._followers = followers_from(followers)
         self._overrides = dict(overrides or {})
         self._chosen = weights
         self._reasons = dict(reasons or {})
@@ -164,9 +164,50 @@ class Owner:
 
 
 def overrides_from(overrides):
-    """Returns the methods of single layers, from objects or from serialized form."""
+    """The methods of single layers, from objects or from serialized form."""
+    if overrides is not None and not isinstance(overrides, (dict, list, tuple)):
+        raise _not_overrides(f"overrides={overrides!r:.80}")
     pairs = overrides.items() if isinstance(overrides, dict) else (overrides or [])
-    return {
-        place: Method.of(**method) if isinstance(method, dict) else method
-        for place, method in pairs
-    }
+    try:
+        found = {
+            place: Method.of(**method) if isinstance(method, dict) else method
+            for place, method in pairs
+        }
+    except (TypeError, LookupError, AttributeError, RecursionError) as error:
+        raise _not_overrides(f"{error}") from error
+    except ValueError as error:
+        if "Expected" in str(error):
+            raise
+        raise _not_overrides(f"{error}") from error
+    for place, method in found.items():
+        if not isinstance(place, str) or not (method is None or isinstance(method, Method)):
+            raise _not_overrides(f"{place!r:.40}: {method!r:.40}")
+    return found
+
+
+def _not_overrides(received):
+    return TypeError(
+        check.message(
+            "`overrides` as get_config() of a wrapper gives them, methods by place",
+            received[:200],
+            "Use rules=[tfprune.Rule(...)] of prune_low_magnitude.",
+        )
+    )
+
+
+def followers_from(followers):
+    """The weights whose masks follow from others', from a list of pairs."""
+    if followers is None:
+        return None
+    pairs: list = list(followers) if isinstance(followers, (list, tuple)) else [None]
+    for pair in pairs:
+        fits = isinstance(pair, (list, tuple)) and len(pair) == 2
+        if not fits or not isinstance(pair[0], str) or not isinstance(pair[1], int):
+            raise TypeError(
+                check.message(
+                    "`followers` as get_config() of a wrapper gives them, pairs of place and index",
+                    f"{followers!r:.80}",
+                    "Leave it out: prune_low_magnitude finds them.",
+                )
+            )
+    return [tuple(pair) for pair in pairs]

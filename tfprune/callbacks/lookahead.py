@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from tfprune.schedules.frozen import FrozenSchedule
+
 _AHEAD = 1024
 _MOST = 2**20
 
@@ -38,7 +40,10 @@ class Lookahead:
                     return None
                 return float(sparsity[due[position] - start])
             step = start - 1
-            # Growing ranges quickly find a step that was due long ago.
+            # Built-in schedules are not due after their end: a step of 2 ** 31 is as quick.
+            if isinstance(schedule, FrozenSchedule) and 0 <= schedule.end_step < step:
+                step = schedule.end_step
+            # Ranges grow: a schedule that was last due long ago is soon found.
             length = min(2 * length, _MOST)
         return None
 

@@ -1,7 +1,11 @@
 """The Keras side of callbacks that prune."""
 
+import warnings
+
 import keras
 
+from tfprune._base import validation as check
+from tfprune._wrapping.wrapper import mask_owners
 from tfprune.callbacks.pruning_training import PruningTraining
 
 
@@ -16,37 +20,87 @@ class PruningCallback(keras.callbacks.Callback):
     def __init__(self, training: PruningTraining, model=None):
         super().__init__()
         self._training = training
+        # Whether the model has no masks, so that there is nothing to do.
+        self._is_idle = False
+        # Whether `fit` runs an epoch, and whether a loop like tfmot's has begun one.
+        self._in_epoch = self._by_hand = False
         if model is not None:
             training.attach(model, own_loop=True)
             super().set_model(model)
 
     def set_model(self, model):
         super().set_model(model)
-        self._training.attach(model)
+        self._is_idle = is_plain(model, type(self).__name__)
+        if not self._is_idle:
+            self._training.attach(model)
 
     def on_train_begin(self, logs=None):
-        self._training.begin(self.params)
+        self._in_epoch = self._by_hand = False
+        if not self._is_idle:
+            self._training.begin(self.params)
 
     def on_epoch_begin(self, epoch, logs=None):
-        self._training.begin_epoch(epoch)
+        self._in_epoch = True
+        if not self._is_idle:
+            self._training.begin_epoch(epoch)
 
     def on_train_batch_begin(self, batch, logs=None):
-        self._training.go_on(batch)
+        if self._is_idle:
+            return
+        if self._in_epoch:
+            self._training.go_on(batch)
+            return
+        # A loop that calls the methods itself, as tfmot's users write it: each call stands for
+        # an optimizer step that follows, so the one before has been made.
+        if self._by_hand:
+            self._training.step()
+        else:
+            self._training.ask()
+        self._by_hand = True
 
     def on_train_batch_end(self, batch, logs=None):
-        self._training.end_batch(batch)
-        self._log(logs)
+        if self._in_epoch and not self._is_idle:
+            self._training.end_batch(batch)
+            self._log(logs)
 
-    def on_epoch_end(self, epoch, logs=None):
-        self._training.end_epoch()
+    def on_epoch_end(self, epoch=None, logs=None, batch=None):
+        """Ends an epoch; `batch` is how loops that were written for tfmot call it."""
+        if self._is_idle:
+            return
+        if self._in_epoch:
+            self._training.end_epoch()
+        elif self._by_hand:
+            self._training.step()
+        self._in_epoch = self._by_hand = False
         self._log(logs)
 
     def on_train_end(self, logs=None):
+        if self._is_idle:
+            return
+        if self._by_hand:
+            self._training.step()
+            self._by_hand = False
         self._training.end()
 
     def _log(self, logs):
         if logs is not None:
             logs["sparsity"] = self._training.updater.sparsity
+
+
+def is_plain(model, callback):
+    """Whether a model has no masks, after stripping for instance; then it warns."""
+    if mask_owners(model):
+        return False
+    warnings.warn(
+        check.message(
+            f"a model with wrapped layers for {callback}",
+            f"model '{model.name}' without any, so that nothing is done",
+            "Call model = tfprune.prune_low_magnitude(model, schedule) before fit, or leave the "
+            "callback out.",
+        ),
+        stacklevel=4,
+    )
+    return True
 
 
 class OwnLoop:
@@ -57,8 +111,9 @@ class OwnLoop:
     def step(self, sync=None):
         """Counts one optimizer step and updates the masks if one is due.
 
-        Call it after each optimizer step of your own loop. If you accumulate gradients over several
-        batches, call it after each *update*.
+        Call it after each optimizer step of your own loop: after each *update*, if you accumulate
+        gradients over several batches. Another thread that predicts with the model during a mask
+        update may see some layers with their new masks and others with the old ones.
 
         Args:
             sync: A function that assigns the current values to the model's variables, for loops

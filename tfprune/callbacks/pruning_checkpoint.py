@@ -3,15 +3,14 @@
 import warnings
 from typing import Any
 
-import keras
-
+from tfprune import _keras
 from tfprune._base import validation as check
 from tfprune._updates.mask_update import MaskUpdate
-from tfprune._wrapping.wrapper import mask_owners
+from tfprune.callbacks.pruning_callback import is_plain
 
 
-class PruningCheckpoint(keras.callbacks.ModelCheckpoint):
-    """Saves the best model among the epochs that have reached the target sparsity.
+class PruningCheckpoint(_keras.WholeFileCheckpoint):
+    """Keeps the best model among those that have reached the target sparsity of their schedule.
 
     A plain `ModelCheckpoint(save_best_only=True)` nearly always keeps an early model that is still
     dense. This callback starts to compare models once every wrapped weight has reached the target
@@ -24,7 +23,7 @@ class PruningCheckpoint(keras.callbacks.ModelCheckpoint):
         **kwargs: Further arguments of `keras.callbacks.ModelCheckpoint`.
 
     Raises:
-        ValueError: If the model has no wrapped layer.
+        ValueError: If `filepath` is too long to be a name.
 
     Example:
 
@@ -43,16 +42,7 @@ class PruningCheckpoint(keras.callbacks.ModelCheckpoint):
 
     def set_model(self, model):
         super().set_model(model)
-        owners = mask_owners(model)
-        if not owners:
-            raise ValueError(
-                check.message(
-                    "a model with wrapped layers",
-                    f"model '{model.name}' without any",
-                    "Use keras.callbacks.ModelCheckpoint for a plain model.",
-                )
-            )
-        self._update = MaskUpdate(model)
+        self._update = None if is_plain(model, type(self).__name__) else MaskUpdate(model)
         self._ever_reached = False
 
     def on_train_batch_end(self, batch, logs=None):
@@ -65,7 +55,7 @@ class PruningCheckpoint(keras.callbacks.ModelCheckpoint):
 
     def on_train_end(self, logs=None):
         super().on_train_end(logs)
-        if not self._ever_reached:
+        if self._update is not None and not self._ever_reached:
             warnings.warn(
                 check.message(
                     "training to reach the target sparsity",
@@ -76,6 +66,8 @@ class PruningCheckpoint(keras.callbacks.ModelCheckpoint):
             )
 
     def _at_target(self):
+        if self._update is None:
+            return False
         zeros = [weight.zeros for weight in self._update.weights]
         if zeros != self._zeros:
             self._zeros = zeros

@@ -1,5 +1,6 @@
 """TensorBoard curves of sparsity and threshold."""
 
+import os
 from typing import Any
 
 import keras
@@ -7,77 +8,111 @@ import keras
 from tfprune._base import validation as check
 from tfprune._base.packages import check_installed
 from tfprune._wrapping.wrapper import mask_owners
+from tfprune.callbacks.pruning_callback import is_plain
 
 
-class PruningSummaries(keras.callbacks.Callback):
+class Forwarding(keras.callbacks.Callback):
+    """A callback that tells another one, if there is one, all that it is told."""
+
+    board: Any = None
+
+
+def _forwarded(name):
+    def tell(self, *arguments, **named):
+        getattr(super(Forwarding, self), name)(*arguments, **named)
+        if self.board is not None:
+            getattr(self.board, name)(*arguments, **named)
+
+    return tell
+
+
+for _name in dir(keras.callbacks.Callback):
+    if _name.startswith(("on_", "set_")):
+        setattr(Forwarding, _name, _forwarded(_name))
+
+
+class PruningSummaries(Forwarding):
     """Writes the sparsity and the threshold of every pruned weight for TensorBoard.
 
-    It writes nothing else, so you can combine it with `keras.callbacks.TensorBoard` on the same
-    folder. The threshold is the highest score that the latest mask update pruned.
+    The threshold is the highest score that the latest mask update removed. After each epoch, the
+    values stand at the number of the epoch, as Keras's own do; after batches, at the pruning step.
 
     Args:
         log_dir: Folder for the event files.
-        update_freq: "epoch", or a number of batches.
+        update_freq: "epoch", "batch", or a number of batches.
+        **kwargs: Arguments of `keras.callbacks.TensorBoard`, `histogram_freq` for instance. With
+            any of them, all that it writes is written too; without, nothing but the above, so
+            that it goes together with a `TensorBoard` on the same folder.
 
     Raises:
-        ImportError: If TensorFlow, which writes the files, is not installed.
-        ValueError: If `log_dir` is empty, `update_freq` is neither "epoch" nor a number, or the
-            model has no wrapped layer.
+        TypeError: If `log_dir` is no path, or an argument is none of `TensorBoard`'s.
+        ValueError: If `log_dir` is empty or a file, or `update_freq` is none of these.
+        ImportError: If arguments of `TensorBoard` are given and tensorboard is not installed.
 
     Example:
 
     >>> callbacks = [tfprune.UpdatePruningStep(), tfprune.PruningSummaries("logs")]
     """
 
-    def __init__(self, log_dir, update_freq="epoch"):
+    def __init__(self, log_dir, update_freq="epoch", **kwargs):
         super().__init__()
         check_installed(["tensorflow"], "tensorflow", "to write summaries for TensorBoard")
-        if not log_dir:
+        if not isinstance(log_dir, (str, os.PathLike)):
+            raise TypeError(
+                check.message("`log_dir` to be a folder", f"{log_dir=}", 'Give a path, "logs".')
+            )
+        if not os.fspath(log_dir) or os.path.isfile(log_dir):
             raise ValueError(
                 check.message("`log_dir` to be a folder", f"{log_dir=}", 'Give a path, "logs".')
             )
-        if update_freq != "epoch":
-            mend = 'Give "epoch" or a number of batches.'
+        if update_freq not in ("epoch", "batch"):
+            mend = 'Give "epoch", "batch" or a number of batches.'
             update_freq = check.integer("update_freq", update_freq, 1, mend)
         self.log_dir = str(log_dir)
         self.update_freq = update_freq
         self._writer: Any = None
         self._owners: list = []
+        self._epoch = 0
+        if kwargs:
+            self.board = _board(log_dir, update_freq, kwargs)
 
     def set_model(self, model):
         super().set_model(model)
-        self._owners = mask_owners(model)
-        if not self._owners:
-            raise ValueError(
-                check.message(
-                    "a model with wrapped layers",
-                    f"model '{model.name}' without any",
-                    "Call model = tfprune.prune_low_magnitude(model, schedule) before fit.",
-                )
-            )
+        self._owners = [] if is_plain(model, type(self).__name__) else mask_owners(model)
 
     def on_train_begin(self, logs=None):
         import tensorflow as tf
 
         self._writer = tf.summary.create_file_writer(self.log_dir)
+        self._epoch = 0
+        super().on_train_begin(logs)
 
     def on_train_batch_end(self, batch, logs=None):
-        if self.update_freq != "epoch" and (batch + 1) % self.update_freq == 0:
+        every = 1 if self.update_freq == "batch" else self.update_freq
+        if every != "epoch" and (batch + 1) % every == 0:
             self._write()
+        super().on_train_batch_end(batch, logs)
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch=None, logs=None, batch=None):
+        """Ends an epoch; `batch` is how loops that were written for tfmot call it."""
+        number = self._epoch if epoch is None else epoch
+        self._epoch = number + 1
         if self.update_freq == "epoch":
-            self._write()
+            self._write(number)
+        super().on_epoch_end(number, logs)
 
     def on_train_end(self, logs=None):
         self._writer.close()
+        super().on_train_end(logs)
 
-    def _write(self):
+    def _write(self, epoch=None):
+        if not self._owners:
+            return
         _ = self.model  # On JAX, Keras writes the state into the variables on this access.
         zeros = size = 0
         with self._writer.as_default():
             for owner in self._owners:
-                step = owner.pruning_step
+                step = owner.pruning_step if epoch is None else epoch
                 for weight in owner.pruned_weights:
                     name = f"{owner.name}/{weight.path}"
                     _write_scalar(f"sparsity/{name}", weight.zeros / weight.size, step=step)
@@ -87,6 +122,16 @@ class PruningSummaries(keras.callbacks.Callback):
                         zeros, size = zeros + weight.zeros, size + weight.size
             _write_scalar("sparsity", zeros / size, step=step)
         self._writer.flush()
+
+
+def _board(log_dir, update_freq, arguments):
+    """Keras's own callback, which needs more than TensorFlow."""
+    check_installed(
+        ["tensorboard"],
+        "tensorboard",
+        f"for {', '.join(arguments)}, arguments of keras.callbacks.TensorBoard",
+    )
+    return keras.callbacks.TensorBoard(log_dir, update_freq=update_freq, **arguments)
 
 
 def _write_scalar(name, value, step):

@@ -12,8 +12,9 @@ from tfprune._updates.evidence import Evidence
 from tfprune._wrapping.wrapper import mask_owners
 from tfprune.callbacks.mask_updater import MaskUpdater
 from tfprune.callbacks.projection import Projection, mask_averages
+from tfprune.callbacks.resumption import Resumption
 from tfprune.callbacks.shortfall import RESTORED, shortfalls
-from tfprune.callbacks.step_count import StepCounter
+from tfprune.callbacks.step_count import StepCounter, steps_in
 
 
 class TrainingPart:
@@ -86,6 +87,7 @@ class PruningTraining:
         self.params: dict = {}
         self.is_own_loop = False
         self.projection: Any = None
+        self._resumption: Any = None
 
     def attach(self, model, own_loop=False):
         """Attaches a model; pass `own_loop` if the user calls `step` instead of `fit`."""
@@ -101,6 +103,7 @@ class PruningTraining:
             for weight in owner.pruned_weights:
                 weight.forget_count()
         self.counter = StepCounter(model, owners)
+        self._resumption = Resumption(owners)
         self.updater = MaskUpdater(model, self.counter, self.evidence)
         self.counter.take_over()
         self.counter.restore_seeds()
@@ -129,11 +132,13 @@ class PruningTraining:
         self.counter.clock.stop()
         self.counter.measure_epoch(self.params.get("steps"))
         self.updater.forget()
+        self._resumption.begin(self.model)
         self._part.begin(self)
 
     def begin_epoch(self, epoch):
         """Begins an epoch; another callback may have restored weights since `begin`."""
         self.counter.begin_epoch()
+        self._resumption.begin_epoch(epoch, steps_in(self.model, self.params.get("steps")))
         self._part.begin_epoch(self, epoch)
         self.ask()
 

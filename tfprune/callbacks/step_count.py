@@ -21,6 +21,14 @@ def updates(before, batches, accumulation):
     return (before + batches) // accumulation - before // accumulation
 
 
+def steps_in(model, batches):
+    """Returns the optimizer steps in an epoch of so many batches; `None` if unknown."""
+    optimizer = getattr(model, "optimizer", None)
+    if batches is None or optimizer is None:
+        return None
+    return batches / _keras.batches_done(optimizer)[1]
+
+
 class Clock:
     """Reads the optimizer steps of the current epoch, and the random states."""
 
@@ -31,6 +39,11 @@ class Clock:
         self.running = False
         self.was_reset = False
         self._before, self._accumulation = 0, 1
+
+    @property
+    def model(self):
+        """The model that is trained."""
+        return self._model
 
     def start(self, optimizer):
         """Starts counting the steps of an optimizer; `None` counts nothing."""
@@ -131,10 +144,9 @@ class StepCounter:
                     "Give steps_per_epoch=... to from_epochs(), or to fit().",
                 )
             )
-        optimizer = getattr(self._model, "optimizer", None)
-        accumulation = 1 if optimizer is None else _keras.batches_done(optimizer)[1]
+        in_epoch = steps_in(self._model, steps) or steps
         for owner in self._owners:
-            owner.mask_set.set_epoch(steps / accumulation)
+            owner.mask_set.set_epoch(in_epoch)
 
     def saw(self, batch):
         """Returns the optimizer steps of the epoch after a batch, from the batch's number."""

@@ -28,8 +28,8 @@ class UpdatePruningStep(OwnLoop, PruningCallback):
         loss: A Keras loss for criteria on gradients, if the model is not compiled.
 
     Raises:
-        ValueError: If the model has no wrapped layer, a weight becomes NaN or infinite, the
-            callbacks contain a second UpdatePruningStep, or a criterion needs data and none is
+        ValueError: If a weight turns NaN or infinite, a second
+            UpdatePruningStep stands among the callbacks, or a criterion needs data and none is
             given.
         TypeError: If `model` is not a Keras 3 model.
 

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from tfprune._base import validation as check
-from tfprune._base.files import finished_at_once, is_leftover
+from tfprune._base.damage import checksum_of_entries, damaged
+from tfprune._base.files import check_name, finished_at_once, is_leftover, tidy
 
 
 class RecordStore:
@@ -30,10 +31,13 @@ class RecordStore:
         self._folder: Any = None if folder is None else pathlib.Path(folder)
         if self._folder is None:
             return
+        check_name(self._folder)
         config = json.loads(json.dumps(config))
         path = self._folder / "config.json"
         if path.exists():
-            self._check_config(json.loads(path.read_text()), config)
+            self._check_config(_read_config(path), config)
+            for kept in (path, *self._folder.glob("*.npz")):
+                tidy(kept)
         elif self._folder.exists() and (not self._folder.is_dir() or _others(self._folder)):
             raise ValueError(
                 check.message(
@@ -87,6 +91,8 @@ class RecordStore:
                 flat[f"{group}_{position}"] = np.frombuffer(item.tobytes(), dtype="uint8")
                 flat[f"{group}_{position}_shape"] = np.array(item.shape, dtype="int64")
                 flat[f"{group}_{position}_dtype"] = np.array(item.dtype.name)
+        flat["record"] = np.array(name)
+        flat["checksum"] = np.array(checksum_of_entries(flat), dtype="int64")
         with finished_at_once(self._path(name)) as unfinished:
             np.savez(unfinished, **flat)
 
@@ -94,19 +100,53 @@ class RecordStore:
         """Returns the arrays of a record."""
         if self._folder is None:
             return self._memory[name][0]
-        with np.load(self._path(name)) as file:
-            groups = [key.removesuffix("_size") for key in file.files if key.endswith("_size")]
-            return {
-                group: [_array(file, f"{group}_{n}") for n in range(int(file[f"{group}_size"]))]
-                for group in groups
-            }
+        file = self._read(name)
+        groups = [key.removesuffix("_size") for key in file if key.endswith("_size")]
+        return {
+            group: [_array(file, f"{group}_{n}") for n in range(int(file[f"{group}_size"]))]
+            for group in groups
+        }
 
     def data(self, name):
         """Returns the plain data of a record."""
         if self._folder is None:
             return self._memory[name][1]
-        with np.load(self._path(name)) as file:
-            return json.loads(str(file["data"]))
+        return json.loads(str(self._read(name)["data"]))
+
+    def _read(self, name):
+        """Returns the arrays of a record's file; raises if they are not those that were written."""
+        path = self._path(name)
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                found = {key: file[key] for key in file.files}
+        except Exception as error:
+            # NumPy's readers raise errors of many kinds for files that are damaged.
+            raise _unreadable(path, f"one that cannot be read ({error})") from error
+        # Records of version 0.1 have none.
+        if "checksum" in found:
+            sum_then = int(found.pop("checksum"))
+            if checksum_of_entries(found) != sum_then:
+                raise _unreadable(path, "other numbers than were written into it")
+            if str(found.pop("record")) != name:
+                raise _unreadable(path, "the record of another round")
+        if "data" not in found:
+            raise _unreadable(path, "a file without its data")
+        return found
+
+
+def _read_config(path):
+    try:
+        return dict(json.loads(path.read_text()))
+    except (ValueError, TypeError, RecursionError) as error:
+        raise _unreadable(path, f"one that cannot be read ({error})") from error
+
+
+def _unreadable(path, received):
+    return damaged(
+        f"the file {str(path)!r} to be a whole record",
+        f"{received}"[:200],
+        "Remove it and all records of later rounds: run() makes them again.",
+    )
 
 
 def _without_modules(config):

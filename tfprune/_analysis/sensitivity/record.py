@@ -5,7 +5,8 @@ import pathlib
 from typing import Any
 
 from tfprune._base import validation as check
-from tfprune._base.files import finished_at_once
+from tfprune._base.damage import checksum_of_data, damaged
+from tfprune._base.files import check_name, finished_at_once, tidy
 
 
 class Record:
@@ -31,6 +32,9 @@ class Record:
         self._values: dict = {}
         if self._path is None:
             return
+        check_name(self._path)
+        if self._path.parent.is_dir():
+            tidy(self._path)
         if self._path.exists():
             self._read()
         elif not self._path.parent.is_dir():
@@ -47,7 +51,7 @@ class Record:
             found = json.loads(self._path.read_text())
             settings = {name: found["settings"][name] for name in self._settings}
             metric, baseline, values = found["metric"], found["baseline"], found["values"]
-        except (OSError, ValueError, LookupError, TypeError) as error:
+        except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
             raise ValueError(
                 check.message(
                     "`path` to be a file that sensitivity() wrote, or a new one",
@@ -55,6 +59,14 @@ class Record:
                     "Choose another name; the file was not changed.",
                 )
             ) from error
+        # Files of version 0.1 have none.
+        sum_then = found.pop("checksum", None)
+        if sum_then is not None and sum_then != checksum_of_data(found):
+            raise damaged(
+                f"the file {str(self._path)!r} to hold what sensitivity() wrote",
+                "other numbers",
+                "Remove it and measure again, or choose another name.",
+            )
         different = [name for name in settings if settings[name] != self._settings[name]]
         if different:
             name = different[0]
@@ -91,5 +103,6 @@ class Record:
             "baseline": self.baseline,
             "values": self._values,
         }
+        whole["checksum"] = checksum_of_data(json.loads(json.dumps(whole)))
         with finished_at_once(self._path) as unfinished:
             unfinished.write_text(json.dumps(whole, indent=1))

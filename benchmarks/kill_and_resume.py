@@ -1,0 +1,309 @@
+"""Kills training at any moment, resumes it, and compares with a training that was left alone.
+
+    python benchmarks/kill_and_resume.py --kills 100
+
+Each training runs in a process of its own, which gets `kill -9` at a moment drawn from a fixed
+seed: at a random time, or, for 4 in 10, just when a file is being written. The next process goes on
+from what is on the disk. In the end weights, masks, steps, random states and the optimizer's values
+have to be equal bit for bit.
+"""
+
+import argparse
+import collections
+import contextlib
+import hashlib
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+import warnings
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import harness
+import keras
+import numpy as np
+from keras import layers
+from rich.console import Console
+from rich.table import Table
+
+import tfprune
+from tfprune._wrapping.wrapper import mask_owners
+
+EPOCHS, STEPS, BATCH = 6, 4, 4
+
+
+def data():
+    random = np.random.default_rng(0)
+    samples = STEPS * BATCH
+    x, y = random.normal(size=(samples, 6)), random.normal(size=(samples, 2))
+    return x.astype("float32"), y.astype("float32")
+
+
+def plain_model():
+    keras.utils.set_random_seed(3)
+    return keras.Sequential(
+        [
+            keras.Input((6,)),
+            layers.Dense(32, activation="relu", name="first"),
+            layers.Dropout(0.3, seed=5),
+            layers.Dense(2, name="last"),
+        ]
+    )
+
+
+def wrapped():
+    schedule = tfprune.PolynomialDecay(0.0, 0.75, 0, EPOCHS * STEPS - 4, frequency=3)
+    model = tfprune.prune_low_magnitude(plain_model(), schedule)
+    model.compile("adam", "mse", run_eagerly=True)
+    return model
+
+
+def fit(model, callbacks, first=0):
+    x, y = data()
+    model.fit(
+        x,
+        y,
+        batch_size=BATCH,
+        epochs=EPOCHS,
+        initial_epoch=first,
+        shuffle=False,
+        verbose=0,
+        callbacks=callbacks,
+    )
+
+
+def digest(arrays):
+    found = hashlib.sha256()
+    for array in arrays:
+        found.update(np.ascontiguousarray(array).tobytes())
+    return found.hexdigest()
+
+
+def digest_of(model):
+    """All that a training leaves behind, as one text."""
+    states = [np.array([owner.pruning_step for owner in mask_owners(model)])]
+    variables = [*model.weights, *model.optimizer.variables]
+    return digest([*states, *(keras.ops.convert_to_numpy(v) for v in variables)])
+
+
+# -- Trainings: each goes on from `folder`, and returns a digest -----------------------------------
+
+
+def backup(folder, callback=tfprune.UpdatePruningStep):
+    """`fit` with Keras's BackupAndRestore, as the guide shows it."""
+    model = wrapped()
+    keeping = keras.callbacks.BackupAndRestore(
+        str(folder / "backup"), double_checkpoint=True, delete_checkpoint=False
+    )
+    # Keras writes the number of the epoch in place: where a kill leaves it empty, the one before
+    # takes its place, with the weights that belong to it.
+    for name in ("training_metadata.json", "training_metadata.json.bkp"):
+        path = folder / "backup" / name
+        with contextlib.suppress(FileNotFoundError):
+            if not path.read_text():
+                path.unlink()
+    fit(model, [keeping, callback()])
+    return digest_of(model)
+
+
+def rigl(folder):
+    """The same with dynamic sparse training."""
+
+    def callback():
+        x, y = data()
+        return tfprune.RigL(0.5, frequency=3, data=(x, y))
+
+    return backup(folder, callback)
+
+
+def one_file(folder):
+    """The whole model in a `.keras` file of its own after each epoch."""
+
+    class Saving(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            path = folder / f"epoch_{epoch:02}.keras"
+            self.model.save(path.with_name(f"half_{path.name}"))
+            os.replace(path.with_name(f"half_{path.name}"), path)
+
+    known = sorted(folder.glob("epoch_*.keras"))
+    model = keras.saving.load_model(known[-1]) if known else wrapped()
+    model.run_eagerly = True
+    if len(known) < EPOCHS:
+        fit(model, [tfprune.UpdatePruningStep(), Saving()], len(known))
+    return digest_of(model)
+
+
+def best(folder):
+    """PruningCheckpoint over one name: the file that is there can always be loaded."""
+    path = folder / "best.keras"
+    if path.exists():
+        keras.saving.load_model(path)
+    schedule = tfprune.ConstantSparsity(0.5, 0, frequency=1)
+    model = tfprune.prune_low_magnitude(plain_model(), schedule)
+    model.compile("adam", "mse", run_eagerly=True)
+    saving = tfprune.PruningCheckpoint(path, monitor="loss", save_best_only=False)
+    fit(model, [tfprune.UpdatePruningStep(), saving])
+    return digest_of(keras.saving.load_model(path))
+
+
+def lottery(folder):
+    """A lottery ticket of three rounds."""
+
+    def train(model, callback):
+        model.compile("adam", "mse", run_eagerly=True)
+        x, y = data()
+        model.fit(x, y, batch_size=BATCH, epochs=2, shuffle=False, verbose=0, callbacks=[callback])
+
+    ticket = tfprune.LotteryTicket(plain_model(), 0.8, rounds=3)
+    tickets = ticket.run(train, folder=folder / "tickets")
+    return digest(np.asarray(v) for v in tickets.model().get_weights())
+
+
+def sensitivity(folder):
+    """A sensitivity analysis."""
+    model = plain_model()
+    model.compile("adam", "mse", run_eagerly=True)
+    found = tfprune.sensitivity(
+        model, data(), sparsities=(0.25, 0.5, 0.75), path=folder / "record.json", verbose=0
+    )
+    return hashlib.sha256(json.dumps(found.to_dict(), sort_keys=True).encode()).hexdigest()
+
+
+WAYS = {
+    "BackupAndRestore": backup,
+    "RigL with BackupAndRestore": rigl,
+    "a .keras file per epoch": one_file,
+    "PruningCheckpoint": best,
+    "LotteryTicket": lottery,
+    "sensitivity": sensitivity,
+}
+
+
+# -- Processes -------------------------------------------------------------------------------------
+
+
+def start(way, folder):
+    """Starts a process that trains and writes what came out into the folder's `result`."""
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    return subprocess.Popen([sys.executable, __file__, "--child", way, str(folder)], **quiet)
+
+
+def train_here(way, folder):
+    """What such a process does."""
+    (folder / "began").touch()
+    try:
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            found = WAYS[way](folder)
+        said = [str(warning.message) for warning in told if "Expected" in str(warning.message)]
+        (folder / "result").write_text(json.dumps({"digest": found, "warnings": said}))
+    except BaseException:
+        (folder / "error").write_text(traceback.format_exc())
+
+
+def files(folder):
+    """Names and sizes of all files: they change while one is written."""
+    found = {}
+    for path in folder.rglob("*"):
+        with contextlib.suppress(OSError):
+            found[path] = (path.stat().st_size, path.stat().st_mtime_ns)
+    return found
+
+
+def kill(child, folder, moment, at_a_save, limit):
+    """Kills a process at a moment after its imports; returns whether it was still there."""
+    begin = before = None
+    while begin is None or time.monotonic() - begin < limit:
+        if child.poll() is not None:
+            return False
+        if begin is None:
+            begin = time.monotonic() if (folder / "began").exists() else None
+        elif time.monotonic() - begin >= moment:
+            if not at_a_save:
+                break
+            now = files(folder)
+            if before is not None and now != before:
+                break
+            before = now
+        time.sleep(0.0005)
+    child.kill()
+    child.wait()
+    return True
+
+
+def run_to_the_end(way, folder):
+    """Trains in a process; returns what it wrote and the seconds after its imports."""
+    child = start(way, folder)
+    while not (folder / "began").exists() and child.poll() is None:
+        time.sleep(0.01)
+    begin = time.monotonic()
+    child.wait()
+    seconds = time.monotonic() - begin
+    if (folder / "result").exists():
+        return json.loads((folder / "result").read_text()), seconds
+    return {"error": (folder / "error").read_text().strip().splitlines()[-1]}, seconds
+
+
+def tried(way, kills, seed=0, say=print):
+    """Kills and resumes; returns a `Counter` of outcomes and examples of what went wrong."""
+    random = np.random.default_rng(seed)
+    counts: collections.Counter = collections.Counter()
+    wrong: list = []
+    with tempfile.TemporaryDirectory() as place:
+        whole = pathlib.Path(place) / "whole"
+        whole.mkdir()
+        expected, seconds = run_to_the_end(way, whole)
+        if "error" in expected:
+            raise RuntimeError(f"{way} fails when it is left alone: {expected['error']}")
+        for number in range(kills):
+            folder = pathlib.Path(place) / f"killed_{number}"
+            folder.mkdir()
+            child = start(way, folder)
+            moment, at_a_save = random.uniform(0, 1) * seconds, random.random() < 0.4
+            if not kill(child, folder, moment, at_a_save, 2 * seconds + 5):
+                counts["ended before"] += 1
+            for name in ("began", "result", "error"):
+                (folder / name).unlink(missing_ok=True)
+            found, _ = run_to_the_end(way, folder)
+            counts["tried"] += 1
+            counts["at a save"] += at_a_save
+            if found.get("digest") == expected["digest"]:
+                counts["bit-equal"] += 1
+            else:
+                wrong.append(found.get("error") or f"other values; {found['warnings']}")
+    return counts, wrong
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--kills", type=int, default=100, help="of each way to train (100)")
+    parser.add_argument("--ways", nargs="*", default=list(WAYS), choices=list(WAYS))
+    parser.add_argument("--output", type=pathlib.Path, default=harness.RESULTS)
+    parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.child:
+        train_here(arguments.child[0], pathlib.Path(arguments.child[1]))
+        return
+    table = Table("way", "kills", "at a save", "bit-equal", title="Killed and resumed")
+    results = {}
+    for way in arguments.ways:
+        counts, wrong = tried(way, arguments.kills)
+        results[way] = {**counts, "wrong": wrong}
+        numbers = (counts["tried"], counts["at a save"], counts["bit-equal"])
+        table.add_row(way, *map(str, numbers))
+        for said in wrong:
+            print(f"{way}: {said[:300]}")
+    Console().print(table)
+    arguments.output.mkdir(exist_ok=True, parents=True)
+    text = json.dumps(results, indent=1)
+    (arguments.output / "kill_and_resume.json").write_text(text + "\n")
+    sys.exit(any(result["wrong"] for result in results.values()))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+"""Checkpoints whose files appear whole or not at all."""
+
+import os
+from pathlib import Path
+
+import keras
+
+from tfprune._base import validation as check
+from tfprune._base.files import check_name, finished_at_once
+
+
+class WholeFileCheckpoint(keras.callbacks.ModelCheckpoint):
+    """A `ModelCheckpoint` that keeps the file before until the next one is whole."""
+
+    def __init__(self, filepath, *args, **kwargs):
+        if not isinstance(filepath, (str, os.PathLike)):
+            raise TypeError(
+                check.message(
+                    "`filepath` to be a path", f"filepath={filepath!r:.80}", 'Use "best.keras".'
+                )
+            )
+        check_name(filepath)
+        try:
+            super().__init__(filepath, *args, **kwargs)
+        except ValueError as error:
+            first = (str(error).splitlines() or [""])[0]
+            raise ValueError(
+                check.message(
+                    "arguments that keras.callbacks.ModelCheckpoint takes",
+                    f"{first:.200}",
+                    'Use for instance filepath="best.keras".',
+                )
+            ) from error
+
+    @property
+    def model(self):
+        model = super().model
+        return None if model is None else _SavedWhole(model)
+
+
+class _SavedWhole:
+    """A model that is saved by the atomic writer; all else is the model's own."""
+
+    def __init__(self, model):
+        self._model = model
+
+    def __getattr__(self, name):
+        return getattr(self._model, name)
+
+    def save(self, filepath, **kwargs):
+        _write(self._model.save, filepath, kwargs)
+
+    def save_weights(self, filepath, **kwargs):
+        _write(self._model.save_weights, filepath, kwargs)
+
+
+def _write(save, filepath, kwargs):
+    if "://" in os.fspath(filepath):
+        # Storage in a network replaces a file at once by itself.
+        save(filepath, **kwargs)
+        return
+    with finished_at_once(Path(filepath)) as unfinished:
+        save(unfinished, **kwargs)
