@@ -1,10 +1,12 @@
 """Copies of layers and models, with their weights."""
 
+import functools
 import tempfile
 
 import keras
 from keras import ops
 from keras.src.backend.common import global_state
+from keras.src.saving.serialization_lib import SafeModeScope
 
 from tfprune._base import validation as check
 from tfprune._keras.layers import (
@@ -19,6 +21,18 @@ from tfprune._keras.layers import (
 from tfprune._keras.own_class import keeps_class
 
 
+def _in_memory(function):
+    """Lambda layers of a live model are copied: only those of a file could bring foreign code."""
+
+    @functools.wraps(function)
+    def copying(*args, **kwargs):
+        with SafeModeScope(False):
+            return function(*args, **kwargs)
+
+    return copying
+
+
+@_in_memory
 def clone_graph(model, make, omit=()):
     """Clones a Sequential or Functional model with its weights, nested ones too.
 
@@ -49,6 +63,7 @@ def clone_graph(model, make, omit=()):
         return stand_in
 
     def clone(model):
+        model = _without_losses(model)
         return keras.models.clone_model(model, clone_function=clone_function, recursive=False)
 
     new = _cloned(model, clone)
@@ -71,6 +86,7 @@ def _shared(model, omit=()):
     return any(len(holders) > 1 for key, holders in seen.items() if key not in omit)
 
 
+@_in_memory
 def rebuild_graph(model, config_of, shape_of, move, leave_out=(), inside=False):
     """Rebuilds a Sequential or Functional model, nested ones included, from changed configs.
 
@@ -112,7 +128,7 @@ def rebuild_graph(model, config_of, shape_of, move, leave_out=(), inside=False):
         # A Sequential model is a list of layers, so a bypassed layer has to be left out of it.
         if isinstance(model, keras.Sequential):
             return _rebuilt(model, shape_of, clone_function)
-        return keras.models.clone_model(model, clone_function=clone_function)
+        return keras.models.clone_model(_without_losses(model), clone_function=clone_function)
 
     new = _rebuilt(model, shape_of, clone_function) if inside else _cloned(model, make)
     for old, clone in clones.values():
@@ -144,7 +160,10 @@ def _rebuilt(model, shape_of, clone_function):
     else:
         inputs = keras.tree.map_structure(narrower, model.input)
         new = keras.models.clone_model(
-            model, input_tensors=inputs, clone_function=clone_function, recursive=False
+            _without_losses(model),
+            input_tensors=inputs,
+            clone_function=clone_function,
+            recursive=False,
         )
     if not model.trainable:
         new.trainable = False
@@ -152,9 +171,7 @@ def _rebuilt(model, shape_of, clone_function):
 
 
 def _cloned(model, make):
-    originals = [model] + [inner for inner in flatten(model)[1:] if is_graph(inner)]
-    with _uncompiled(originals):
-        new = make(model)
+    new = make(model)
     _check_same_class(model, new)
     for old_inner, new_inner in _matching_graphs(model, new):
         _check_same_class(old_inner, new_inner)
@@ -185,21 +202,20 @@ def _check_same_class(model, new):
         )
 
 
-class _uncompiled:
-    """Makes Keras clone models without their losses, which may not be serializable."""
+def _without_losses(model):
+    """A stand-in with the same layers, which Keras clones without losses and metrics.
 
-    def __init__(self, models):
-        self._models = [model for model in models if getattr(model, "compiled", False)]
-
-    def __enter__(self):
-        for model in self._models:
-            object.__setattr__(model, "compiled", False)
-
-    def __exit__(self, *error):
-        for model in self._models:
-            object.__setattr__(model, "compiled", True)
+    Those need not be serializable. The model itself is not touched: another thread may use it.
+    """
+    if not getattr(model, "compiled", False):
+        return model
+    stand_in = object.__new__(type(model))
+    vars(stand_in).update(vars(model))
+    vars(stand_in)["compiled"] = False
+    return stand_in
 
 
+@_in_memory
 def bare_clone(layer):
     """Clones a layer, or a subclassed model, without its weights."""
     try:

@@ -11,6 +11,7 @@ import numpy as np
 
 from tfprune._base import validation as check
 from tfprune.interop import from_tf_keras
+from tfprune.interop.tfmot_reader import code_in, config_of_file
 
 _KEYS = "x_train and y_train, with x_test and y_test, or x and y"
 
@@ -30,7 +31,9 @@ def load_model(path, args, compile=False):
     _check_file(path)
     _import(args.imports)
     if path.is_dir():
-        return from_tf_keras(path)
+        return from_tf_keras(path, safe_mode=not args.unsafe)
+    if not args.unsafe:
+        _check_code(path)
     try:
         return _load(path, args.unsafe, compile)
     except Exception as error:
@@ -45,6 +48,23 @@ def _load(path, unsafe, compile):
             raise
         # Only training needs the user's own loss or metrics, and it has --loss.
         return keras.saving.load_model(path, compile=False, safe_mode=not unsafe)
+
+
+def _check_code(path):
+    """Raises if a file brings code; nothing is made of it before.
+
+    Keras 3.10 does not look into .h5 files, whatever `safe_mode` says.
+    """
+    try:
+        found = code_in(config_of_file(path))
+    except Exception as error:
+        # What reads archives and HDF5 raises errors of many kinds for files that are damaged.
+        raise _explained(path, error) from error
+    if found:
+        mend = "Say --unsafe if you trust the file: it runs code that the file brings."
+        raise ValueError(
+            check.message("a model without code of its own", f"{path} with {found}", mend)
+        )
 
 
 def _check_file(path):

@@ -1,10 +1,12 @@
 """Prints tables or JSON to stdout, progress and errors to stderr."""
 
 import json
+import math
 import sys
 from typing import Any
 
 import keras
+import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -29,7 +31,7 @@ class Output:
     def give(self, data, *shown):
         """Prints a result: `data` as JSON, or the renderables `shown`."""
         if self.as_json:
-            print(json.dumps(data, indent=2, default=str))
+            print(json.dumps(_in_json(data), indent=2, default=str, allow_nan=False))
             return
         show(self.results, *shown)
 
@@ -40,6 +42,17 @@ class Output:
     def progress(self, epochs):
         """Returns a callback that shows epochs, loss and sparsity while a model trains."""
         return _Progress(self.messages, epochs)
+
+
+def _in_json(data):
+    """JSON knows neither NaN nor infinity: `null` stands for them."""
+    if isinstance(data, dict):
+        return {key: _in_json(value) for key, value in data.items()}
+    if isinstance(data, (list, tuple)):
+        return [_in_json(value) for value in data]
+    if isinstance(data, (float, np.floating)) and not math.isfinite(data):
+        return None
+    return data
 
 
 class _Progress(keras.callbacks.Callback):

@@ -19,7 +19,8 @@ def check_output(path, force, suffix=None):
                 "a file that does not exist yet", f"{str(path)!r}", "Pass --force to replace it."
             )
         )
-    check_target(path, "file" if suffix else None)
+    is_folder = suffix is None and not path.suffix
+    check_target(path, "saved_model" if is_folder else "file")
 
 
 def save_plain(model, path):

@@ -3,15 +3,24 @@
 import numpy as np
 
 from tfprune import schedules
+from tfprune._base import validation as check
 from tfprune.cli.saving import check_output
 from tfprune.cli.schedules import sparsities
 
 _COLUMNS, _LINES = 64, 10
+# Steps, of which each takes some bytes.
+_MOST = 10_000_000
 
 
 def run(args, output):
     if args.output is not None:
         check_output(args.output, args.force)
+    if args.end_step > _MOST:
+        raise ValueError(
+            check.message(
+                f"at most {_MOST:,} steps to draw", f"--end-step {args.end_step}", "Use fewer."
+            )
+        )
     schedule = schedules.built_in()[args.schedule]
     schedule = schedule(
         *sparsities(schedule, args.initial_sparsity, args.sparsity),

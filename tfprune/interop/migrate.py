@@ -24,38 +24,47 @@ from tfprune.interop.tfmot_layers import Leaf
 _TOLERANCE, _HALF_PRECISION = 1e-3, 3e-2
 
 
-def from_tfmot(model_or_path, custom_objects=None, *, sparsity_m_by_n=None, legacy_code=None):
-    """Converts a tfmot-wrapped tf_keras model, or its file, to a wrapped Keras 3 model.
+def from_tfmot(
+    model_or_path,
+    custom_objects=None,
+    *,
+    sparsity_m_by_n=None,
+    legacy_code=None,
+    safe_mode=True,
+):
+    """Turns a tfmot-wrapped tf_keras model, or its file, into a wrapped Keras 3 model.
 
     Pruning continues from the same state: weights, masks, schedules, block sizes and pruning
     steps are the same. Compile the model and call `fit` with `tfprune.UpdatePruningStep()`. The
     optimizer and its state are not converted.
 
-    - *Weights*: kept weights are equal bit for bit. Masked weights are exactly zero: tfmot lets
-      them drift in training and zeroes them before the next use. The outputs therefore match
-      those of the tfmot model. If the model can run on random numbers, they are compared.
-    - *Steps*: after n batches, both libraries count n steps and have queried the schedule for
-      steps 1 to n. Before training, tfmot's counter is -1; it becomes 0, and tfprune queries
-      step 0 too. tfmot computes a mask before the update that it counts, tfprune after it.
-    - *Schedules*: tfmot's schedules become tfprune's of the same name, which also prune at
-      `end_step`. With `sparsity_m_by_n`, tfmot ignores the sparsity of the schedule, so a
-      `ConstantSparsity` with the same steps replaces it.
-    - *Layers*: wrapped layers get back their own names. A layer that tfmot wrapped although it
-      has nothing to prune becomes plain. `SeparableConv` raises a warning, because tfprune also
-      prunes its depthwise kernel.
+    - *Weights*: those that a mask keeps are the same bit for bit. The others are exactly zero:
+      tfmot lets them drift in training and puts them to zero before the next use. So the outputs
+      are those of the tfmot model. They are compared with it on random numbers, where the model
+      can be run on these.
+    - *Steps*: after n batches both count n, and have asked the schedule for 1 to n. tfmot's
+      counter stands at -1 before training; that becomes 0, for which tfprune asks too. tfmot
+      makes a mask before the update that it counts, tfprune after it.
+    - *Schedules*: those of tfmot become their namesakes, which also prune at `end_step`. With
+      `sparsity_m_by_n`, tfmot ignores the sparsity of its schedule, so a `ConstantSparsity`
+      with the same steps takes its place.
+    - *Layers*: wrapped ones get back their own names; what tfmot wrapped without anything to
+      prune is plain.
 
     A file is read in a separate process, because importing tfmot turns `tf.keras` into tf_keras
     for the whole process. This needs `pip install "tfprune[tfmot]"`; a live model needs no extra.
 
     Args:
-        model_or_path: A Sequential or Functional tf_keras model, wrapped by tfmot in whole or in
-            part, or the path of one: `.h5`, `.keras`, or the folder of a SavedModel.
-        custom_objects: `{name: object}` for Keras 3: schedules, functions, and the classes of
-            custom layers, which declare their prunable weights like a `PrunableLayer`.
-        sparsity_m_by_n: The `(zeros, group)` with which the model in a file was wrapped, because
-            tfmot does not save it. A live model provides it.
-        legacy_code: For a file with custom classes: the path of the Python file that defines them
-            for tf_keras and tfmot. It runs in the process that reads the model.
+        model_or_path: A tf_keras model, Sequential or Functional, that tfmot wrapped all or part
+            of, or the path of such a model: `.h5`, `.keras`, or the folder of a SavedModel.
+        custom_objects: `{name: object}` for Keras 3: the classes of custom layers, which declare
+            what can be pruned as `PrunableLayer` does, schedules and functions.
+        sparsity_m_by_n: `(zeros, group)` that the model of a file was wrapped with: tfmot does
+            not save it. A live model knows it.
+        legacy_code: For a file with classes of your own: the path of the Python file that defines
+            them for tf_keras and tfmot. It runs in the process that reads the model.
+        safe_mode: `False` loads a file with Lambda layers, whose code then runs: only for files
+            that you trust. The functions of a SavedModel are never run.
 
     Returns:
         A wrapped `keras.Model`, uncompiled. The tf_keras model is not changed.
@@ -77,11 +86,11 @@ def from_tfmot(model_or_path, custom_objects=None, *, sparsity_m_by_n=None, lega
     """
     if sparsity_m_by_n is not None:
         pattern_of((1, 1), "AVG", sparsity_m_by_n, None)
-    return _moved(model_or_path, custom_objects, sparsity_m_by_n, legacy_code)
+    return _moved(model_or_path, custom_objects, sparsity_m_by_n, legacy_code, safe_mode)
 
 
-def from_tf_keras(model_or_path, custom_objects=None, *, legacy_code=None):
-    """Converts a tf_keras model, or its file, to a plain Keras 3 model.
+def from_tf_keras(model_or_path, custom_objects=None, *, legacy_code=None, safe_mode=True):
+    """Turns a tf_keras model, or its file, into a plain Keras 3 model.
 
     Use it for a SavedModel written by tf_keras, which Keras 3 cannot load as a model. Its folder
     contains the configs of the layers; a SavedModel exported by Keras 3 does not. Layers wrapped
@@ -93,6 +102,7 @@ def from_tf_keras(model_or_path, custom_objects=None, *, legacy_code=None):
             `.keras`, or the folder of a SavedModel.
         custom_objects: `{name: object}` for Keras 3, as in `from_tfmot`.
         legacy_code: As in `from_tfmot`.
+        safe_mode: As in `from_tfmot`.
 
     Returns:
         A `keras.Model`, uncompiled. The tf_keras model is not changed.
@@ -112,16 +122,16 @@ def from_tf_keras(model_or_path, custom_objects=None, *, legacy_code=None):
     ...     print(str(error).split(".")[0])
     Expected the path of a saved model
     """
-    model = _moved(model_or_path, custom_objects, None, legacy_code, with_tfmot=False)
+    model = _moved(model_or_path, custom_objects, None, legacy_code, safe_mode, with_tfmot=False)
     return strip_pruning(model) if _owners(model) else model
 
 
-def _moved(model_or_path, custom_objects, sparsity_m_by_n, legacy_code, with_tfmot=True):
+def _moved(model_or_path, custom_objects, sparsity_m_by_n, legacy_code, safe_mode, with_tfmot=True):
     """Reads a model and builds its counterpart, with wrappers where tfmot had them."""
     objects = _check_objects(custom_objects)
     if isinstance(model_or_path, (str, os.PathLike)):
         source = f"the file {str(model_or_path)!r}"
-        description, arrays = _read_file(Path(model_or_path), legacy_code, with_tfmot)
+        description, arrays = _read_file(Path(model_or_path), legacy_code, safe_mode, with_tfmot)
         live: dict = {}
     else:
         source = "the model"
@@ -244,8 +254,8 @@ def _check_description(description, source, with_tfmot):
         )
 
 
-def _read_file(path, legacy_code, with_tfmot):
-    """Reads a file in a separate process and returns `(description, arrays)`."""
+def _read_file(path, legacy_code, safe_mode, with_tfmot):
+    """Reads a file in a process of its own: `(description, arrays)`."""
     if not path.exists():
         raise ValueError(
             check.message(
@@ -265,7 +275,7 @@ def _read_file(path, legacy_code, with_tfmot):
     packages = ("tensorflow_model_optimization", "tf_keras")[not with_tfmot :]
     check_installed(packages, "tfmot", f"to read {path.name!r}")
     with tempfile.TemporaryDirectory() as folder:
-        done = _run_reader(path, folder, legacy_code)
+        done = _run_reader(path, folder, legacy_code, safe_mode)
         if done.returncode or not (Path(folder) / "description.json").is_file():
             said = Path(folder) / "error.txt"
             why = said.read_text() if said.is_file() else done.stderr.strip()[-500:]
@@ -273,9 +283,10 @@ def _read_file(path, legacy_code, with_tfmot):
                 check.message(
                     "a whole model that tf_keras can load",
                     f"{str(path)!r}: {why}",
-                    "If it uses custom classes, pass the Python file that defines them as "
-                    "`legacy_code`. If it contains only weights, load them into the model and "
-                    "pass the model.",
+                    "If it has classes of your own, give the Python file with them as "
+                    "`legacy_code`; if it brings code that you trust, say `safe_mode=False`, or "
+                    "--unsafe in the command; if it holds weights alone, load them into the model "
+                    "and pass that.",
                 )
             )
         description = json.loads((Path(folder) / "description.json").read_text())
@@ -283,12 +294,13 @@ def _read_file(path, legacy_code, with_tfmot):
             return description, dict(arrays)
 
 
-def _run_reader(path, folder, legacy_code):
+def _run_reader(path, folder, legacy_code, safe_mode):
     environment = {key: value for key, value in os.environ.items() if key != "KERAS_BACKEND"}
     # The accelerator belongs to this process.
     environment.update(TF_USE_LEGACY_KERAS="1", CUDA_VISIBLE_DEVICES="-1")
     arguments = [tfmot_reader.__file__, str(path), folder, str(legacy_code or "")]
-    # Running the script by its path would let the files next to it hide packages of their names.
+    arguments.append("safe" if safe_mode else "unsafe")
+    # Not run by its path: the files beside it would hide packages of the same names.
     start = (
         "import runpy, sys; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], {}, '__main__')"
     )

@@ -1,12 +1,12 @@
 """Moves the weights, masks and method of a tfmot layer into a Keras 3 layer."""
 
-import warnings
 from typing import Any
 
 import numpy as np
 
 from tfprune import _keras, schedules
 from tfprune._base import validation as check
+from tfprune._wrapping.mask_set import find_prunable
 from tfprune._wrapping.methods import Method
 from tfprune._wrapping.tfmot_arguments import pattern_of
 from tfprune._wrapping.wrapper import PruneLowMagnitude
@@ -90,7 +90,14 @@ class Leaf:
 
     def wrap(self, clone):
         """Wraps the clone of the Keras 3 layer."""
-        self.wrapper = PruneLowMagnitude(clone, self.method.schedule, pattern=self.method.pattern)
+        # What tfmot leaves dense stays dense: the depthwise kernel of a SeparableConv.
+        places = {self._places[index] for index, _ in self.masks}
+        masked = {id(v) for place, v in enumerate(self.layer.weights) if place in places}
+        found = find_prunable(self.layer, self.method, {})
+        keys = [item.key for item in found if id(item.variable) in masked]
+        self.wrapper = PruneLowMagnitude(
+            clone, self.method.schedule, pattern=self.method.pattern, weights=keys or None
+        )
         return self.wrapper
 
     def take_masks(self):
@@ -120,16 +127,6 @@ class Leaf:
                 )
             weight.set_mask(mask.astype(bool))
         wrapper.mask_set.advance(max(0, self._pruning["step"]))
-        for weight in pruned.values():
-            warnings.warn(
-                check.message(
-                    f"tfmot and tfprune to prune the same weights of '{self.path}'",
-                    f"{weight.path}, which tfmot leaves dense",
-                    "It is pruned from the next update on. To keep it dense, call strip_pruning "
-                    "and wrap the model again with a Rule(..., prune=False) for the layer.",
-                ),
-                stacklevel=3,
-            )
 
 
 def _schedule(live, config, objects, path):

@@ -10,6 +10,7 @@ import json
 import runpy
 import sys
 import traceback
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -177,33 +178,98 @@ def _load(path, code):
     objects = runpy.run_path(code) if code else {}
     objects = {name: thing for name, thing in objects.items() if callable(thing) and name[0] != "_"}
     with wrappers, tf_keras.utils.custom_object_scope(objects):
-        return tf_keras.models.load_model(path, compile=False)
+        if not Path(path).is_dir():
+            return tf_keras.models.load_model(path, compile=False)
+        # Not by load_model: it brings back a SavedModel's functions, and these run what a file
+        # says, whatever the classes of its layers are. Configs and numbers are enough.
+        description = config_of_file(path)
+        model = tf_keras.models.model_from_json(json.dumps(description))
+        if not model.built:
+            shape = _root_metadata(path).get("build_input_shape")
+            model.build(_as_shape(shape))
+        status = model.load_weights(str(Path(path) / "variables" / "variables"))
+        status.expect_partial().assert_existing_objects_matched()
+        return model
 
 
-def _holds_code(path):
-    """Whether a file has a Lambda layer, whose code would run on loading."""
-    import h5py
+def _as_shape(shape):
+    """A shape as configs hold it."""
+    if isinstance(shape, dict):
+        shape = shape.get("items", shape.get("shape"))
+    return tuple(shape)
 
+
+def _root_metadata(path):
+    """What tf_keras wrote into a SavedModel of the model as a whole."""
+    from tf_keras.protobuf import saved_metadata_pb2
+
+    found = saved_metadata_pb2.SavedMetadata()
+    found.ParseFromString((Path(path) / "keras_metadata.pb").read_bytes())
+    for node in found.nodes:
+        if node.node_path == "root":
+            return json.loads(node.metadata)
+    raise ValueError("its keras_metadata.pb does not say what the model is made of")
+
+
+def config_of_file(path):
+    """The config of a saved model, parsed; `None` where the file has none."""
     path = Path(path)
     if path.is_dir():
-        metadata = path / "keras_metadata.pb"
-        text = metadata.read_bytes() if metadata.is_file() else b""
-    elif h5py.is_hdf5(path):
-        with h5py.File(path) as file:
-            text = file.attrs.get("model_config", "")
-        text = text.encode() if isinstance(text, str) else bytes(text)
-    else:
-        # tf_keras checks .keras files itself.
-        text = b""
-    return b'"class_name": "Lambda"' in text or b'"class_name":"Lambda"' in text
+        root = _root_metadata(path)
+        if root.get("config") is None:
+            raise ValueError(f"{root.get('class_name')} is a class without a config")
+        return {"class_name": root["class_name"], "config": root["config"]}
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if "config.json" not in archive.namelist():
+                return None
+            return json.loads(archive.read("config.json"))
+    import h5py
+
+    if not h5py.is_hdf5(path):
+        return None
+    with h5py.File(path) as file:
+        text = file.attrs.get("model_config")
+    if text is None:
+        return None
+    return json.loads(text if isinstance(text, str) else bytes(text))
 
 
-def main(path, folder, code=""):
-    """Writes `description.json` and `arrays.npz`, or `error.txt`, into a folder."""
+def code_in(config):
+    """Returns what in a config, parsed, is code that runs when a model is made of it, or `None`."""
+    stack = [config]
+    while stack:
+        item = stack.pop()
+        if isinstance(item, dict):
+            name = item.get("class_name")
+            if isinstance(name, str) and name.split(">")[-1] in ("Lambda", "__lambda__"):
+                return "a Lambda layer" if "__" not in name else "a lambda function"
+            if "lambda" in (item.get("function_type"), item.get("output_shape_type")):
+                return "a lambda function"
+            stack.extend(item.values())
+        elif isinstance(item, (list, tuple)):
+            stack.extend(item)
+    return None
+
+
+def main(path, folder, code="", safe="safe"):
+    """Writes `description.json` and `arrays.npz`, or `error.txt`, into a folder.
+
+    Args:
+        path: The file.
+        folder: The folder.
+        code: Path of a Python file with the classes of the model, or "".
+        safe: "safe" refuses a file that brings code, "unsafe" runs it.
+    """
     folder = Path(folder)
     try:
-        if _holds_code(path):
-            raise ValueError("it has a Lambda layer, whose code would run when it is loaded")
+        found = code_in(config_of_file(path)) if safe == "safe" else None
+        if found:
+            raise ValueError(f"it has {found}, whose code would run when it is loaded")
+        if safe != "safe":
+            import tf_keras
+
+            tf_keras.__internal__.enable_unsafe_deserialization()
         description, arrays, _ = read(_load(path, code))
         (folder / "description.json").write_text(json.dumps(description))
         np.savez(folder / "arrays.npz", **arrays)
