@@ -336,5 +336,5 @@ def test_policy_and_rules():
 
 
 def test_policy_without_an_opinion():
-    with pytest.raises(NotImplementedError, match=r"has to implement allow_pruning\(layer\)"):
+    with pytest.raises(TypeError, match=r"Write a subclass.*with allow_pruning\(layer\)"):
         tfprune.prune_low_magnitude(chain(), HALF, pruning_policy=tfprune.PruningPolicy())

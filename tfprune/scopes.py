@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-import keras
 import numpy as np
 
 from tfprune import distributions, masks, patterns
@@ -246,7 +245,7 @@ def get(scope):
             return Local(distributions.get(scope))
         check.choice("scope", scope, (*SCOPES.by_name(), *distributions.built_in()))
     if isinstance(scope, dict):
-        scope = keras.saving.deserialize_keras_object(scope)
+        scope = check.deserialized("scope", scope, 'Use for instance "global".')
     if isinstance(scope, distributions.Distribution):
         return Local(scope)
     return SCOPES.get(scope, Scope)

@@ -22,7 +22,13 @@ class PruningPolicy:
         Args:
             layer: A Keras layer.
         """
-        raise NotImplementedError(f"{type(self).__name__} has to implement allow_pruning(layer).")
+        raise TypeError(
+            check.message(
+                "a policy that says which layers to prune",
+                f"{type(self).__name__}, which does not",
+                "Write a subclass of tfprune.PruningPolicy with allow_pruning(layer).",
+            )
+        )
 
     def ensure_model_supports_pruning(self, model):
         """Raises ValueError, naming the obstacles, if a model cannot benefit from pruning.

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from tfprune import _keras
+from tfprune._base import validation as check
 from tfprune.patterns.axes import KernelAxes
 
 DENSE = KernelAxes((-2,), (-1,))
@@ -36,5 +37,18 @@ class PrunableWeight:
 
 
 def attribute(name, axes=DENSE, makes_output=True):
-    """Returns the `PrunableWeight` for an attribute of a layer."""
-    return PrunableWeight(name, lambda layer: _keras.stored_weight(layer, name), axes, makes_output)
+    """Returns the `PrunableWeight` that a layer has under an attribute."""
+
+    def get(layer):
+        found = _keras.stored_weight(layer, name) if hasattr(layer, name) else None
+        if layer.built and not hasattr(found, "assign"):
+            raise TypeError(
+                check.message(
+                    f"`{name}` of '{layer.name}' to be a weight, as register_prunable was told",
+                    f"{found!r:.80}",
+                    f"Name the attribute that holds the weight of a {type(layer).__name__}.",
+                )
+            )
+        return found
+
+    return PrunableWeight(name, get, axes, makes_output)

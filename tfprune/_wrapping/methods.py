@@ -115,6 +115,14 @@ class Rule:
                         'Use for instance Rule("conv_*", ...) or Rule(keras.layers.Dense, ...).',
                     )
                 )
+        if not isinstance(self.prune, bool):
+            raise TypeError(
+                check.message(
+                    "`prune` to be True or False",
+                    f"prune={self.prune!r:.80}",
+                    "False exempts the layers.",
+                )
+            )
         parts = {"schedule": schedules, "pattern": patterns, "criterion": criteria}
         for name, module in {**parts, "scope": scopes}.items():
             if getattr(self, name) is not None:

@@ -167,6 +167,14 @@ def load_plain_weights(model, path):
     """
     if not isinstance(model, keras.layers.Layer):
         raise TypeError(not_keras(model, "model"))
+    if isinstance(path, (str, os.PathLike)) and not os.path.isfile(path):
+        raise ValueError(
+            check.message(
+                "a file of the plain model's weights",
+                f"{os.fspath(path)!r}, which is not there",
+                "Give a .weights.h5 or .keras file.",
+            )
+        )
     if isinstance(path, keras.Model):
         plain = path
     elif isinstance(path, (str, os.PathLike)) and owner_of(model) is not None:

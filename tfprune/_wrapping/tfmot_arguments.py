@@ -8,6 +8,12 @@ def pattern_of(block_size, block_pooling_type, sparsity_m_by_n, pattern):
     """Returns the pattern given by tfmot's three arguments or by `pattern`."""
     mend = "Pass only one of them."
     block_size = tuple(block_size) if isinstance(block_size, list) else block_size
+    if not isinstance(block_size, tuple):
+        raise TypeError(
+            check.message(
+                "`block_size` to be a pair", f"block_size={block_size!r:.80}", "Use (1, 1)."
+            )
+        )
     given = [
         name
         for name, present in (

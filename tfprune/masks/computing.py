@@ -64,14 +64,19 @@ def compute_mask(
            [ True, False]])
     """
     sparsity = check.sparsity("sparsity", sparsity)
-    weight = np.asarray(weight)
+    weight = _checked_weight(weight)
+    mask, evidence = _checked_mask(mask, weight), _checked_evidence(evidence, weight)
+    if axes is not None and not isinstance(axes, patterns.KernelAxes):
+        raise TypeError(
+            check.message("`axes` to be KernelAxes", f"axes={axes!r:.80}", "Leave it out.")
+        )
     request = MaskRequest(
         weight if weight.ndim else weight.reshape(1),
         patterns.get(pattern),
         criteria.get(criterion),
         patterns.KernelAxes() if axes is None else axes,
-        None if mask is None else np.asarray(mask, dtype=bool),
-        evidence={key: np.asarray(value) for key, value in (evidence or {}).items()},
+        mask,
+        evidence=evidence,
     )
     if weight.size == 0:
         return np.ones(weight.shape, dtype=bool)
@@ -88,3 +93,53 @@ def compute_mask(
         )
     (kept,), _ = masks_with_zeros([request], zeros)
     return request.spread(kept).reshape(weight.shape)
+
+
+def _checked_weight(weight):
+    mend = "Give an array of numbers, for instance np.asarray(layer.kernel)."
+    try:
+        array = np.asarray(weight)
+    except (ValueError, TypeError) as error:
+        raise TypeError(check.message("`weight` to be an array", f"{error}", mend)) from error
+    # bfloat16 and its like are of kind "V" for NumPy.
+    if array.dtype.kind not in "fiu" and array.dtype.name not in ("bfloat16", "float16"):
+        raise TypeError(
+            check.message("`weight` to hold real numbers", f"an array of {array.dtype}", mend)
+        )
+    return array
+
+
+def _checked_mask(mask, weight):
+    if mask is None:
+        return None
+    array = np.asarray(mask)
+    if array.shape != weight.shape or array.dtype.kind not in "biuf":
+        raise ValueError(
+            check.message(
+                f"`mask` to be a bool array of the weight's shape {weight.shape}",
+                f"an array of {array.dtype} and shape {array.shape}",
+                "Leave it out if nothing is pruned yet.",
+            )
+        )
+    return array.astype(bool) if array.ndim else array.astype(bool).reshape(1)
+
+
+def _checked_evidence(evidence, weight):
+    if evidence is None:
+        return {}
+    mend = 'Use for instance evidence={"gradient": gradient}.'
+    if not isinstance(evidence, dict) or not all(isinstance(key, str) for key in evidence):
+        raise TypeError(
+            check.message(
+                "`evidence` to be a dictionary of arrays by name", f"{evidence!r:.80}", mend
+            )
+        )
+    arrays = {key: np.asarray(value) for key, value in evidence.items()}
+    for key, array in arrays.items():
+        if array.dtype.kind not in "biuf" and array.dtype.name != "bfloat16":
+            raise TypeError(
+                check.message(
+                    "`evidence` to hold arrays of real numbers", f"{key} of {array.dtype}", mend
+                )
+            )
+    return arrays

@@ -1,9 +1,12 @@
 """The input and output axes of a kernel."""
 
+import numbers
 from dataclasses import dataclass
 from math import prod
 
 import numpy as np
+
+from tfprune._base import validation as check
 
 
 @dataclass(frozen=True)
@@ -32,8 +35,39 @@ class KernelAxes:
     reduced: tuple | None = None
     experts: bool = False
 
+    def __post_init__(self):
+        mend = "Use for instance KernelAxes(inputs=(-2,), outputs=(-1,))."
+        for name in ("inputs", "outputs", "reduced"):
+            axes = getattr(self, name)
+            if name == "reduced" and axes is None:
+                continue
+            whole = isinstance(axes, (tuple, list)) and all(
+                isinstance(axis, numbers.Integral) and not isinstance(axis, bool) for axis in axes
+            )
+            if not whole:
+                raise TypeError(
+                    check.message(f"`{name}` to be a tuple of axes", f"{name}={axes!r:.80}", mend)
+                )
+            object.__setattr__(self, name, tuple(int(axis) for axis in axes))
+        if not isinstance(self.experts, bool):
+            raise TypeError(
+                check.message("`experts` to be a bool", f"experts={self.experts!r:.80}", mend)
+            )
+
     def resolve(self, ndim):
-        """Returns the same axes as non-negative numbers."""
+        """Returns the same with non-negative axes; raises ValueError for axes that are not there.
+
+        A weight with one axis takes the usual (-2,) as its only one.
+        """
+        for axis in (*self.inputs, *self.outputs, *(self.reduced or ())):
+            if not -max(ndim, 2) <= axis < max(ndim, 1) or ndim == 0:
+                raise ValueError(
+                    check.message(
+                        f"axes of a weight with {ndim} axes",
+                        f"axis {axis}",
+                        "Count from 0, or from the end with negative numbers.",
+                    )
+                )
         return KernelAxes(
             tuple(axis % ndim for axis in self.inputs),
             tuple(axis % ndim for axis in self.outputs),

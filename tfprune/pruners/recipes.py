@@ -10,6 +10,8 @@ import keras
 
 from tfprune import _keras
 from tfprune._base import validation as check
+from tfprune._keras.checks import check_built, not_keras
+from tfprune._planning.choices import Choices
 from tfprune._updates.evidence import Evidence
 from tfprune._wrapping.methods import Rule
 from tfprune.patterns.slices import Filter
@@ -38,7 +40,12 @@ class Recipe:
     layers: str = "convolutions"
 
     def parts(self, model, rules=None, data=None):
-        """Returns the arguments of `prune_low_magnitude` for this recipe."""
+        """Returns the arguments of `prune_low_magnitude` that make this recipe."""
+        if not isinstance(model, keras.Model):
+            raise TypeError(not_keras(model, "model"))
+        check_built(model)
+        # Rules of its own come before these.
+        Choices(None, rules)
         own: list = []
         if self.layers == "convolutions":
             own = [Rule(keras.layers.Layer, prune=False), Rule(_CONVOLUTIONS)]

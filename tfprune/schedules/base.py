@@ -205,5 +205,16 @@ def serialize(schedule):
 
 
 def deserialize(config):
-    """Makes a schedule from the result of `serialize`."""
-    return keras.saving.deserialize_keras_object(config)
+    """Makes a schedule from what `serialize` gives.
+
+    Raises:
+        TypeError: If it is something else.
+        ValueError: If its class is not known, or its arguments do not fit.
+    """
+    mend = "Pass a tfprune.PruningSchedule, or what tfprune.schedules.serialize gave."
+    schedule = check.deserialized("schedule", config, mend)
+    if not hasattr(schedule, "target_sparsity") or not callable(schedule):
+        raise TypeError(
+            check.message("the config of a schedule", f"that of {type(schedule).__name__}", mend)
+        )
+    return schedule

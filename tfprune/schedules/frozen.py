@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from tfprune._base import validation as check
+from tfprune._base.damage import MOST_STEPS
 from tfprune._base.frozen import Frozen
 from tfprune.schedules.base import PruningSchedule, flat_config
 from tfprune.schedules.epochs import EpochSchedule
@@ -33,6 +34,15 @@ class FrozenSchedule(Frozen, PruningSchedule):
         self._freeze("end_step", check.integer("end_step", self.end_step, -1, mend))
         mend = "Give the steps between two mask updates."
         self._freeze("frequency", check.integer("frequency", self.frequency, 1, mend))
+        for name in ("begin_step", "end_step", "frequency"):
+            if getattr(self, name) > MOST_STEPS:
+                raise ValueError(
+                    check.message(
+                        f"`{name}` to be at most {MOST_STEPS}",
+                        f"{name}={getattr(self, name)!r:.40}",
+                        "No training takes so many steps.",
+                    )
+                )
 
     @classmethod
     def from_epochs(cls, *args, steps_per_epoch=None, begin_epoch=0, end_epoch=None, **kwargs):

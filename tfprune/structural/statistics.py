@@ -51,6 +51,10 @@ def recalibrate(model, data, batch_size=32):
                 "Skip the recalibration, or set layer.trainable=True.",
             )
         )
+    if data is None:
+        raise ValueError(
+            check.message("data", "data=None", "Pass an array or a data set of inputs.")
+        )
     batches = 0
     momenta = [norm.momentum for norm in norms]
     for batch in _keras.numpy_batches(data, batch_size):

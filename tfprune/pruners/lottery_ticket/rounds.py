@@ -95,6 +95,9 @@ class LotteryTicket:
         self.rewind_unit = check.choice("rewind_unit", rewind_unit, ("step", "epoch"))
         mend = "Pass a whole number, or None to leave random states unchanged."
         self.seed = None if seed is None else check.integer("seed", seed, 0, mend)
+        # NumPy takes seeds below 2**32, and each round takes the next one.
+        if self.seed is not None and self.seed >= 2**31:
+            raise ValueError(check.message("`seed` to be below 2**31", f"seed={seed}", mend))
         _check_rules(rules)
         self._parts = {"pattern": pattern, "scope": scope, "criterion": criterion, "rules": rules}
         if isinstance(model, keras.layers.Layer) and not isinstance(model, keras.Model):
