@@ -245,7 +245,7 @@ def convolutions(data_format="channels_last"):
 
 
 IMAGES = RANDOM.normal(size=(8, 7, 7, 3)).astype("float32")
-NOT_INNER = [tfprune.Rule("separable", prune=False)]
+NOT_INNER = [tfprune.Rule("depthwise"), tfprune.Rule("separable", prune=False)]
 
 
 @pytest.mark.parametrize("need", ["activation_zeros", "activation_mean"])

@@ -1112,16 +1112,6 @@ REFUSED = {
         TypeError,
         "Received: model=EagerTensor",
     ),
-    "unbuilt sequential": (
-        lambda: tfprune.prune_low_magnitude(keras.Sequential([layers.Dense(2)], name="early")),
-        ValueError,
-        r"Expected a built model. Received: 'early', which has no weights yet. Give it",
-    ),
-    "unbuilt subclassed": (
-        lambda: tfprune.prune_low_magnitude(Subclassed(name="early")),
-        ValueError,
-        "Expected a built model. Received: 'early'",
-    ),
     "strip unbuilt": (
         lambda: tfprune.strip_pruning(Subclassed(name="early")),
         ValueError,

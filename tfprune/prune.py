@@ -3,7 +3,8 @@
 import keras
 
 from tfprune import _keras, schedules
-from tfprune._channels.coupling import warn_of_whole_groups
+from tfprune._base import validation as check
+from tfprune._channels.coupling import is_coupled, warn_of_whole_groups
 from tfprune._keras.checks import check_built
 from tfprune._planning.choices import Choices
 from tfprune._planning.filters import couple_filters
@@ -35,6 +36,7 @@ def prune_low_magnitude(
     scope=None,
     rules=None,
     copy=True,
+    input_shape=None,
 ):
     """Wraps a layer, a list of layers or a model so that training prunes it.
 
@@ -56,10 +58,12 @@ def prune_low_magnitude(
             over all weights), a `Scope`, or a `Distribution` that divides the sparsity among
             the weights.
         criterion: A criterion or the name of one; the magnitude by default.
-        rules: List of `Rule`s that give layers another method or exempt them.
-        copy: `False` prunes the original model or layer, which saves the memory of a copy and
-            needs no `get_config`. A model is returned itself, with masks added; a layer is
-            returned inside its wrapper.
+        rules: List of `Rule`s that give layers a method of their own or exempt them.
+        copy: `False` prunes the model or layer that is passed in: no second one in memory, and no
+            `get_config` is needed. A model is returned as it is, with masks; a layer is put into
+            its wrapper.
+        input_shape: For a single layer, the first one of a Sequential model: the shape of its
+            inputs without the batch, as in tfmot.
 
     Returns:
         The wrapped layer, list or model.
@@ -83,7 +87,11 @@ def prune_low_magnitude(
     pattern = pattern_of(block_size, block_pooling_type, sparsity_m_by_n, pattern)
     method = Method.of(pruning_schedule, pattern, criterion, scope)
     choices = Choices(method, rules, pruning_policy)
+    if input_shape is not None:
+        _check_shape(to_prune, input_shape)
     if isinstance(to_prune, keras.Model):
+        if not to_prune.built:
+            return _prune_unbuilt(to_prune, choices, copy)
         pruned = _prune_model(to_prune, choices, copy)
         _check_budgets(pruned)
         return pruned
@@ -91,7 +99,24 @@ def prune_low_magnitude(
         return _prune_layers(to_prune, choices, copy)
     (plan,) = _plans([to_prune], choices)
     plan.check()
-    return _prune_layers([to_prune], choices, copy)[0]
+    (wrapper,) = _prune_layers([to_prune], choices, copy)
+    if input_shape is not None:
+        _keras.set_first_shape(wrapper, input_shape)
+    return wrapper
+
+
+def _check_shape(to_prune, input_shape):
+    is_shape = isinstance(input_shape, (tuple, list)) and all(
+        size is None or (isinstance(size, int) and size > 0) for size in input_shape
+    )
+    if isinstance(to_prune, (list, tuple, keras.Model)) or not is_shape:
+        raise ValueError(
+            check.message(
+                "`input_shape` to be the shape of one layer's inputs, without the batch",
+                f"input_shape={input_shape!r} for a {type(to_prune).__name__}",
+                "Give a model a keras.Input of this shape instead.",
+            )
+        )
 
 
 def prune_scope():
@@ -116,8 +141,7 @@ def prune_scope():
 
 
 def _prune_model(model, choices, copy):
-    check_built(model)
-    check_wrappable(model)
+    check_wrappable(model, kept=_inner_wrappers(model, copy))
     if choices.policy is not None:
         choices.policy.ensure_model_supports_pruning(model)
     chains = list(_keras.walk(model))
@@ -125,11 +149,37 @@ def _prune_model(model, choices, copy):
     choices.check_can_act(chains)
     whole = not copy or _keras.keeps_class(model)
     plan = Plan(model, choices, whole)
+    if not plan.chosen:
+        check_wrappable(model)
     plan.check()
     couple_filters(model, plan)
     pruned = _masked_whole(plan, copy) if whole else _masked_layer_by_layer(plan)
     mask_owners(pruned)[0].remember_reasons(plan.reasons())
     return pruned
+
+
+def _prune_unbuilt(model, choices, copy):
+    """Wraps a model that has no weights yet; it is built, and checked again, on first use."""
+    check_wrappable(model)
+    chains = list(_keras.walk(model))
+    choices.check_used(chains or [((model.name, model),)])
+    if choices.policy is not None or is_coupled(choices.method):
+        # Both follow the model's graph, which is not there yet.
+        check_built(model)
+    if not copy or _keras.keeps_class(model):
+        default, overrides, _, _ = Plan(model, choices, whole=True).units[0].arguments()
+        return prune_in_place(_keras.bare_clone(model) if copy else model, default, overrides)
+    plan = Plan(model, choices)
+    if not plan.chosen:
+        raise ValueError(plan.why_nothing())
+    layers = []
+    for layer in model.layers:
+        unit = plan.unit_of(layer)
+        clone = _keras.bare_clone(layer)
+        layers.append(clone if unit is None else _wrapper_of(unit, clone))
+        if _keras.first_shape(layer) is not None:
+            _keras.set_first_shape(layers[-1], _keras.first_shape(layer))
+    return keras.Sequential(layers, name=model.name)
 
 
 def _masked_whole(plan, copy):
@@ -140,7 +190,8 @@ def _masked_whole(plan, copy):
 
 
 def _masked_layer_by_layer(plan):
-    """Copies a model, with wrappers in place of the pruned layers."""
+    """Copies a model with wrappers in place of the layers that are pruned."""
+    kept: list = []
 
     def make(layer):
         unit = plan.unit_of(layer)
@@ -150,13 +201,28 @@ def _masked_layer_by_layer(plan):
                 prune_in_place(clone, *unit.arguments())
             return None, None, clone
         clone = _keras.bare_clone(layer)
+        if isinstance(layer, PruneLowMagnitude):
+            # One that was wrapped before keeps its wrapper, its schedule and its step.
+            kept.append((layer, clone))
+            return layer, clone, clone
         return layer, clone, clone if unit is None else _wrapper_of(unit, clone)
 
     pruned = _keras.clone_graph(plan.root, make)
     _keras.refuse(pruned, "quantize", refusal("quantize()", plan.root.name))
+    for layer, clone in kept:
+        clone.mask_set.set_state(layer.mask_set.state())
+    known = [weight for _, clone in kept for weight in clone.pruned_weights]
     for weight in pruned_weights(pruned):
-        weight.remember_initial()
+        if not any(weight is other for other in known):
+            weight.remember_initial()
     return pruned
+
+
+def _inner_wrappers(model, copy):
+    """Wrappers that a Sequential or Functional model, plain otherwise, was made with."""
+    if not copy or not _keras.is_graph(model) or _keras.keeps_class(model):
+        return []
+    return [layer for layer in _keras.flatten(model) if isinstance(layer, PruneLowMagnitude)]
 
 
 def _wrapper_of(unit, layer):
@@ -200,6 +266,8 @@ def _wrapped_alone(plan, copy):
     layer = plan.root
     wrapper = _wrapper_of(plan.units[0], _keras.clone_layer(layer) if copy else layer)
     wrapper.remember_reasons(plan.reasons())
+    if _keras.first_shape(layer) is not None:
+        _keras.set_first_shape(wrapper, _keras.first_shape(layer))
     if layer.built:
         wrapper.build()
     return wrapper

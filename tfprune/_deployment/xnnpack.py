@@ -265,6 +265,9 @@ def _inside_problem(step):
     if _is_average(step):
         return _joined(step, _layout(layer) if isinstance(layer, keras.layers.Layer) else [])
     kind = facts.fact(layer, "xnnpack")
+    if isinstance(layer, (_keras.AddOperation, _keras.MultiplyOperation)):
+        # `x + r` and `Add()([x, r])` come to the same.
+        kind = "merge"
     if kind in _INSIDE:
         return _joined(step, _INSIDE[kind](step))
     return (

@@ -2,19 +2,33 @@
 
 import keras
 
+from tfprune.patterns import SlicePattern
+
+DEPTHWISE = "depthwise: exempt by default"
 TOKEN_EMBEDDING = "token embedding: exempt by default"
 
 
-def exempt_by_default(chain, entry):
-    """Returns why a weight is exempt if no rule names its layer; `None` if it is not exempt.
+def exempt_by_default(chain, entry, pattern=None):
+    """Returns why a weight is left out where no rule names its layer; `None` if it is not.
+
+    Depthwise kernels are small, each of their weights counts, and accuracy breaks down without
+    them: `benchmarks/exemptions.py` measures it. Whole filters go with those of other layers.
 
     Args:
         chain: The layers from the outermost one to the one that owns the weight.
-        entry: The weight's `PrunableWeight`.
+        entry: Its `PrunableWeight`.
+        pattern: The `Pattern` that it would be pruned by.
     """
+    if _is_depthwise(chain[-1], entry) and not isinstance(pattern, SlicePattern):
+        return DEPTHWISE
     if isinstance(chain[-1], keras.layers.Embedding) and any(map(_is_backbone, chain)):
         return TOKEN_EMBEDDING
     return None
+
+
+def _is_depthwise(layer, entry):
+    kinds = (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)
+    return isinstance(layer, kinds) or entry.name == "depthwise_kernel"
 
 
 def _is_backbone(layer):

@@ -23,7 +23,7 @@ class Choices:
         TypeError: If an argument has the wrong type.
     """
 
-    method: Method
+    method: Method | None
     rules: Any = None
     policy: Any = None
 
@@ -47,12 +47,17 @@ class Choices:
         """Whether the policy lets a layer be pruned."""
         return self.policy is None or self.policy.allow_pruning(layer)
 
-    def exempt_by_default(self, unit, chain, entry):
-        """Returns why a weight is exempt without a rule; `None` if it is not exempt."""
-        if chain and any(rule.names(*chain[-1]) for rule in self.rules):
+    def is_named(self, chain):
+        """Whether a rule is meant for a layer itself."""
+        return bool(chain) and any(rule.names(*chain[-1]) for rule in self.rules)
+
+    def exempt_by_default(self, unit, chain, item):
+        """Returns why a weight is left out though no rule says so; `None` if it is not."""
+        if self.is_named(chain):
             return None
         layers = [layer for _, layer in chain]
-        return exempt_by_default(layers if unit in layers else [unit, *layers], entry)
+        around = layers if unit in layers else [unit, *layers]
+        return exempt_by_default(around, item.entry, item.method.pattern)
 
     def check_used(self, chains):
         """Raises if a rule matches no layer.

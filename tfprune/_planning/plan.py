@@ -1,9 +1,10 @@
 """The plan of a layer or model: the method of each weight, or the reason not to prune it."""
 
+import warnings
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tfprune import _keras
+from tfprune import _keras, patterns
 from tfprune._base import validation as check
 from tfprune._keras.checks import nothing_left, nothing_to_prune
 from tfprune._layers import registry
@@ -11,6 +12,7 @@ from tfprune._planning.choices import chains_of, path_of
 from tfprune._wrapping.mask_set import Prunable, check_fits, find_prunable, method_at
 
 NEVER_RAN = "never ran"
+UNFIT = "does not fit"
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,7 @@ class Unit:
         layer: The layer.
         around: The chain of layers around it; `None` for a whole model.
         choices: The `Choices`.
+        asked_for: Whether the layer itself was passed in, by itself.
 
     Attributes:
         default: The `Method` of the layer itself.
@@ -47,8 +50,9 @@ class Unit:
             pruned layer by layer.
     """
 
-    def __init__(self, layer, around, choices):
+    def __init__(self, layer, around, choices, asked_for=False):
         self.layer, self.around = layer, around
+        self._asked_for = asked_for
         self._chains = chains_of(layer, around)
         self._places = _keras.places(layer)
         self.left_out: list = []
@@ -94,7 +98,9 @@ class Unit:
             return f"exempt by Rule({_as_text(rule.match)})"
         if self.layer.built and not item.layer.built:
             return NEVER_RAN
-        return choices.exempt_by_default(self.layer, chain, item.entry)
+        if self._asked_for and item.layer is self.layer:
+            return None
+        return choices.exempt_by_default(self.layer, chain, item) or _unfit(item, chain, choices)
 
     @property
     def path(self):
@@ -188,7 +194,7 @@ class Unit:
         growing = [
             inner
             for inner in _keras.flatten(self.layer)
-            if registry.unknown_until_built(inner) and not isinstance(inner, registry.PrunableLayer)
+            if registry.unknown_until_built(inner) and not registry.says_itself(inner)
         ]
         if growing and self.overrides:
             raise ValueError(
@@ -198,6 +204,19 @@ class Unit:
                     "Call the layer on data once, or wrap the built model that it is part of.",
                 )
             )
+
+
+def _unfit(item, chain, choices):
+    """Why a weight cannot have N:M sparsity; `None` if it can, or a rule asks for it by name."""
+    pattern = item.method.pattern
+    if not isinstance(pattern, patterns.NOfM) or not item.layer.built or choices.is_named(chain):
+        return None
+    shape = tuple(item.variable.shape)
+    try:
+        pattern.check(shape, item.axes.resolve(len(shape)), item.path)
+    except ValueError:
+        return f"{UNFIT} {pattern.zeros}:{pattern.group}"
+    return None
 
 
 def _as_text(match):
@@ -229,7 +248,7 @@ class Plan:
         else:
             pairs = list(_units(root))
         self.units = list(
-            {id(layer): Unit(layer, around, choices) for layer, around in pairs}.values()
+            {id(layer): Unit(layer, around, choices, alone) for layer, around in pairs}.values()
         )
         self._chosen = {id(unit.layer): unit for unit in self.units if unit.prunes}
 
@@ -256,9 +275,24 @@ class Plan:
             raise ValueError(self.why_nothing())
         for unit in self.chosen:
             unit.check()
+        unfit = [path for path, why in self.reasons().items() if str(why).startswith(UNFIT)]
+        if unfit:
+            warnings.warn(
+                check.message(
+                    "layers whose inputs come in groups of the N:M pattern's size",
+                    f"{', '.join(unfit)}, which are not pruned",
+                    "sparsity_report lists them; give them another pattern with tfprune.Rule.",
+                ),
+                stacklevel=4,
+            )
 
     def why_nothing(self):
-        """Returns the message for a layer or model without weights to prune."""
+        """The message for a layer or model in which nothing is to be pruned."""
+        unfit = [w for unit in self.units for w in unit.weights if w.reason and UNFIT in w.reason]
+        if unfit:
+            item = unfit[0].item
+            shape = tuple(item.variable.shape)
+            item.method.pattern.check(shape, item.axes.resolve(len(shape)), unfit[0].path)
         inside = _keras.flatten(self.root)
         if any(registry.own_prunable_weights(inner) for inner in inside) or any(
             registry.unknown_until_built(inner) for inner in inside
@@ -278,5 +312,5 @@ def _units(model, around=()):
     for layer in _keras.children(model):
         if _keras.is_graph(layer) and not _keras.keeps_class(layer):
             yield from _units(layer, (*around, (path_of(around, layer), layer)))
-        else:
+        elif not getattr(layer, "saves_masks", False):
             yield layer, around

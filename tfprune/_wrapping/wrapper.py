@@ -1,15 +1,16 @@
 """Wrappers, which hold a layer or a subclassed model together with the masks of its weights."""
 
 import keras
-from keras import tree
+from keras import ops, tree
 
 from tfprune import _keras, schedules
 from tfprune._base import validation as check
 from tfprune._keras.checks import not_keras, nothing_to_prune
+from tfprune._layers import registry
 from tfprune._wrapping.in_place import owner_of
 from tfprune._wrapping.mask_set import BEFORE_LISTS, find_prunable, refusal, tensorflow_state
 from tfprune._wrapping.methods import Method
-from tfprune._wrapping.owner import Owner, overrides_from
+from tfprune._wrapping.owner import Owner, followers_from, overrides_from
 from tfprune._wrapping.tfmot_arguments import pattern_of
 
 
@@ -23,6 +24,8 @@ class MaskOwner(Owner):
     supports_masking = True
     # Walks through a model's graph continue in `inner`.
     is_transparent = True
+    # Its part of a file holds masks beside its weights.
+    saves_masks = True
 
     def _init_masks(self, method, overrides, followers=None, weights=None, reasons=None):
         super()._init_masks(method, overrides, followers, weights, reasons)
@@ -187,9 +190,18 @@ class PruneLowMagnitude(MaskOwner, keras.layers.Wrapper):
         pattern = pattern_of(block_size, block_pooling_type, sparsity_m_by_n, pattern)
         method = Method.of(pruning_schedule, pattern, criterion, scope)
         overrides = overrides_from(overrides)
+        overrides, followers = overrides_from(overrides), followers_from(followers)
         if layer.built and not followers and not find_prunable(layer, method, overrides, weights):
             raise ValueError(nothing_to_prune(layer))
         kwargs.setdefault("name", layer.name)
+        if not isinstance(kwargs["name"], str) or "/" in kwargs["name"]:
+            raise ValueError(
+                check.message(
+                    '`name` to be a text without "/"',
+                    f"name={kwargs['name']!r:.80}",
+                    "Leave it out.",
+                )
+            )
         kwargs.setdefault("trainable", layer.trainable)
         # The inner layer casts its inputs.
         kwargs.setdefault("autocast", False)
@@ -201,6 +213,62 @@ class PruneLowMagnitude(MaskOwner, keras.layers.Wrapper):
     def inner(self):
         return self.layer
 
+    # -- As in tfmot ---------------------------------------------------------------------------
+
+    @property
+    def pruning_schedule(self):
+        """The `PruningSchedule`."""
+        return self._method.schedule
+
+    @property
+    def block_size(self):
+        """`(height, width)` of blocks; (1, 1) for other patterns."""
+        return getattr(self._method.pattern, "block_size", (1, 1))
+
+    @property
+    def pruning_vars(self):
+        """List of `(weight, mask, threshold)`, as in tfmot; the threshold is a tensor."""
+        return [
+            (w.variable, w.mask, ops.convert_to_tensor(float(w.threshold or 0), "float32"))
+            for w in self.pruned_weights
+        ]
+
+    @property
+    def masks(self):
+        """`{path of a weight: its mask}`, bool variables, True = keep."""
+        return {weight.path: weight.mask for weight in self.pruned_weights}
+
+    def build(self, input_shape=None):
+        super().build(input_shape)
+        if not registry.says_itself(self.layer):
+            _keras.hang_on(self.layer, "get_prunable_weights", self._own_weights)
+
+    def _own_weights(self):
+        return [weight.variable for weight in self.pruned_weights if not weight.follows]
+
+    def get_weights(self):
+        """Returns the weights of the layer inside, as arrays: `[kernel, bias]` of a Dense layer.
+
+        `masks` has the masks. `weights` and the whole model's `get_weights` hold these too, so that
+        callbacks that keep and restore the weights of an epoch keep its masks.
+        """
+        return self.layer.get_weights()
+
+    def set_weights(self, weights):
+        """Sets the weights of the layer inside; the pruned ones are put to zero.
+
+        Args:
+            weights: List of arrays as `get_weights` returns it, or with the masks, in the order of
+                `self.weights`.
+        """
+        if len(weights) == len(self.weights) != len(self.layer.weights):
+            super().set_weights(weights)
+        else:
+            self.layer.set_weights(weights)
+        for weight in self.pruned_weights:
+            weight.forget_count()
+            weight.project()
+
     @property
     def state_size(self):
         """Not available for a cell: wrap the recurrent layer around it instead."""
@@ -211,10 +279,10 @@ class PruneLowMagnitude(MaskOwner, keras.layers.Wrapper):
     @classmethod
     def from_config(cls, config, custom_objects=None):
         config = dict(config)
-        layer = keras.saving.deserialize_keras_object(
-            config.pop("layer"), custom_objects=custom_objects
-        )
-        return cls(layer, **{"weights": BEFORE_LISTS, **config})
+        # The old .h5 format hands over what the schedule and the other parts need too.
+        with keras.saving.custom_object_scope(custom_objects or {}):
+            layer = keras.saving.deserialize_keras_object(config.pop("layer"))
+            return cls(layer, **{"weights": BEFORE_LISTS, **config})
 
 
 @keras.saving.register_keras_serializable(package="tfprune")
@@ -282,10 +350,9 @@ class PrunedModel(MaskOwner, keras.Model):
     @classmethod
     def from_config(cls, config, custom_objects=None):
         config = dict(config)
-        model = keras.saving.deserialize_keras_object(
-            config.pop("model"), custom_objects=custom_objects
-        )
-        return cls(model, **{"weights": BEFORE_LISTS, **config})
+        with keras.saving.custom_object_scope(custom_objects or {}):
+            model = keras.saving.deserialize_keras_object(config.pop("model"))
+            return cls(model, **{"weights": BEFORE_LISTS, **config})
 
 
 def mask_owners(model):
@@ -312,11 +379,16 @@ def plain_path(chain):
     return "/".join(layer.name for _, layer in chain if not isinstance(layer, MaskOwner))
 
 
-def check_wrappable(layer):
-    """Raises unless a layer can be wrapped in `PruneLowMagnitude`."""
+def check_wrappable(layer, kept=()):
+    """Raises unless a layer or model can be pruned.
+
+    Args:
+        layer: The layer or model.
+        kept: Wrappers that may be in it, and stay.
+    """
     if not isinstance(layer, keras.layers.Layer):
         raise TypeError(not_keras(layer, "layer"))
-    if mask_owners(layer):
+    if any(owner not in kept for owner in mask_owners(layer)):
         raise ValueError(
             check.message(
                 "a layer without pruning wrappers",

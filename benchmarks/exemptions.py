@@ -1,0 +1,111 @@
+"""Measures which weights accuracy breaks down with: what should be exempt by default?
+
+    python benchmarks/exemptions.py --seeds 3
+
+A small network of all kinds of layers learns 8 x 8 digits, then is pruned while it trains on. Each
+line leaves one kind of weight dense; "none exempt" prunes them all.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import harness
+import keras
+import numpy as np
+from keras import layers
+from rich.console import Console
+from rich.table import Table
+from sklearn.datasets import load_digits
+
+import tfprune
+
+DEPTHWISE, EPOCHS, BATCH = ["depthwise_*"], 12, 48
+KINDS = {
+    "none exempt": [],
+    "depthwise": DEPTHWISE,
+    "first layer": ["first"],
+    "grouped": ["grouped"],
+    "squeeze and excitation": ["squeeze", "excite"],
+    "output": ["output"],
+}
+
+
+def data():
+    x, y = load_digits(return_X_y=True)
+    x = (x / 16).astype("float32").reshape(-1, 8, 8, 1)
+    return (x[:1400], y[:1400]), (x[1400:], y[1400:])
+
+
+def network(seed):
+    keras.utils.set_random_seed(seed)
+    inputs = keras.Input((8, 8, 1))
+    x = layers.Conv2D(16, 3, padding="same", activation="relu", name="first")(inputs)
+    for number in range(2):
+        x = layers.DepthwiseConv2D(3, padding="same", name=f"depthwise_{number}")(x)
+        x = layers.BatchNormalization()(x)
+        x = layers.Conv2D(32, 1, activation="relu", name=f"pointwise_{number}")(x)
+    x = layers.Conv2D(32, 3, padding="same", groups=8, activation="relu", name="grouped")(x)
+    scale = layers.GlobalAveragePooling2D()(x)
+    scale = layers.Dense(8, activation="relu", name="squeeze")(scale)
+    scale = layers.Dense(32, activation="sigmoid", name="excite")(scale)
+    x = layers.Multiply()([x, layers.Reshape((1, 1, 32))(scale)])
+    x = layers.GlobalAveragePooling2D()(x)
+    outputs = layers.Dense(10, activation="softmax", name="output")(x)
+    return keras.Model(inputs, outputs)
+
+
+def fit(model, train, epochs, callbacks=()):
+    model.compile(
+        keras.optimizers.Adam(0.003), "sparse_categorical_crossentropy", metrics=["accuracy"]
+    )
+    model.fit(*train, batch_size=BATCH, epochs=epochs, verbose=0, callbacks=list(callbacks))
+
+
+def accuracies(seed, sparsities):
+    """`{(sparsity, kind): accuracy}` for one network."""
+    train, test = data()
+    dense = network(seed)
+    fit(dense, train, EPOCHS)
+    found = {(0.0, "dense"): dense.evaluate(*test, verbose=0)[1]}
+    steps = EPOCHS * -(-len(train[0]) // BATCH)
+    for sparsity in sparsities:
+        schedule = tfprune.PolynomialDecay(0.0, sparsity, 0, int(steps * 0.7), frequency=10)
+        for kind, exempt in KINDS.items():
+            # Depthwise kernels are exempt unless a rule names them.
+            rules = [tfprune.Rule(keras.layers.DepthwiseConv2D)]
+            rules += [tfprune.Rule(name, prune=False) for name in exempt]
+            model = tfprune.prune_low_magnitude(dense, schedule, rules=rules)
+            fit(model, train, EPOCHS, [tfprune.UpdatePruningStep()])
+            found[sparsity, kind] = model.evaluate(*test, verbose=0)[1]
+    return found
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--sparsities", type=float, nargs="*", default=[0.8, 0.9])
+    parser.add_argument("--output", type=pathlib.Path, default=harness.RESULTS)
+    arguments = parser.parse_args()
+    runs = [accuracies(seed, arguments.sparsities) for seed in range(arguments.seeds)]
+    columns = [f"{sparsity:.0%}" for sparsity in arguments.sparsities]
+    table = Table("exempt", *columns, title="Accuracy on 8 x 8 digits")
+    dense = np.mean([run[0.0, "dense"] for run in runs])
+    results = {"dense": float(dense)}
+    for kind in KINDS:
+        cells = []
+        for sparsity in arguments.sparsities:
+            values = [run[sparsity, kind] for run in runs]
+            cells.append(f"{np.mean(values):.3f} ({min(values):.3f} to {max(values):.3f})")
+            results[f"{kind} {sparsity}"] = [float(value) for value in values]
+        table.add_row(kind, *cells)
+    Console().print(table, f"dense: {dense:.3f}")
+    arguments.output.mkdir(exist_ok=True, parents=True)
+    (arguments.output / "exemptions.json").write_text(json.dumps(results, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
