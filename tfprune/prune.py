@@ -11,8 +11,8 @@ from tfprune._planning.filters import couple_filters
 from tfprune._planning.plan import Plan
 from tfprune._updates.mask_update import MaskUpdate
 from tfprune._wrapping.in_place import MaskedModel, prune_in_place
-from tfprune._wrapping.mask_set import refusal
 from tfprune._wrapping.methods import Method
+from tfprune._wrapping.pruned_weight import refusal
 from tfprune._wrapping.tfmot_arguments import pattern_of
 from tfprune._wrapping.wrapper import (
     PrunedModel,

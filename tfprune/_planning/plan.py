@@ -9,7 +9,7 @@ from tfprune._base import validation as check
 from tfprune._keras.checks import nothing_left, nothing_to_prune
 from tfprune._layers import registry
 from tfprune._planning.choices import chains_of, path_of
-from tfprune._wrapping.mask_set import Prunable, check_fits, find_prunable, method_at
+from tfprune._wrapping.prunable import Prunable, check_fits, find_prunable, method_at
 
 NEVER_RAN = "never ran"
 UNFIT = "does not fit"

@@ -8,10 +8,12 @@ from keras import tree
 
 from tfprune import _keras
 from tfprune._base import validation as check
-from tfprune._wrapping.mask_set import BEFORE_LISTS, refusal, tensorflow_state
+from tfprune._wrapping.mask_set import tensorflow_state
 from tfprune._wrapping.methods import Method
 from tfprune._wrapping.owner import Owner, overrides_from
 from tfprune._wrapping.preset_files import write_preset
+from tfprune._wrapping.prunable import BEFORE_LISTS
+from tfprune._wrapping.pruned_weight import refusal
 
 _STATE = "_pruning_state"
 

@@ -6,8 +6,9 @@ from typing import Any
 
 from tfprune import _keras
 from tfprune._base import validation as check
-from tfprune._wrapping.mask_set import BEFORE_LISTS, MaskSet
+from tfprune._wrapping.mask_set import MaskSet
 from tfprune._wrapping.methods import Method
+from tfprune._wrapping.prunable import BEFORE_LISTS
 
 _ADD = "Add callbacks=[tfprune.UpdatePruningStep()] to model.fit(...)"
 

@@ -8,9 +8,11 @@ from tfprune._base import validation as check
 from tfprune._keras.checks import not_keras, nothing_to_prune
 from tfprune._layers import registry
 from tfprune._wrapping.in_place import owner_of
-from tfprune._wrapping.mask_set import BEFORE_LISTS, find_prunable, refusal, tensorflow_state
+from tfprune._wrapping.mask_set import tensorflow_state
 from tfprune._wrapping.methods import Method
 from tfprune._wrapping.owner import Owner, followers_from, overrides_from
+from tfprune._wrapping.prunable import BEFORE_LISTS, find_prunable
+from tfprune._wrapping.pruned_weight import refusal
 from tfprune._wrapping.tfmot_arguments import pattern_of
 
 

@@ -3,7 +3,7 @@
 from contextlib import ExitStack
 
 from tfprune import _keras
-from tfprune._wrapping.mask_set import masked
+from tfprune._wrapping.pruned_weight import masked
 from tfprune._wrapping.wrapper import mask_owners
 
 

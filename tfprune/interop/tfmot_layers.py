@@ -6,8 +6,8 @@ import numpy as np
 
 from tfprune import _keras, schedules
 from tfprune._base import validation as check
-from tfprune._wrapping.mask_set import find_prunable
 from tfprune._wrapping.methods import Method
+from tfprune._wrapping.prunable import find_prunable
 from tfprune._wrapping.tfmot_arguments import pattern_of
 from tfprune._wrapping.wrapper import PruneLowMagnitude
 from tfprune.patterns.single_weights import NOfM

@@ -15,7 +15,7 @@ from tfprune._base.text import as_text
 from tfprune._keras.checks import not_keras
 from tfprune._reports import prunable_weights
 from tfprune._updates.evidence import Evidence
-from tfprune._wrapping.mask_set import masked
+from tfprune._wrapping.pruned_weight import masked
 from tfprune._wrapping.strip import strip_pruning
 from tfprune._wrapping.wrapper import pruned_weights
 from tfprune.masks.computing import compute_mask
