@@ -45,7 +45,7 @@ VALUES = {
     "sparsities": {"*": 0.75},
     "coupled": False,
     "over_group": "SUM",
-    # Another number would change the counts; tests/test_coupling.py tries others.
+    # Another number would change the counts; tests/_channels/test_coupling.py tries others.
     "round_to": 1,
 }
 BUILT_IN = {

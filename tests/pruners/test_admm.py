@@ -1,6 +1,6 @@
 """ADMM, step by step against plain NumPy, on every backend; saved and resumed exactly.
 
-KERAS_BACKEND=jax python -m pytest tests/test_admm.py
+KERAS_BACKEND=jax python -m pytest tests/pruners/test_admm.py
 """
 
 import keras

@@ -18,7 +18,7 @@ XNNPACK = tfprune.PruneForLatencyOnXNNPack()
 
 def benchmark():
     """The benchmark that measured which models run sparse, as a module."""
-    path = Path(__file__).parents[1] / "benchmarks" / "sparse_litert.py"
+    path = Path(__file__).parents[2] / "benchmarks" / "sparse_litert.py"
     spec = importlib.util.spec_from_file_location("sparse_litert", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

@@ -105,7 +105,7 @@ def test_taylor_sums_squared_products_over_filters():
     model = network()
     pruned = pruners.taylor_fo_weight(model, 0.5, data=(X, Y), batches=2, batch_size=16)
     masks = masks_of(pruned)
-    # tests/test_evidence.py holds the gradients to NumPy.
+    # tests/_updates/test_evidence.py holds the gradients to NumPy.
     plain = tfprune.prune_low_magnitude(
         model, criterion="taylor", rules=[tfprune.Rule("head", prune=False)]
     )

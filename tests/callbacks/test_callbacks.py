@@ -329,7 +329,7 @@ def test_summaries_refuse_bad_arguments(kwargs):
 
 def test_mirrored_strategy(tmp_path):
     # The script sets logical devices after importing tfprune: importing must not start TensorFlow.
-    script = pathlib.Path(__file__).with_name("mirrored_truth.py")
+    script = pathlib.Path(__file__).parents[1].joinpath("mirrored_truth.py")
     done = subprocess.run(
         [sys.executable, str(script), str(tmp_path)], capture_output=True, text=True
     )

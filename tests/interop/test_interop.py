@@ -334,7 +334,7 @@ def test_a_file_with_own_classes_is_read_and_this_process_stays_as_it_was(moved)
     import tensorflow as tf
 
     environment, modules = dict(os.environ), set(sys.modules)
-    code = Path(__file__).with_name("interop_legacy_code.py")
+    code = Path(__file__).parents[1].joinpath("interop_legacy_code.py")
     model = tfprune.interop.from_tfmot(moved.folder / "custom.h5", CUSTOM, legacy_code=code)
     check_same(model, moved.truth, "custom")
     wrapper = wrappers(model)["mix"]
