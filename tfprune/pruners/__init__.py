@@ -16,6 +16,7 @@ from tfprune.pruners.recipes import (
     taylor_fo_weight,
 )
 from tfprune.pruners.search.annealing import SimulatedAnnealing
+from tfprune.pruners.search.auto_compress import AutoCompress
 from tfprune.pruners.search.base import Search
 from tfprune.pruners.search.netadapt import NetAdapt
 from tfprune.pruners.search.result import SearchResult
@@ -24,6 +25,7 @@ from tfprune.pruners.search.session import Trial
 
 __all__ = [
     "ADMM",
+    "AutoCompress",
     "LotteryTicket",
     "NetAdapt",
     "Search",

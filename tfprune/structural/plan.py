@@ -55,7 +55,7 @@ class ShrinkPlan:
         sparsity: The overall sparsity that meets the targets; `None` without targets.
     """
 
-    def __init__(self, groups, model, smaller, barriers):
+    def __init__(self, groups, model, smaller, barriers, rebuilt):
         self.groups = groups
         self.before = model_cost(model)
         self.after = model_cost(smaller)
@@ -63,10 +63,18 @@ class ShrinkPlan:
         self._original = model
         self.sparsity = None
         self._model = smaller
+        self._rebuilt = rebuilt
 
     def apply(self):
         """Returns the smaller model, plain and uncompiled. Every call returns the same object."""
         return self._model
+
+    def rebuilt(self):
+        """Returns the smaller model once more, with the values that the model has now.
+
+        Nothing is folded into biases.
+        """
+        return self._rebuilt()
 
     def to_dict(self):
         """Returns the plan as plain data, for JSON."""
@@ -235,7 +243,8 @@ def planned(model, step):
         plans.append(_group_plan(group, removed, why))
     gone = gone[roots]
     smaller = rebuild(model, ledger, gone, _folded(ledger, gone))
-    return ShrinkPlan(plans, model, smaller, dict(ledger.barriers))
+    barriers = dict(ledger.barriers)
+    return ShrinkPlan(plans, model, smaller, barriers, lambda: rebuild(model, ledger, gone))
 
 
 def _group_plan(group, removed, why):

@@ -1,0 +1,109 @@
+"""AutoCompress, and the optimizer that goes on after filters were removed."""
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+from test_search import arrays, digits, evaluate, same, trained
+
+import tfprune
+from tfprune import pruners
+from tfprune.structural.optimizer_state import shrink_compiled
+
+
+def array(value):
+    return np.array(ops.convert_to_numpy(value))
+
+
+def train(model, callback):
+    x, y = digits()[0]
+    model.fit(x[:256], y[:256], batch_size=64, epochs=2, verbose=0, callbacks=[callback])
+
+
+def compress(**options):
+    arguments = {"admm_steps": 6, "rounds": 2, "data": digits()[0], "batches": 1, "evaluations": 4}
+    return pruners.AutoCompress(trained(), {"macs": 0.5}, **{**arguments, **options})
+
+
+def test_the_budget_is_met_and_a_killed_run_goes_on_with_the_same_result(tmp_path):
+    before = arrays(trained())
+    whole = compress().run(evaluate, train, tmp_path / "whole", verbose=0)
+    dense = tfprune.model_cost(trained())
+    assert tfprune.model_cost(whole).macs <= 0.5 * dense.macs
+    assert same(before, arrays(trained()))
+    calls = []
+
+    def killed(model, callback):
+        calls.append(model)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        train(model, callback)
+
+    with pytest.raises(KeyboardInterrupt):
+        compress().run(evaluate, killed, tmp_path / "folder", verbose=0)
+    again = compress().run(evaluate, killed, tmp_path / "folder", verbose=0)
+    # The first round is not trained again.
+    assert len(calls) == 3
+    assert same(arrays(whole), arrays(again))
+    # 8 steps in each of two rounds: the optimizer went on.
+    done = [int(array(model.optimizer.iterations)) for model in (whole, again)]
+    start = int(array(trained().optimizer.iterations))
+    assert done[0] == done[1] and done[0] % 8 == 0 and done[0] <= start + 16
+    assert evaluate(whole)["accuracy"] > 0.5
+    with pytest.raises(ValueError, match="`path` to hold rounds of this configuration, options"):
+        compress(rho=0.5).run(evaluate, train, tmp_path / "folder", verbose=0)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_training_goes_on_as_if_nothing_had_been_removed(optimizer):
+    """The smaller model's next steps are those of the masked one."""
+    keras.utils.set_random_seed(1)
+    model = keras.Sequential(
+        [
+            keras.Input((6,)),
+            keras.layers.Dense(8, activation="relu", name="one"),
+            keras.layers.Dense(6, activation="relu", name="two"),
+            keras.layers.Dense(1, name="out"),
+        ]
+    )
+    x = np.random.default_rng(0).normal(size=(32, 6)).astype("float32")
+    y = x[:, :1] * 2
+    schedule = tfprune.ConstantSparsity.one_shot(0.5)
+    wrapped = tfprune.prune_low_magnitude(model, schedule, pattern="filter")
+    make = {"adam": keras.optimizers.Adam(0.01), "sgd": keras.optimizers.SGD(0.01, momentum=0.9)}
+    wrapped.compile(make[optimizer], "mse")
+    wrapped.fit(x, y, epochs=5, verbose=0, callbacks=[tfprune.UpdatePruningStep()])
+    small, _ = shrink_compiled(wrapped)
+    assert [layer.units for layer in small.layers] == [4, 3, 1]
+    history = small.fit(x, y, epochs=3, shuffle=False, verbose=0).history["loss"]
+    callbacks = [tfprune.UpdatePruningStep()]
+    masked = wrapped.fit(x, y, epochs=3, shuffle=False, verbose=0, callbacks=callbacks)
+    np.testing.assert_allclose(history, masked.history["loss"], rtol=1e-4)
+    slices = [array(variable) for variable in small.trainable_variables]
+    plain = tfprune.shrink(wrapped)
+    for one, other in zip(slices, plain.trainable_variables, strict=True):
+        np.testing.assert_allclose(one, array(other), rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        ({"budget": {"macs": 0.5, "parameters": 0.5}}, "one share"),
+        ({"budget": {"sparsity": 0.5}}, "of macs or of parameters"),
+        ({"budget": {"macs": 1e-5}}, "budget that can be reached"),
+        ({"admm_steps": 0}, "`admm_steps` to be at least 1"),
+        ({"model": "uncompiled"}, "a compiled model, whose optimizer"),
+    ],
+    ids=str,
+)
+def test_arguments_that_do_not_fit(change, line):
+    given = {"admm_steps": 6, "data": digits()[0], "evaluations": 2, **change}
+    model = tfprune.strip_pruning(trained()) if given.pop("model", None) else trained()
+    with pytest.raises(ValueError, match=f"Expected.*{line}"):
+        pruners.AutoCompress(model, given.pop("budget", {"macs": 0.5}), **given)
+
+
+def test_a_train_that_makes_no_masks():
+    says = pytest.raises(ValueError, match=r"`train` to train for 600 optimizer steps")
+    with says, pytest.warns(UserWarning, match="training to reach"):
+        compress(admm_steps=600, evaluations=1).run(evaluate, train, verbose=0)
