@@ -22,7 +22,7 @@ class ADMM(OwnLoop, PruningCallback):
     goes on exactly. The logs hold "admm_primal", ||W - Z|| over all weights, and "admm_dual",
     rho ||Z - Z before||; a TensorBoard callback that stands behind this one writes them.
 
-    As far as it was measured, ADMM gains nothing over gradual pruning with the same distribution:
+    The project's benchmarks do not measure ADMM yet, so no gain over gradual pruning is claimed:
     start with `PolynomialDecay`, and see the guide "Which layers give how much".
 
     Args:

@@ -23,9 +23,9 @@ class SimulatedAnnealing(Search):
     so much that less than `least` of its uniform share stays: a search that may empty a layer
     falls off a cliff.
 
-    What it is worth, as far as it was measured, stands in the guide "Which layers give how much":
-    no more than where it starts from, LAMP for single weights, `SensitivitySearch` for filters,
-    which costs less.
+    What it is worth stands in the guide "Which layers give how much": in the measurements there it
+    gained nothing over the same share everywhere, and cost more than
+    `SensitivitySearch`.
 
     Args:
         {shared}
