@@ -27,8 +27,8 @@ class AutoCompress:
     and prunes them; filters that are left nearly empty go too (purification); the model is made
     physically smaller, and its optimizer goes on with what it remembers.
 
-    The project's benchmarks do not measure AutoCompress yet, so no gain over gradual pruning is claimed:
-    start with `PolynomialDecay`, and see the guide "Which layers give how much".
+    The project's benchmarks do not measure AutoCompress yet, so no gain over gradual pruning is
+    claimed: start with `PolynomialDecay`, and see the guide "Which layers give how much".
 
     Args:
         model: A built and compiled Sequential or Functional model without wrappers. It is copied
