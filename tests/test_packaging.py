@@ -126,6 +126,12 @@ def test_ci_runs_the_commands_of_the_readme():
     assert all(command in script for command in commands)
 
 
+def test_every_folder_is_a_package():
+    """Others are not installed, though they can be imported from a checkout."""
+    folders = {path.parent for path in (ROOT / "tfprune").rglob("*.py")}
+    assert [folder for folder in folders if not (folder / "__init__.py").exists()] == []
+
+
 def test_files_that_the_documents_name_exist():
     documents = [
         ROOT / "README.md",
