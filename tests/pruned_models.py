@@ -8,7 +8,7 @@ from keras import layers, ops
 import tfprune
 from tfprune._wrapping.wrapper import mask_owners
 
-register = keras.saving.register_keras_serializable(package="tests")
+register = keras.saving.register_keras_serializable(package="pruned_models")
 
 
 @register

@@ -101,11 +101,15 @@ def estimate_statistics(model, x):
 
 
 def kernels(model):
-    """`{layer and weight: value}` of all that is to be pruned, found without tfprune."""
+    """`{layer and weight: value}` of all that is to be pruned, found without tfprune.
+
+    Depthwise kernels are exempt by default.
+    """
     return {
         f"{layer.name}/{name}": getattr(layer, name).numpy()
         for layer in model._flatten_layers()
-        for name in ("kernel", "depthwise_kernel", "pointwise_kernel")
+        if not isinstance(layer, keras.layers.DepthwiseConv2D)
+        for name in ("kernel", "pointwise_kernel")
         if hasattr(layer, name)
     }
 

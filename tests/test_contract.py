@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from keras import ops
 from keras_support import SLOW_ON_TENSORFLOW, outputs
-from test_schedules import FORMULAS
+from schedules.test_schedules import FORMULAS
 
 import tfprune
 from tfprune import criteria, distributions, masks, patterns, schedules, scopes

@@ -96,7 +96,7 @@ def test_each_kind_of_the_table_has_its_handler():
 
 def test_one_entry_makes_a_convolution_known_to_everything(table):
     known, own = net(layers.Conv2D), net(Convolution)
-    with pytest.raises(ValueError, match="'first' to have a weight that can be pruned"):
+    with pytest.raises(ValueError, match="'first' to have a prunable weight"):
         tfprune.prune_low_magnitude(own.get_layer("first"))
     assert set(tfprune.model_cost(own).uncounted) == {"first", "second"}
     assert len(tfprune.fold_batch_norm(own).layers) == len(own.layers)

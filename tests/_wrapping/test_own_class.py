@@ -200,7 +200,7 @@ def test_a_model_of_its_own_class_inside_another(tmp_path):
     tfprune.UpdatePruningStep(pruned)
     body = pruned.get_layer("body")
     assert isinstance(body, OwnFunctional)
-    assert zeros(body) == {"first/kernel": 24, "last/kernel": 9}
+    assert zeros(body) == {"body/first/kernel": 24, "body/last/kernel": 9}
     statuses = {row.layer: row.status for row in tfprune.sparsity_report(pruned).rows}
     assert statuses == dict.fromkeys(["body/first", "body/last", "head"], "pruned")
     pruned.save(tmp_path / "nested.keras")

@@ -1,5 +1,7 @@
 """Wrappers, which hold a layer or a subclassed model together with the masks of its weights."""
 
+from contextlib import nullcontext
+
 import keras
 from keras import ops, tree
 
@@ -129,6 +131,13 @@ def _wrap_around(outer, layer):
             "It prunes the layers inside too.",
         )
     )
+
+
+def _scope_of(custom_objects):
+    """An empty scope would hide the objects of the one around it."""
+    if not custom_objects:
+        return nullcontext()
+    return keras.saving.custom_object_scope(custom_objects)
 
 
 @keras.saving.register_keras_serializable(package="tfprune")
@@ -282,7 +291,7 @@ class PruneLowMagnitude(MaskOwner, keras.layers.Wrapper):
     def from_config(cls, config, custom_objects=None):
         config = dict(config)
         # The old .h5 format hands over what the schedule and the other parts need too.
-        with keras.saving.custom_object_scope(custom_objects or {}):
+        with _scope_of(custom_objects):
             layer = keras.saving.deserialize_keras_object(config.pop("layer"))
             return cls(layer, **{"weights": BEFORE_LISTS, **config})
 
@@ -352,7 +361,7 @@ class PrunedModel(MaskOwner, keras.Model):
     @classmethod
     def from_config(cls, config, custom_objects=None):
         config = dict(config)
-        with keras.saving.custom_object_scope(custom_objects or {}):
+        with _scope_of(custom_objects):
             model = keras.saving.deserialize_keras_object(config.pop("model"))
             return cls(model, **{"weights": BEFORE_LISTS, **config})
 

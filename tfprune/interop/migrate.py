@@ -285,7 +285,7 @@ def _read_file(path, legacy_code, safe_mode, with_tfmot):
                     f"{str(path)!r}: {why}",
                     "If it has classes of your own, give the Python file with them as "
                     "`legacy_code`; if it brings code that you trust, say `safe_mode=False`, or "
-                    "--unsafe in the command; if it holds weights alone, load them into the model "
+                    "--unsafe in the command; if it holds only weights, load them into the model "
                     "and pass that.",
                 )
             )

@@ -213,7 +213,8 @@ def deserialize(config):
     """
     mend = "Pass a tfprune.PruningSchedule, or what tfprune.schedules.serialize gave."
     schedule = check.deserialized("schedule", config, mend)
-    if not hasattr(schedule, "target_sparsity") or not callable(schedule):
+    # Asked of the class: the object would compute its target.
+    if not hasattr(type(schedule), "target_sparsity") or not callable(schedule):
         raise TypeError(
             check.message("the config of a schedule", f"that of {type(schedule).__name__}", mend)
         )

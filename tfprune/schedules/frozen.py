@@ -8,10 +8,12 @@ import keras
 import numpy as np
 
 from tfprune._base import validation as check
-from tfprune._base.damage import MOST_STEPS
 from tfprune._base.frozen import Frozen
 from tfprune.schedules.base import PruningSchedule, flat_config
 from tfprune.schedules.epochs import EpochSchedule
+
+# The largest number of 64 bits that a step may have; JAX has 32.
+_MOST_STEPS = 2**62
 
 
 class FrozenSchedule(Frozen, PruningSchedule):
@@ -35,10 +37,10 @@ class FrozenSchedule(Frozen, PruningSchedule):
         mend = "Give the steps between two mask updates."
         self._freeze("frequency", check.integer("frequency", self.frequency, 1, mend))
         for name in ("begin_step", "end_step", "frequency"):
-            if getattr(self, name) > MOST_STEPS:
+            if getattr(self, name) > _MOST_STEPS:
                 raise ValueError(
                     check.message(
-                        f"`{name}` to be at most {MOST_STEPS}",
+                        f"`{name}` to be at most {_MOST_STEPS}",
                         f"{name}={getattr(self, name)!r:.40}",
                         "No training takes so many steps.",
                     )

@@ -40,7 +40,19 @@ class AutoCompress:
         rho: Strength of ADMM's pull; see `ADMM`.
         purify: Filters whose weights are smaller than this part of their group's (root of the mean
             square) go, whatever the shares say; 0 for none.
-        **annealing: Arguments of `SimulatedAnnealing`: `data`, `evaluations`, `metric`, ...
+        criterion: As in `SimulatedAnnealing`, likewise the arguments that follow.
+        rules: List of `Rule`s that exempt layers.
+        evaluations: Evaluations of each round's search.
+        start: Where a search starts.
+        perturbation: How far a proposal moves.
+        data: Data for criteria and for BatchNormalization.
+        batches: Number of batches of `data` to use.
+        batch_size: Size of the batches that arrays are cut into.
+        recalibrate: Whether BatchNormalization is recalibrated before a candidate is judged.
+        metric: Name of the metric that candidates are judged by.
+        mode: "min" or "max", where the metric's name does not tell.
+        least: The least share of each group that is kept.
+        seed: Seed of the random proposals.
 
     Raises:
         ValueError: If an argument is out of range, or the model is not compiled or cannot be
@@ -69,7 +81,44 @@ class AutoCompress:
     - [Liu et al., 2020: AutoCompress](https://arxiv.org/abs/1907.03141)
     """
 
-    def __init__(self, model, budget, admm_steps, *, rounds=3, rho=1e-2, purify=0.05, **annealing):
+    def __init__(
+        self,
+        model,
+        budget,
+        admm_steps,
+        *,
+        criterion=None,
+        rules=None,
+        rounds=3,
+        rho=1e-2,
+        purify=0.05,
+        evaluations=60,
+        start=None,
+        perturbation=0.5,
+        data=None,
+        batches=8,
+        batch_size=64,
+        recalibrate=None,
+        metric="loss",
+        mode=None,
+        least=0.25,
+        seed=0,
+    ):
+        annealing = {
+            "criterion": criterion,
+            "rules": rules,
+            "evaluations": evaluations,
+            "start": start,
+            "perturbation": perturbation,
+            "data": data,
+            "batches": batches,
+            "batch_size": batch_size,
+            "recalibrate": recalibrate,
+            "metric": metric,
+            "mode": mode,
+            "least": least,
+            "seed": seed,
+        }
         check_followable(model)
         check_budget(budget)
         ((self._name, self._share), *others) = budget.items()
@@ -95,7 +144,7 @@ class AutoCompress:
         self._rho = check.positive("rho", rho, "Use for instance 0.01.")
         self._purify = check.sparsity("purify", purify)
         self._annealing = annealing
-        self._seed = annealing.get("seed", 0)
+        self._seed = seed
         self._compiled = model
         self._plain = strip_pruning(model)
         dense = model_cost(self._plain)
@@ -106,7 +155,7 @@ class AutoCompress:
             "search": "AutoCompress",
             "budget": budget,
             "weights": _keras.fingerprint(self._plain.weights),
-            "data": _keras.fingerprint(annealing.get("data")),
+            "data": _keras.fingerprint(data),
             "options": [self._steps, self._rounds, self._rho, self._purify],
             "annealing": {k: repr(v) for k, v in annealing.items() if k != "data"},
         }
