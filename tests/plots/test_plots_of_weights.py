@@ -426,7 +426,7 @@ def test_bad_input_and_no_matplotlib(name, monkeypatch):
     draw = ALL[name]
     with pytest.raises(TypeError, match="Keras 3"):
         draw(3)
-    with pytest.raises(ValueError, match="prunable weight|weights that can be pruned"):
+    with pytest.raises(ValueError, match=r"prunable weight|weights that can be pruned"):
         draw(keras.Sequential([keras.Input((3,)), layers.ReLU()]))
     with pytest.raises(ValueError, match="built"):
         draw(keras.Sequential([layers.Dense(3)]))
