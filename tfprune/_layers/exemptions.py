@@ -11,8 +11,10 @@ TOKEN_EMBEDDING = "token embedding: exempt by default"
 def exempt_by_default(chain, entry, pattern=None):
     """Returns why a weight is left out where no rule names its layer; `None` if it is not.
 
-    Depthwise kernels are small, each of their weights counts, and accuracy breaks down without
-    them: `benchmarks/exemptions.py` measures it. Whole filters go with those of other layers.
+    Depthwise kernels are small, and each of their weights counts: in a small network on MNIST at
+    90 %, accuracy fell to 0.10 to 0.44 with them pruned and stayed at 0.85 to 0.88 with them exempt
+    (three seeds). `benchmarks/exemptions.py` repeats it. Filters are another matter: they go
+    with those of other layers.
 
     Args:
         chain: The layers from the outermost one to the one that owns the weight.

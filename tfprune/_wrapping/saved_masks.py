@@ -1,7 +1,7 @@
 """How masks stand in a Keras file, and how a damaged file is told from a whole one.
 
 A file holds the masks of a wrapper as packed bits, its step and the states of random generators.
-Checksums stand beside them: one of these entries together, and one of each array of weights inside
+Checksums follow them: one of these entries together, and one of each array of weights inside
 the wrapper. Keras writes and reads those arrays itself, after the wrapper's own entries, so they
 are looked for in the file by their checksum.
 """
@@ -35,7 +35,7 @@ def save(mask_set, layers, others, store):
     Args:
         mask_set: The `MaskSet`.
         layers: The layers inside the wrapper, whose weights Keras writes.
-        others: Layers and an optimizer beside the wrappers, to be written down too.
+        others: Layers other than the wrappers, and an optimizer, to be written down too.
         store: The store.
     """
     state = mask_set.state()
@@ -325,7 +325,7 @@ def _check_weights(mask_set, layers, store, name, masks):
 
 
 def _check_others(store):
-    """Warns if what the model has beside its wrappers is not in the file as it was written.
+    """Warns if what the model has outside of its wrappers is not in the file as it was written.
 
     Only a warning: a file of another model, with the same wrappers in it, may be as large.
     """

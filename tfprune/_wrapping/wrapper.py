@@ -28,7 +28,7 @@ class MaskOwner(Owner):
     supports_masking = True
     # Walks through a model's graph continue in `inner`.
     is_transparent = True
-    # Its part of a file holds masks beside its weights.
+    # Its part of a file holds masks next to its weights.
     saves_masks = True
 
     def _init_masks(self, method, overrides, followers=None, weights=None, reasons=None):

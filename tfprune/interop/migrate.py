@@ -300,7 +300,7 @@ def _run_reader(path, folder, legacy_code, safe_mode):
     environment.update(TF_USE_LEGACY_KERAS="1", CUDA_VISIBLE_DEVICES="-1")
     arguments = [tfmot_reader.__file__, str(path), folder, str(legacy_code or "")]
     arguments.append("safe" if safe_mode else "unsafe")
-    # Not run by its path: the files beside it would hide packages of the same names.
+    # Not run by its path: the files next to it would hide packages of the same names.
     start = (
         "import runpy, sys; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], {}, '__main__')"
     )

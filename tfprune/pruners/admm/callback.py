@@ -20,7 +20,7 @@ class ADMM(OwnLoop, PruningCallback):
     `prune` wraps the model, and the callback takes the place of `UpdatePruningStep`, in `fit` and
     in loops of one's own. What it keeps is saved with the model: a training that was interrupted
     goes on exactly. The logs hold "admm_primal", ||W - Z|| over all weights, and "admm_dual",
-    rho ||Z - Z before||; a TensorBoard callback that stands behind this one writes them.
+    rho ||Z - Z before||; a TensorBoard callback that follows this one in the list writes them.
 
     The project's benchmarks do not measure ADMM yet, so no gain over gradual pruning is claimed:
     start with `PolynomialDecay`, and see the guide "Which layers give how much".

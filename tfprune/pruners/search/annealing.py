@@ -31,9 +31,9 @@ class SimulatedAnnealing(Search):
         {shared}
         evaluations: How many candidates are drawn, the starts included; one that is drawn again is
             not evaluated again.
-        start: Where to start from, beside the same share everywhere, Erdos-Renyi-Kernel and LAMP: a
-            `SearchResult` of the same model, a sensitivity search for instance, or `None`. The
-            best of all is perturbed.
+        start: Where to start from, in addition to the same share everywhere, Erdos-Renyi-Kernel
+            and LAMP: a `SearchResult` of the same model, a sensitivity search for instance, or
+            `None`. The best of all is perturbed.
         perturbation: Standard deviation of the first changes to the logarithm of a density; it
             falls with the root of the temperature.
         {options}

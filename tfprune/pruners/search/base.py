@@ -194,7 +194,7 @@ class Search:
             train: Function of `(model, callback)` that trains the chosen model for a while:
                 `callback` keeps the masks, and has to be among the callbacks of `fit`, or its
                 `step()` is called after each optimizer step of a loop of your own. Do not compile
-                the model anew: its optimizer goes on with what it remembers.
+                the model again: its optimizer goes on with what it remembers.
             verbose: 1 shows a progress bar with the best so far, 0 does not.
 
         Returns:
