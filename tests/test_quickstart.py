@@ -27,7 +27,7 @@ def test_digits(tmp_path):
     done = quickstart("--output", tmp_path)
     assert done.returncode == 0, done.stderr
     assert re.search(r"loss: \S+ - sparsity: 0\.9000", done.stdout)
-    assert re.search(r"total +│ +│ +151,072 │ 135,965 │ +90\.00%", done.stdout)
+    assert re.search(r"prunable weights │ +│ +151,072 │ 135,965 │ +90\.00%", done.stdout)
     found = results(done.stdout)
     (dense_accuracy, dense_raw, dense_small) = found["dense"]
     (accuracy, raw, small) = found["pruned"]
