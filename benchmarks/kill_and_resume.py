@@ -160,8 +160,8 @@ def lottery(folder):
         model.fit(x, y, batch_size=BATCH, epochs=2, shuffle=False, verbose=0, callbacks=[callback])
 
     ticket = tfprune.LotteryTicket(plain_model(), 0.8, rounds=3)
-    tickets = ticket.run(train, folder=folder / "tickets")
-    return digest(np.asarray(v) for v in tickets.model().get_weights())
+    tickets = ticket.run(train, path=folder / "tickets")
+    return digest(np.asarray(v) for v in tickets.ticket(trained=True).get_weights())
 
 
 def sensitivity(folder):
