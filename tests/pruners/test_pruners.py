@@ -195,9 +195,10 @@ def test_rules_take_layers_in_and_out():
         (lambda m: pruners.one_shot(m, 0.5, criterion="movmag"), r"moved since"),
         (lambda m: pruners.one_shot(m, 0.5, criterion="magnitude_increase"), r"moved since"),
         (lambda m: pruners.level(m, 0.5, rules=[tfprune.Rule("x")]), r"matches none"),
-        (lambda m: pruners.agp(m, 0.5), r"either `end_step`, or `epochs`"),
+        (lambda m: pruners.agp(m, 0.5), r"either `end_step` or `epochs`"),
         (lambda m: pruners.agp(m, 0.5, 10, epochs=2, steps_per_epoch=3), r"either `end_step`"),
-        (lambda m: pruners.agp(m, 0.5, epochs=2), r"either `end_step`"),
+        (lambda m: pruners.agp(m, 0.5, 9, steps_per_epoch=3), r"either `end_step`"),
+        (lambda m: pruners.agp(m, 0.5, epochs=2, begin_step=1), r"`begin_step` to be 0"),
         (lambda m: pruners.agp(m, 0.5, 10, recipe="l3"), r"`recipe` to be one of 'level'"),
     ],
 )
@@ -256,6 +257,17 @@ def test_agp_by_epochs():
     )
     schedule = [mask_owners(m)[0].pruned_weights[0].method.schedule for m in (by_steps, by_epochs)]
     assert schedule[0] == schedule[1] == tfprune.PolynomialDecay(0.0, 0.5, 10, 60, 3, 5)
+
+
+def test_agp_by_epochs_of_unknown_length_counts_the_steps_when_fit_begins():
+    model = pruners.agp(network(), 0.5, epochs=2)
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    callbacks = [tfprune.UpdatePruningStep()]
+    model.fit(X, Y, batch_size=8, epochs=2, verbose=0, callbacks=callbacks)
+    owner = mask_owners(model)[0]
+    assert owner.pruning_step == 8
+    for mask in masks_of(model).values():
+        assert mask.sum() == round(mask.size / 2)
 
 
 # -- The whole grid --------------------------------------------------------------------------------

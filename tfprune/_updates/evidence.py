@@ -365,7 +365,7 @@ def _initial(weight, criterion):
                 f"{weight.name} to have moved since it was wrapped, for {criterion!r}",
                 "unchanged weights, which all have equal scores",
                 "Wrap the model before you train it and prune later (begin_step), exempt "
-                f"the layer out with tfprune.Rule({weight.layer.name!r}, prune=False), or use "
+                f"the layer with tfprune.Rule({weight.layer.name!r}, prune=False), or use "
                 "another criterion.",
             )
         )

@@ -162,7 +162,10 @@ def _channels(weight):
 
 
 def following_batch_norms(model, inputs):
-    """Returns `{id(layer): BatchNormalization that follows it}` for layers of a model."""
+    """Returns `{id(layer): BatchNormalization that follows it}` for layers of a model.
+
+    Watches the calls instead of reading the graph, because a subclassed model has none.
+    """
     made: dict = {}
     taken: list = []
     kept: list = []

@@ -14,7 +14,7 @@ def agp(
     recipe="level",
     initial_sparsity=0.0,
     begin_step=0,
-    frequency=100,
+    frequency=None,
     epochs=None,
     steps_per_epoch=None,
     rules=None,
@@ -28,16 +28,19 @@ def agp(
     Args:
         model: A built model. It is copied and not changed.
         sparsity: Fraction of pruned units at the end, in [0, 1).
-        end_step: Optimizer step at which `sparsity` is reached. Pass either `end_step`, or
-            `epochs` and `steps_per_epoch`; `begin_step` and `frequency` always count steps.
+        end_step: Optimizer step at which `sparsity` is reached. Pass either `end_step` or
+            `epochs`.
         recipe: Name of a one-shot pruner of `tfprune.pruners`: "level", "slim", "fpgm",
             "l1_filter", "l2_filter", "activation_apoz_rank", "activation_mean_rank" or
             "taylor_fo_weight".
         initial_sparsity: Fraction of pruned units at the beginning, in [0, 1).
-        begin_step: Optimizer step of the first update.
-        frequency: Optimizer steps between updates.
+        begin_step: Optimizer step of the first update. With `epochs`, it needs
+            `steps_per_epoch`.
+        frequency: Optimizer steps between updates. By default 100; with `epochs` alone, as in
+            `PolynomialDecay.from_epochs`.
         epochs: Number of epochs until the sparsity is reached.
-        steps_per_epoch: Optimizer steps in an epoch.
+        steps_per_epoch: Optimizer steps in an epoch. Without it, `fit` finds the number when it
+            begins.
         rules: List of `Rule`s for exceptions.
         data: For "slim" on a subclassed model: data to run the model on once.
 
@@ -52,27 +55,49 @@ def agp(
 
     >>> model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(8, 3)])
     >>> pruned = tfprune.pruners.agp(
-    ...     model, 0.5, recipe="l1_filter", epochs=2, steps_per_epoch=100)
-    >>> pruned.layers[0].pruned_weights[0].method.schedule.end_step
-    200
+    ...     model, 0.5, recipe="l1_filter", epochs=2)
+    >>> pruned.layers[0].pruned_weights[0].method.schedule.end_epoch
+    2
 
     Reference:
 
     - [Zhu & Gupta, 2017: To prune, or not to prune](https://arxiv.org/abs/1710.01878)
     """
-    by_epochs = epochs is not None or steps_per_epoch is not None
-    if by_epochs == (end_step is not None) or (epochs is None) != (steps_per_epoch is None):
-        raise ValueError(
-            check.message(
-                "either `end_step`, or `epochs` and `steps_per_epoch`",
-                f"end_step={end_step!r}, epochs={epochs!r}, steps_per_epoch={steps_per_epoch!r}",
-                "Pass exactly one of the two.",
-            )
-        )
-    if by_epochs:
-        mend = "Pass a whole number of at least 1."
-        steps = check.integer("steps_per_epoch", steps_per_epoch, 1, mend)
-        end_step = check.integer("epochs", epochs, 1, mend) * steps
-    schedule = PolynomialDecay(initial_sparsity, sparsity, begin_step, end_step, 3, frequency)
+    schedule = _schedule(
+        initial_sparsity, sparsity, begin_step, end_step, frequency, epochs, steps_per_epoch
+    )
     parts = recipes.get(recipe).parts(model, rules, data)
     return prune_low_magnitude(model, schedule, **parts)
+
+
+def _schedule(initial, final, begin_step, end_step, frequency, epochs, steps_per_epoch):
+    received = f"end_step={end_step!r}, epochs={epochs!r}, steps_per_epoch={steps_per_epoch!r}"
+    if (epochs is None) == (end_step is None) or (epochs is None and steps_per_epoch is not None):
+        raise ValueError(
+            check.message(
+                "either `end_step` or `epochs`",
+                received,
+                "Pass exactly one of the two; `steps_per_epoch` belongs to `epochs`.",
+            )
+        )
+    if epochs is not None:
+        mend = "Pass a whole number of at least 1."
+        epochs = check.integer("epochs", epochs, 1, mend)
+        if steps_per_epoch is None:
+            return _by_epochs(initial, final, begin_step, frequency, epochs)
+        end_step = epochs * check.integer("steps_per_epoch", steps_per_epoch, 1, mend)
+    frequency = 100 if frequency is None else frequency
+    return PolynomialDecay(initial, final, begin_step, end_step, 3, frequency)
+
+
+def _by_epochs(initial, final, begin_step, frequency, epochs):
+    if begin_step != 0:
+        raise ValueError(
+            check.message(
+                "`begin_step` to be 0 while the number of steps in an epoch is unknown",
+                f"begin_step={begin_step!r}, epochs={epochs!r}, steps_per_epoch=None",
+                "Pass steps_per_epoch=len(dataset) too.",
+            )
+        )
+    chosen = {} if frequency is None else {"frequency": frequency}
+    return PolynomialDecay.from_epochs(initial, final, end_epoch=epochs, **chosen)
