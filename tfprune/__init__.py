@@ -81,14 +81,10 @@ from tfprune.structural import (
 
 # isort: split
 # Written by .ci/generate, from here
-from tfprune.distributions import (
-    LAMP,
-    ErdosRenyi,
-    ErdosRenyiKernel,
-    FirstLayerDense,
-    PerLayer,
-    Uniform,
-)
+from tfprune.distributions.even import FirstLayerDense, Uniform
+from tfprune.distributions.layer_adaptive import LAMP
+from tfprune.distributions.per_layer import PerLayer
+from tfprune.distributions.random_graphs import ErdosRenyi, ErdosRenyiKernel
 from tfprune.patterns.blocks import Block
 from tfprune.patterns.single_weights import NOfM, Unstructured
 from tfprune.patterns.slices import Channel, Column, Filter, Kernel, Row, Slice
