@@ -16,7 +16,7 @@ from tfprune._deployment.formats import RUNNERS, RUNTIMES, WRITERS, outputs
 from tfprune._keras.checks import check_built, not_keras
 from tfprune._reports.latency import example_inputs
 from tfprune._wrapping.strip import strip_pruning
-from tfprune.structural.plan import shrink as without_silent_channels
+from tfprune.structural.shrinking import shrink as without_silent_channels
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,9 @@ from tfprune._channels.graph import ChannelGroup, Member, dependency_groups
 from tfprune._channels.ledger import Call, Flow, Ledger
 from tfprune._channels.rules.table import register_channel_rule
 from tfprune.structural.fold import fold_batch_norm
-from tfprune.structural.plan import GroupPlan, ShrinkPlan, plan_shrink, shrink
+from tfprune.structural.plan import GroupPlan, ShrinkPlan
 from tfprune.structural.remove import remove_channels
+from tfprune.structural.shrinking import plan_shrink, shrink
 from tfprune.structural.statistics import recalibrate
 
 __all__ = [

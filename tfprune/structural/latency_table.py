@@ -4,7 +4,7 @@ import numpy as np
 
 from tfprune._channels.graph import plain
 from tfprune._reports.latency import compare_latency
-from tfprune.structural.plan import planned
+from tfprune.structural.silent_channels import planned
 
 _SHARES = (0.0, 0.25, 0.5, 0.75, 0.9)
 _RUNS = 20

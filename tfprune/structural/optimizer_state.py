@@ -5,7 +5,7 @@ from keras import ops
 
 from tfprune import _keras
 from tfprune._wrapping.strip import strip_pruning
-from tfprune.structural.plan import planned
+from tfprune.structural.silent_channels import planned
 
 
 def shrink_compiled(model):

@@ -4,7 +4,7 @@ import numpy as np
 
 from tfprune._base import validation as check
 from tfprune._channels.graph import plain
-from tfprune.structural.plan import planned
+from tfprune.structural.silent_channels import planned
 
 _TRIES = 12
 # A little more than what is missing, so that rounding to whole units does not stop it.

@@ -1,0 +1,206 @@
+"""Makes a smaller model that computes the same, or one that meets targets."""
+
+from tfprune import patterns
+from tfprune._base import validation as check
+from tfprune._channels.graph import plain
+from tfprune._keras.checks import check_followable
+from tfprune._wrapping.wrapper import mask_owners
+from tfprune.structural.candidates import Candidates
+from tfprune.structural.sensitivity import search_by_sensitivity
+from tfprune.structural.silent_channels import planned
+from tfprune.structural.targets import check_targets, search, share
+
+_SCATTERED = (patterns.Unstructured, patterns.NOfM, patterns.Block)
+
+
+def plan_shrink(
+    model,
+    targets=None,
+    *,
+    criterion=None,
+    scope=None,
+    rules=None,
+    round_to=1,
+    data=None,
+    batches=8,
+    batch_size=32,
+    loss=None,
+    latency_batch_size=1,
+    allocation=None,
+    verbose=1,
+):
+    """Finds the channels that a model can lose without changing its outputs.
+
+    See `shrink`, which has the same arguments and raises the same errors.
+
+    Returns:
+        A `ShrinkPlan`: `print` it, and `plan.apply()` is the smaller model.
+
+    Example:
+
+    >>> model = keras.Sequential(
+    ...     [keras.Input((8,)), keras.layers.Dense(4, name="hidden"), keras.layers.Dense(2)]
+    ... )
+    >>> kernel, bias, *others = model.get_weights()
+    >>> kernel[:, 1], bias[1] = 0, 0.5
+    >>> model.set_weights([kernel, bias, *others])
+    >>> plan = tfprune.plan_shrink(model)
+    >>> plan.groups[0].removed, plan.before.parameters, plan.after.parameters
+    ((1,), 46, 35)
+    """
+    check_followable(model)
+    step = check.integer("round_to", round_to, 1, "Use for instance 8; 1 rounds nothing.")
+    if targets is None:
+        given = {"criterion": criterion, "scope": scope, "rules": rules, "data": data}
+        _check_alone(**given, loss=loss, allocation=allocation)
+        _check_masks(model)
+        return planned(plain(model), step)
+    check_targets(targets)
+    check.choice("allocation", allocation, (None, "sensitivity"))
+    if allocation is not None and scope is not None:
+        raise ValueError(
+            check.message(
+                "either `scope` or `allocation`, which both share the filters out",
+                f"scope={scope!r}, allocation={allocation!r}",
+                "Leave one of them out.",
+            )
+        )
+    number = check.integer("latency_batch_size", latency_batch_size, 1, "Use for instance 32.")
+    as_it_is = planned(plain(model), step)
+    if share(as_it_is, targets, number) <= 1:
+        as_it_is.sparsity = 0.0
+        return as_it_is
+    evidence = {"data": data, "batches": batches, "batch_size": batch_size, "loss": loss}
+    candidates = Candidates(
+        model,
+        plain(model),
+        patterns.Filter(round_to=step),
+        criterion,
+        scope,
+        rules,
+        {**evidence, "verbose": verbose},
+    )
+
+    def make_plan(pruned):
+        return planned(plain(pruned), step)
+
+    if allocation is not None:
+        return search_by_sensitivity(candidates, plain(model), targets, make_plan, evidence)
+    return search(candidates, targets, make_plan, number)
+
+
+def _check_alone(**arguments):
+    for name, value in arguments.items():
+        if value is not None:
+            raise ValueError(
+                check.message(
+                    f"`targets` where `{name}` is given",
+                    "no targets: without them, only silent channels are removed, whatever "
+                    "their scores",
+                    'Pass for instance targets={"macs": 0.5}, or prune the model first.',
+                )
+            )
+
+
+def _check_masks(model):
+    weights = [(owner, weight) for owner in mask_owners(model) for weight in owner.pruned_weights]
+    if weights and all(isinstance(weight.method.pattern, _SCATTERED) for _, weight in weights):
+        owner, weight = weights[0]
+        raise ValueError(
+            check.message(
+                "masks of whole filters",
+                f"'{owner.name}' with the pattern {weight.method.pattern!r}",
+                'Prune with prune_low_magnitude(model, ..., pattern="filter").',
+            )
+        )
+
+
+def shrink(
+    model,
+    targets=None,
+    *,
+    criterion=None,
+    scope=None,
+    rules=None,
+    round_to=1,
+    data=None,
+    batches=8,
+    batch_size=32,
+    loss=None,
+    latency_batch_size=1,
+    allocation=None,
+    verbose=1,
+):
+    """Makes a smaller model by removing silent channels, or enough channels to meet targets.
+
+    Without `targets`, the smaller model computes the same.
+
+    A channel is removed if it is zero for every input at inference, or if no layer reads it. A
+    channel with another constant value (from the bias of a filter of zeros, say, or from a
+    BatchNormalization or activation after it) is removed if every layer that reads it can absorb
+    the constant exactly into its bias: dense layers, and convolutions without padding. All other
+    channels are kept; `plan_shrink` gives the reasons.
+
+    With `targets`, filters are pruned first: the lowest-scoring ones, as few as meet all targets.
+    The smaller model computes the same as the pruned one; fine-tune it.
+
+    Args:
+        model: A built Sequential or Functional model, either wrapped with a pattern of whole
+            filters, or plain with filters of zeros. It is not changed.
+        targets: `{"macs": ..., "parameters": ..., "latency": ...}` with one or more entries: the
+            largest cost of the smaller model, as a fraction of the model's cost. MACs and
+            parameters may also be whole numbers. Latency is measured on this machine, so the
+            result varies.
+        criterion: For `targets`: a criterion or its name; by default, the magnitude.
+        scope: For `targets`: "local" (the default: all groups get the same sparsity), "global", a
+            scope or a distribution.
+        rules: For `targets`: list of `Rule`s that exempt layers or vary the method by layer.
+        round_to: Keep a multiple of this many channels in every layer that has as many. Many
+            processors run such layers faster.
+        data: For criteria that need gradients or activations, as in `tfprune.pruners.one_shot`;
+            likewise `batches`, `batch_size`, `loss` and `verbose`.
+        latency_batch_size: Batch size for measuring the latency; 1 by default.
+        allocation: "sensitivity" prunes each group of filters up to the same loss, which each
+            alone is measured to cost on `data`; `None` leaves the allocation to `scope`.
+            BatchNormalization gets new statistics from the same data. See
+            `tfprune.pruners.SensitivitySearch`.
+
+    Returns:
+        A new, plain, uncompiled model, without the optimizer's state.
+
+    Raises:
+        TypeError: If `model` is not a Keras 3 model, `round_to` not a whole number, or `targets`
+            not a dictionary of numbers.
+        ValueError: If the model is not built, its `call` is code, which cannot be followed, its
+            patterns do not prune whole filters, or the targets cannot be met.
+
+    Example:
+
+    >>> inputs = keras.Input((8, 8, 3))
+    >>> x = keras.layers.Conv2D(6, 3, name="conv")(inputs)
+    >>> x = keras.layers.GlobalAveragePooling2D()(x)
+    >>> model = keras.Model(inputs, keras.layers.Dense(2)(x))
+    >>> schedule = tfprune.ConstantSparsity(0.5, 0)
+    >>> pruned = tfprune.prune_low_magnitude(model, schedule, pattern="filter")
+    >>> _ = tfprune.UpdatePruningStep(pruned)
+    >>> tfprune.shrink(pruned).get_layer("conv").filters
+    3
+    >>> tfprune.shrink(model, {"macs": 0.35}).get_layer("conv").filters
+    2
+    """
+    plan = plan_shrink(
+        model,
+        targets,
+        criterion=criterion,
+        scope=scope,
+        rules=rules,
+        round_to=round_to,
+        data=data,
+        batches=batches,
+        batch_size=batch_size,
+        loss=loss,
+        latency_batch_size=latency_batch_size,
+        allocation=allocation,
+        verbose=verbose,
+    )
+    return plan.apply()
