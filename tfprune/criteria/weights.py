@@ -256,15 +256,23 @@ class LayerAdaptiveMagnitude(Criterion):
     """
 
     def __call__(self, weight):
-        squares = np.square(weight.reshape(-1)[::-1].astype("float64"))
-        # In reverse order, so that later weights get lower scores than equal earlier ones.
-        order = np.argsort(squares, kind="stable")
-        scores = np.empty_like(squares)
-        scores[order] = lamp_scores(squares[order])
-        return scores[::-1].reshape(weight.shape)
+        return lamp_scores(np.square(weight.astype("float64")))
 
 
-def lamp_scores(squares):
-    """Returns the LAMP scores of squares in ascending order."""
-    no_smaller = squares[::-1].cumsum()[::-1]
-    return np.divide(squares, no_smaller, out=np.zeros_like(squares), where=no_smaller > 0)
+def lamp_scores(values):
+    """Divides each value by the sum of all that are not smaller, itself included.
+
+    Of equal values, a later one counts as smaller.
+
+    Args:
+        values: Array of non-negative numbers, in float64; squares of weights in the paper.
+    """
+    flat = values.reshape(-1)[::-1]
+    order = np.argsort(flat, kind="stable")
+    ascending = flat[order]
+    no_smaller = ascending[::-1].cumsum()[::-1]
+    scores = np.zeros_like(flat)
+    scores[order] = np.divide(
+        ascending, no_smaller, out=np.zeros_like(ascending), where=no_smaller > 0
+    )
+    return scores[::-1].reshape(values.shape)

@@ -4,6 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 
+from tfprune.criteria.weights import lamp_scores
+
 NORMALIZATIONS = ("mean", "max", "lamp")
 
 _PIECE = 1 << 18
@@ -26,7 +28,10 @@ def normalized(scores, how):
     everything = replace(scores, excluded=None)
     if how == "lamp":
         values = everything.read(slice(None), checked=True).astype("float64")
-        return replace(scores, values=_lamp(values), score=None)
+        # Scores below zero move all of them up, which preserves their order.
+        return replace(
+            scores, values=lamp_scores(values - min(0.0, values.min(initial=0.0))), score=None
+        )
     pieces = (
         np.abs(everything.read(slice(start, start + _PIECE), checked=True))
         for start in range(0, scores.size, _PIECE)
@@ -41,14 +46,3 @@ def normalized(scores, how):
     return replace(
         scores, score=lambda first, *more: (score(first, *more) if score else first) / divisor
     )
-
-
-def _lamp(values):
-    """LAMP scores; if any are negative, all are shifted up first, which preserves their order."""
-    values = values - min(0.0, values.min(initial=0.0))
-    order = np.argsort(values, kind="stable")[::-1]
-    no_smaller = np.cumsum(values[order])
-    found = np.zeros_like(values)
-    np.divide(values[order], no_smaller, out=no_smaller, where=no_smaller > 0)
-    found[order] = no_smaller
-    return found
