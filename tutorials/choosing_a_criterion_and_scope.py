@@ -237,15 +237,15 @@ def conclude(by_criterion, by_scope, images):
             # Two standard deviations of an accuracy that is counted on so many images.
             chance = 2 * math.sqrt(max(best * (1 - best), 1 / images) / images)
             level = [name for result, name in pairs if result["accuracy"] >= best - chance]
-            behind = [
+            worse = [
                 f"{name} by {100 * (best - result['accuracy']):.1f}"
                 for result, name in pairs
                 if name not in level
             ]
             line = f"- {title} at {results[0]['asked']:g}, to {100 * chance:.1f} points: "
-            if behind:
+            if worse:
                 lead = "lead" if len(level) > 1 else "leads"
-                line += f"{', '.join(level)} {lead}; behind: {', '.join(behind)}."
+                line += f"{', '.join(level)} {lead}; worse: {', '.join(worse)}."
             else:
                 line += "all are level."
             print(textwrap.fill(line, 96, subsequent_indent="  "))

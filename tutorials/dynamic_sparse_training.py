@@ -109,7 +109,7 @@ def callback_for(method, sparsity, data, steps, seed):
 
 
 class Moves(keras.callbacks.Callback):
-    """Counts the connections that are new after each step; stands behind the other callbacks."""
+    """Counts the connections that are new after each step; comes after the other callbacks."""
 
     def on_train_begin(self, logs=None):
         self.steps, self.moved = [], []
@@ -298,7 +298,7 @@ What to choose:
 - SET where gradients of all weights cannot be had. It finds good connections by chance, which takes
   many updates: train longer.
 - The sparser the model, the more moving the connections helps. At a moderate sparsity it may give
-  nothing: run the static control, drop_fraction=0, beside it.
+  nothing: run the static control, drop_fraction=0, with it.
 - Idle connections: those that an update grew between neurons that never act stay at zero. They are
   connections all the same, but tfprune.sparsity_report counts them among the zeros.
 """

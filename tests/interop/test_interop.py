@@ -426,7 +426,7 @@ def test_objects_of_a_files_own_classes_have_to_be_given(convert):
             self.first = self.add_weight(shape=(input_shape[-1], self.units), name="first")
             self.second = keras.ops.ones((self.units, self.units))
 
-    with pytest.raises(ValueError, match=r"compute what the tf_keras model does.*difference"):
+    with pytest.raises(ValueError, match=r"equal those of the tf_keras model.*difference"):
         convert("custom", {**CUSTOM, "Mix": Other}, legacy_code=code)
     with pytest.raises(ValueError, match=r"weights of 'prune_low_magnitude_mix' to be those of"):
         convert("custom", {**CUSTOM, "Mix": Fewer}, legacy_code=code)

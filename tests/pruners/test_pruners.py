@@ -348,7 +348,7 @@ def pairs_of_the_grid():
         yield pytest.param(*pair, marks=[] if pair in quick else pytest.mark.slow)
 
 
-@pytest.mark.parametrize(("pattern", "scope"), pairs_of_the_grid())
+@pytest.mark.parametrize(("pattern", "scope"), list(pairs_of_the_grid()))
 def test_every_criterion_with_every_pattern(pattern, scope):
     """On a convolution and a Dense layer; the schedule is the same, as it only gives a number."""
     for criterion in dict.fromkeys(criteria.built_in()):

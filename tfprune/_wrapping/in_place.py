@@ -87,7 +87,7 @@ class MaskedModel(_Model):
     """
 
     _pruning: InPlace
-    # Its part of a file holds masks beside its weights.
+    # Its part of a file holds masks next to its weights.
     saves_masks = True
 
     @property

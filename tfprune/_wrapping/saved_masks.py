@@ -178,14 +178,14 @@ def _numbers(store, key, name):
     count = np.prod(found.shape, dtype="float64")
     if len(found.shape) != axes or found.dtype.kind not in kinds or count > _MOST_SEEDS:
         raise damaged(
-            f"the numbers {key} beside '{name}' in the file, with {axes} axes",
+            f"the numbers {key} next to '{name}' in the file, with {axes} axes",
             f"{found.dtype} data of shape {found.shape}",
             _ANOTHER.format(name=name),
         )
     array = np.asarray(found).astype("float64" if kinds == "f" else "int64")
     if kinds == "f" and not (np.isfinite(array).all() and (array >= 0).all()):
         raise damaged(
-            f"the numbers {key} beside '{name}' in the file, from 0 up",
+            f"the numbers {key} next to '{name}' in the file, from 0 up",
             f"{array.tolist()!r:.80}",
             _ANOTHER.format(name=name),
         )

@@ -29,7 +29,7 @@ class UpdatePruningStep(OwnLoop, PruningCallback):
 
     Raises:
         ValueError: If a weight turns NaN or infinite, a second
-            UpdatePruningStep stands among the callbacks, or a criterion needs data and none is
+            UpdatePruningStep is among the callbacks, or a criterion needs data and none is
             given.
         TypeError: If `model` is not a Keras 3 model.
 

@@ -38,27 +38,26 @@ def from_tfmot(
     steps are the same. Compile the model and call `fit` with `tfprune.UpdatePruningStep()`. The
     optimizer and its state are not converted.
 
-    - *Weights*: those that a mask keeps are the same bit for bit. The others are exactly zero:
-      tfmot lets them drift in training and puts them to zero before the next use. So the outputs
-      are those of the tfmot model. They are compared with it on random numbers, where the model
-      can be run on these.
-    - *Steps*: after n batches both count n, and have asked the schedule for 1 to n. tfmot's
-      counter stands at -1 before training; that becomes 0, for which tfprune asks too. tfmot
-      makes a mask before the update that it counts, tfprune after it.
+    - *Weights*: kept weights are the same bit for bit. Pruned ones are exactly zero; tfmot lets
+      them drift during training and zeroes them before the next use. The outputs therefore equal
+      those of the tfmot model; they are compared on random inputs where the model accepts them.
+    - *Steps*: after n batches both libraries count n and have evaluated the schedule at 1 to n.
+      tfmot's counter is -1 before training, which becomes 0; tfprune evaluates the schedule there
+      too. tfmot makes a mask before the update that it counts, tfprune after it.
     - *Schedules*: those of tfmot become their namesakes, which also prune at `end_step`. With
       `sparsity_m_by_n`, tfmot ignores the sparsity of its schedule, so a `ConstantSparsity`
       with the same steps takes its place.
-    - *Layers*: wrapped ones get back their own names; what tfmot wrapped without anything to
-      prune is plain.
+    - *Layers*: wrapped layers get their own names back; a wrapped layer without prunable weights
+      becomes a plain layer.
 
     A file is read in a separate process, because importing tfmot turns `tf.keras` into tf_keras
     for the whole process. This needs `pip install "tfprune[tfmot]"`; a live model needs no extra.
 
     Args:
-        model_or_path: A tf_keras model, Sequential or Functional, that tfmot wrapped all or part
-            of, or the path of such a model: `.h5`, `.keras`, or the folder of a SavedModel.
-        custom_objects: `{name: object}` for Keras 3: the classes of custom layers, which declare
-            what can be pruned as `PrunableLayer` does, schedules and functions.
+        model_or_path: A Sequential or Functional tf_keras model with layers wrapped by tfmot, or
+            the path of one: `.h5`, `.keras`, or the folder of a SavedModel.
+        custom_objects: `{name: object}` for Keras 3: schedules, functions, and the classes of
+            custom layers, which declare their prunable weights as `PrunableLayer` does.
         sparsity_m_by_n: `(zeros, group)` that the model of a file was wrapped with: tfmot does
             not save it. A live model knows it.
         legacy_code: For a file with classes of your own: the path of the Python file that defines
@@ -283,10 +282,10 @@ def _read_file(path, legacy_code, safe_mode, with_tfmot):
                 check.message(
                     "a whole model that tf_keras can load",
                     f"{str(path)!r}: {why}",
-                    "If it has classes of your own, give the Python file with them as "
-                    "`legacy_code`; if it brings code that you trust, say `safe_mode=False`, or "
+                    "If it has custom classes, pass the Python file that defines them as "
+                    "`legacy_code`; if you trust the code in it, pass `safe_mode=False`, or "
                     "--unsafe in the command; if it holds only weights, load them into the model "
-                    "and pass that.",
+                    "and pass the model.",
                 )
             )
         description = json.loads((Path(folder) / "description.json").read_text())
@@ -332,10 +331,10 @@ def _check_same(model, arrays):
         if ours.shape != theirs.shape or not off <= limit:
             raise ValueError(
                 check.message(
-                    f"the Keras 3 model to compute what the tf_keras model does, to {limit:g} of "
-                    "the largest output",
+                    f"the outputs of the Keras 3 model to equal those of the tf_keras model, to "
+                    f"{limit:g} of the largest output",
                     f"a difference of {off:.3g}",
-                    "Look for a layer, perhaps one in `custom_objects`, that computes something "
-                    "else in Keras 3.",
+                    "Look for a layer that computes differently in Keras 3, perhaps one in "
+                    "`custom_objects`.",
                 )
             )
