@@ -24,7 +24,8 @@ LEVELS = [
     # Two files of plots/ draw what plain parts are, and these bring them in.
     {"_keras", "plots.drawing", "plots.curves"},
     {"schedules", "patterns", "criteria", "masks", "distributions", "scopes", "regularizers"}
-    | {"drop_fractions"},
+    | {"drop_fractions"}
+    | {"_formats"},
     {"_layers"},
     {"_wrapping"},
     {"_channels"},

@@ -78,14 +78,15 @@ def test_what_is_read_from_the_files_is_what_is_registered(variable):
 
 def test_choices_are_what_there_is():
     from tfprune._analysis.comparison import files
-    from tfprune._deployment import exporting, formats
+    from tfprune._deployment import exporting
+    from tfprune._formats import table
 
     for variable in ("SCHEDULES", "PATTERNS", "CRITERIA", "SCOPES", "DISTRIBUTIONS"):
         names = list(REGISTERED[variable].by_name())
         assert sorted(getattr(choices, variable)) == sorted(names)
         if REGISTERED[variable].default:
             assert getattr(choices, variable)[0] == names[0]
-    assert tuple(formats.WRITERS) == choices.FORMATS
+    assert tuple(table.FORMATS) == choices.FORMATS
     assert choices.QUANTIZED == exporting.QUANTIZED
     assert tuple(files.FORMATS) == choices.COMPARED
     assert choices.COMPARED_BY_DEFAULT == files.BY_DEFAULT

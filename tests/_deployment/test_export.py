@@ -10,10 +10,10 @@ import pytest
 from keras import layers
 
 import tfprune
+from tfprune._formats.table import FORMATS, by_suffix
 
 # By its name in the package, it is the function.
 exporting = importlib.import_module("tfprune._deployment.exporting")
-formats = importlib.import_module("tfprune._deployment.formats")
 
 
 def image_model():
@@ -258,12 +258,13 @@ def test_a_file_that_computes_something_else_is_not_written(path, tmp_path, monk
     model = pruned(image_model)
     before = tfprune.export(model, tmp_path / path)
     stamps = {f: f.stat().st_mtime_ns for f in tmp_path.rglob("*")}
-    run = formats.RUNNERS[before.format]
+    format = FORMATS[before.format]
+    run = format.outputs
 
     def wrong(*arguments):
         return [array * 1.01 for array in run(*arguments)]
 
-    monkeypatch.setitem(formats.RUNNERS, before.format, wrong)
+    monkeypatch.setattr(format, "outputs", wrong)
     with pytest.raises(ValueError, match=r"to 0\.001 of the largest output.*Nothing was written"):
         tfprune.export(model, tmp_path / path)
     assert {f: f.stat().st_mtime_ns for f in tmp_path.rglob("*")} == stamps
@@ -272,13 +273,13 @@ def test_a_file_that_computes_something_else_is_not_written(path, tmp_path, monk
 
 @pytest.mark.parametrize("path", PATHS)
 def test_a_failed_export_leaves_nothing_behind(path, tmp_path, monkeypatch):
-    format = exporting._SUFFIXES["" if path == "folder" else "." + path.split(".")[1]]
+    format = by_suffix("" if path == "folder" else "." + path.split(".")[1])
 
     def breaks(model, unfinished, *rest):
         unfinished.mkdir() if path == "folder" else unfinished.write_bytes(b"half")
         raise OSError("no space left")
 
-    monkeypatch.setitem(formats.WRITERS, format, breaks)
+    monkeypatch.setattr(format, "write", breaks)
     with pytest.raises(OSError, match="no space"):
         tfprune.export(pruned(image_model), tmp_path / path)
     assert list(tmp_path.iterdir()) == []

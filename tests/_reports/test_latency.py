@@ -146,7 +146,7 @@ def test_bad_models():
 
     own = Own()
     own(np.zeros((1, 2)))
-    with pytest.raises(ValueError, match="Own"):
+    with pytest.raises(ValueError, match="'own', whose call"):
         tfprune.measure_latency(own)
     with pytest.raises(TypeError, match="Keras 3"):
         tfprune.measure_latency(3)
@@ -162,3 +162,45 @@ def test_bad_models():
         lookup = layers.StringLookup(vocabulary=["a"])(words)
         with pytest.raises(ValueError, match="'words' takes strings"):
             tfprune.measure_latency(keras.Model(words, lookup))
+
+
+def test_files_run_in_their_runtimes(tmp_path):
+    model = dense()
+    tfprune.export(model, tmp_path / "model.onnx")
+    tfprune.export(model, tmp_path / "model.tflite")
+    models = {
+        "live": model,
+        "onnx": tmp_path / "model.onnx",
+        "lite": str(tmp_path / "model.tflite"),
+    }
+    found = tfprune.compare_latency(models, [1, 4], runs=2, threads=1)
+    assert {name: item[4].runtime for name, item in found.items()} == {
+        "live": "Keras",
+        "onnx": "ONNX Runtime",
+        "lite": "LiteRT",
+    }
+    for by_batch in found.values():
+        for size, item in by_batch.items():
+            assert item.batch_size == size and item.threads == 1
+            assert 0 < item.low <= item.median <= item.high
+    text = str(found)
+    assert "1 thread, median (quartiles) of 2 runs" in text
+    assert "Batch 1" in text and "Batch 4" in text and "LiteRT" in text
+
+
+def test_fast_models_are_repeated_within_a_run(monkeypatch):
+    model = dense()
+    seconds = [1.0, 0.0005, 0.0005] + [0.0005] * 8
+    clock = Clock(monkeypatch, {"model": (model, seconds)})
+    found = tfprune.measure_latency(model, runs=2, warmup=3)
+    assert len(clock.order) == 3 + 2 * 4
+    assert found.median == pytest.approx(0.0005) and found.runs == 2
+
+
+def test_numbers_that_do_not_fit():
+    for options, message in (
+        ({"threads": 0}, "`threads` to be at least 1"),
+        ({"batch_size": []}, "a batch size"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            tfprune.compare_latency({"model": dense()}, **options)

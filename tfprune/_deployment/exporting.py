@@ -11,10 +11,11 @@ import numpy as np
 from tfprune import _keras
 from tfprune._base import validation as check
 from tfprune._base.files import check_target, finished_at_once, size_on_disk
-from tfprune._base.packages import check_installed
-from tfprune._deployment.formats import RUNNERS, RUNTIMES, WRITERS, outputs
+from tfprune._formats.base import WriteOptions
+from tfprune._formats.examples import random_inputs
+from tfprune._formats.keras_file import KerasSession, outputs
+from tfprune._formats.table import FORMATS, by_suffix, check_packages
 from tfprune._keras.checks import check_built, not_keras
-from tfprune._reports.latency import example_inputs
 from tfprune._wrapping.strip import strip_pruning
 from tfprune.structural.shrinking import shrink as without_silent_channels
 
@@ -46,7 +47,6 @@ class Exported:
         )
 
 
-_SUFFIXES = {".keras": "keras", ".onnx": "onnx", ".tflite": "litert", "": "saved_model"}
 QUANTIZED = ("dynamic", "float16", "int8")
 # Differences, as fractions of the largest output, that count as rounding.
 _TOLERANCES = {None: 1e-3, "float16": 1e-2, "dynamic": 0.1, "int8": 0.2}
@@ -55,12 +55,6 @@ _WITHOUT_SPARSE = (
     "Leave out `sparse`: LiteRT encodes some Dense layers wrongly if their number of inputs is "
     "not a multiple of 4. Or pass `data`"
 )
-# By format: the packages that write and open it, and the extra that installs them.
-_PACKAGES = {
-    "saved_model": (("tensorflow",), "tensorflow"),
-    "onnx": (("onnx", "tf2onnx", "onnxruntime"), "onnx"),
-    "litert": (("tensorflow", "ai_edge_litert"), "litert"),
-}
 
 
 def export(
@@ -120,26 +114,24 @@ def export(
     check_built(model)
     path = Path(path)
     format = _format(path, format)
-    options = {"quantize": quantize, "sparse": sparse, "opset": opset}
-    _check_options(format, options, data)
+    options = _options(format, quantize, sparse, opset, data)
     samples = check.integer("samples", samples, 1, "Use for instance 32.")
     limit = _TOLERANCES[quantize] if tolerance is None else tolerance
     check.positive("tolerance", limit, "Use for instance 0.01.")
-    if format in _PACKAGES:
-        check_installed(*_PACKAGES[format], f"for {format}")
-    check_target(path, format)
+    check_packages(format)
+    check_target(path, format.name)
     plain = without_silent_channels(model) if shrink else strip_pruning(model)
     examples = _examples(plain, data, samples)
     truth = outputs(plain, examples)
     with finished_at_once(path) as unfinished, _without_log():
-        WRITERS[format](plain, unfinished, options, examples)
-        found = RUNNERS[format](unfinished, plain, examples)
+        format.write(plain, unfinished, options, examples)
+        found = format.outputs(unfinished, examples)
         difference, relative = _difference(truth, found)
         if not relative <= limit:
             raise ValueError(
                 check.message(
-                    f"the {format} file to compute what the model computes, to {limit:g} of the "
-                    "largest output",
+                    f"the {format.name} file to compute what the model computes, to {limit:g} of "
+                    "the largest output",
                     f"a difference of {difference:.3g}, {relative:.3g} of it",
                     (_WITHOUT_SPARSE if sparse else "Pass `data`")
                     + " similar to the real inputs, another `quantize`, or, if this difference "
@@ -147,17 +139,16 @@ def export(
                 )
             )
         size = size_on_disk(unfinished)
-    return Exported(path, format, size, RUNTIMES[format], difference, relative)
+    return Exported(path, format.name, size, format.runtime, difference, relative)
 
 
 # -- Arguments -------------------------------------------------------------------------------------
 
 
 def _format(path, format):
-    known = tuple(_SUFFIXES.values())
     if format is not None:
-        check.choice("format", format, known)
-        suffix = next(suffix for suffix, name in _SUFFIXES.items() if name == format)
+        check.choice("format", format, tuple(FORMATS))
+        suffix = FORMATS[format].suffix
         if suffix and path.suffix != suffix:
             raise ValueError(
                 check.message(
@@ -166,34 +157,36 @@ def _format(path, format):
                     f"Use for instance {path.stem + suffix!r}.",
                 )
             )
-        return format
-    if path.suffix not in _SUFFIXES:
+        return FORMATS[format]
+    found = by_suffix(path.suffix)
+    if found is None:
+        *first, last = (known.suffix for known in FORMATS.values() if known.suffix)
         raise ValueError(
             check.message(
-                "a path that ends with .keras, .onnx or .tflite, or names a folder",
+                f"a path that ends with {', '.join(first)} or {last}, or names a folder",
                 f"{path.name!r}",
                 'Change it, or pass format="saved_model" for a folder of that name.',
             )
         )
-    return _SUFFIXES[path.suffix]
+    return found
 
 
-def _check_options(format, options, data):
-    quantize = options["quantize"]
+def _options(format, quantize, sparse, opset, data):
     if quantize is not None:
         check.choice("quantize", quantize, QUANTIZED)
-    if options["opset"] is not None:
-        options["opset"] = _opset(format, options["opset"])
-    for name in ("quantize", "sparse"):
-        if (value := options[name]) and format != "litert":
+    given = {"quantize": quantize, "sparse": sparse, "opset": opset}
+    for name, value in given.items():
+        takes = value in format.quantized if name == "quantize" else name in format.options
+        if value and not takes:
             raise ValueError(
                 check.message(
-                    f"`{name}` for LiteRT alone",
-                    f"{name}={value!r} with format={format!r}",
-                    "Leave it out, or write a .tflite file. Keras's own model.quantize() works "
-                    "on a stripped model for other formats.",
+                    f"`{name}` for {_TAKEN_BY[name]} alone",
+                    f"{name}={value!r} with format={format.name!r}",
+                    _MENDS[name],
                 )
             )
+    if opset is not None:
+        given["opset"] = check.integer("opset", opset, 1, "Use for instance 15.")
     if quantize == "int8" and data is None:
         raise ValueError(
             check.message(
@@ -202,13 +195,15 @@ def _check_options(format, options, data):
                 "Pass some of the training inputs.",
             )
         )
+    return WriteOptions(**given)
 
 
-def _opset(format, opset):
-    if format != "onnx":
-        received = f"opset={opset!r} with format={format!r}"
-        raise ValueError(check.message("`opset` for ONNX alone", received, "Leave it out."))
-    return check.integer("opset", opset, 1, "Use for instance 15.")
+_ELSEWHERE = (
+    "Leave it out, or write a .tflite file. Keras's own model.quantize() works on a stripped model "
+    "for other formats."
+)
+_TAKEN_BY = {"quantize": "LiteRT", "sparse": "LiteRT", "opset": "ONNX"}
+_MENDS = {"quantize": _ELSEWHERE, "sparse": _ELSEWHERE, "opset": "Leave it out."}
 
 
 @contextmanager
@@ -229,7 +224,8 @@ def _without_log():
 def _examples(model, data, samples):
     """Returns example arrays in the structure of the model's inputs."""
     if data is None:
-        return example_inputs(model, samples)
+        session = KerasSession(model)
+        return session.packed(random_inputs(session, samples))
     batch = next(_keras.numpy_batches(data, samples), None)
     if batch is None:
         raise ValueError(check.message("data", "none", "Pass at least one example."))

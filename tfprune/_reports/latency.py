@@ -1,19 +1,24 @@
-"""Measures how long a model takes to predict."""
+"""Measures how long models and files take to predict, each in its own runtime."""
 
 import time
 from dataclasses import dataclass
 
-import keras
 import numpy as np
+from rich.table import Table
 
-from tfprune import _keras
 from tfprune._base import validation as check
-from tfprune._keras.checks import check_built, not_keras
+from tfprune._base.text import as_text
+from tfprune._formats.examples import random_inputs
+from tfprune._formats.table import opened
+
+# A timed run of a fast model repeats it for at least this long, so that the clock is exact enough.
+_SHORTEST = 0.002
+_MOST_REPEATS = 100
 
 
 @dataclass(frozen=True)
 class Latency:
-    """The time in seconds that a model takes to predict one batch on this machine.
+    """The time in seconds that a model or file takes to predict one batch on this machine.
 
     `str(latency)` is one line of text.
 
@@ -23,6 +28,8 @@ class Latency:
         high: Upper quartile of the runs.
         runs: Number of runs.
         batch_size: Examples in the batch.
+        threads: Number of threads; `None` for as many as the runtime takes.
+        runtime: Name of the runtime.
     """
 
     median: float
@@ -30,35 +37,83 @@ class Latency:
     high: float
     runs: int
     batch_size: int
+    threads: int | None = 1
+    runtime: str = "Keras"
 
     def __str__(self):
-        middle, low, high = (1000 * value for value in (self.median, self.low, self.high))
-        return f"{middle:.2f} ms ({low:.2f} to {high:.2f})"
+        middle, low, high = (in_milliseconds(value) for value in (self.median, self.low, self.high))
+        return f"{middle} ms ({low} to {high})"
 
 
-def measure_latency(model, batch_size=1, runs=30, warmup=3, input_shape=None):
-    """Measures how long a model takes to predict one batch.
+def in_milliseconds(seconds):
+    """Returns seconds as milliseconds, with a digit more where there are fewer than 0.1."""
+    value = 1000 * seconds
+    return f"{value:.2f}" if value >= 0.1 or not value else f"{value:.3f}"
 
-    Times `model.predict_on_batch`: the function that Keras compiles for the backend, including
-    the transfer of the arrays. Floating-point inputs are drawn from a normal distribution;
-    integer inputs are zeros. On a busy machine, compare models with `compare_latency` rather than
-    across separate calls.
+
+class Latencies(dict):
+    """`{name: Latency}`, or for several batch sizes `{name: {batch size: Latency}}`.
+
+    `str(latencies)` is a table with a column for each batch size.
+    """
+
+    def table(self):
+        """Returns the latencies as a `rich.table.Table`."""
+        rows = {
+            name: found if isinstance(found, dict) else {found.batch_size: found}
+            for name, found in self.items()
+        }
+        first = next(iter(rows.values()))
+        table = Table(title=f"Milliseconds a batch: {conditions(next(iter(first.values())))}")
+        table.add_column("Model")
+        table.add_column("Runtime")
+        for batch_size in first:
+            table.add_column(f"Batch {batch_size}", justify="right")
+        for name, found in rows.items():
+            cells = [str(latency).replace(" ms", "") for latency in found.values()]
+            table.add_row(name, next(iter(found.values())).runtime, *cells)
+        return table
+
+    def __str__(self):
+        return as_text(self.table())
+
+
+def conditions(latency):
+    """Says in a few words how a latency was measured."""
+    threads = "all" if latency.threads is None else latency.threads
+    plural = "" if threads == 1 else "s"
+    return f"{threads} thread{plural}, median (quartiles) of {latency.runs} runs"
+
+
+def measure_latency(model, batch_size=1, runs=30, warmup=3, input_shape=None, threads=1):
+    """Measures how long a model or file takes to predict one batch, in its own runtime.
+
+    A Keras model and a `.keras` file run by `predict_on_batch`: the function that Keras compiles
+    for the backend, including the transfer of the arrays. A SavedModel runs in TensorFlow,
+    `.tflite` in LiteRT and `.onnx` in ONNX Runtime. Floating-point inputs are drawn from a normal
+    distribution; integer inputs are zeros. A run of a fast model repeats it for two milliseconds
+    and takes the mean. On a busy machine, compare models with `compare_latency` rather than across
+    separate calls.
 
     Args:
-        model: A built Sequential or Functional model, plain or wrapped. It is not changed.
+        model: A built Sequential or Functional model, plain or wrapped, which is not changed. Or
+            the path of a `.keras`, `.tflite` or `.onnx` file or of the folder of a SavedModel.
         batch_size: Examples in the batch.
-        runs: Number of timed batches.
+        runs: Number of timed runs.
         warmup: Number of batches predicted before the timed ones; the first one compiles.
         input_shape: Shape of the input without the batch, needed if the model leaves it open; for
             several inputs, a list with one shape for each.
+        threads: Number of threads, or `None` for as many as the runtime takes. On Linux, Keras and
+            SavedModels get as many processors instead; elsewhere, they take all.
 
     Returns:
         A `Latency`, in seconds.
 
     Raises:
-        TypeError: If `model` is not a Keras 3 model, or a number is not whole.
-        ValueError: If the model is not built, its `call` is code, a shape is unknown or does not
-            fit, or an input takes strings.
+        TypeError: If `model` is neither a Keras 3 model nor a path, or a number is not whole.
+        ValueError: If the model is not built, its `call` is code, a file does not exist or is of
+            another kind, a shape is unknown or does not fit, or an input takes strings.
+        ImportError: If the runtime is not installed. The message names the extra to install.
 
     Example:
 
@@ -67,134 +122,90 @@ def measure_latency(model, batch_size=1, runs=30, warmup=3, input_shape=None):
     >>> 0 < latency.low <= latency.median <= latency.high, latency.runs
     (True, 5)
     """
-    return compare_latency({"model": model}, batch_size, runs, warmup, input_shape)["model"]
+    batch_size = check.integer("batch_size", batch_size, 1, "Use for instance 1.")
+    found = compare_latency({"model": model}, batch_size, runs, warmup, input_shape, threads)
+    return found["model"]
 
 
-def compare_latency(models, batch_size=1, runs=30, warmup=3, input_shape=None):
-    """Measures how long several models take to predict one batch, alternating between them.
+def compare_latency(models, batch_size=1, runs=30, warmup=3, input_shape=None, threads=1):
+    """Measures how long several models or files take to predict one batch, alternating.
 
-    The models take turns run by run, so that a temporary slowdown of the machine affects all of
-    them. See `measure_latency` for the measurement, the other arguments and the errors.
+    They take turns run by run, so that a temporary slowdown of the machine affects all of them.
+    See `measure_latency` for the measurement, the other arguments and the errors.
 
     Args:
-        models: `{name: model}`.
+        models: `{name: model or path}`.
+        batch_size: Examples in the batch, or a list of such numbers.
 
     Returns:
-        `{name: Latency}`.
+        `{name: Latency}`, or for a list of batch sizes `{name: {batch size: Latency}}`. `print` it
+        as a table.
 
     Example:
 
     >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4), keras.layers.Dense(2)])
     >>> small = tfprune.remove_channels(model, {model.layers[0].name: [0, 1]})
-    >>> list(tfprune.compare_latency({"before": model, "after": small}, runs=5))
-    ['before', 'after']
+    >>> found = tfprune.compare_latency({"before": model, "after": small}, [1, 32], runs=5)
+    >>> list(found), list(found["before"])
+    (['before', 'after'], [1, 32])
     """
     if not isinstance(models, dict) or not models:
         raise TypeError(
             check.message(
-                "`models` to be a dictionary from names to models",
+                "`models` to be a dictionary from names to models or files",
                 f"models={models!r}",
                 'Use for instance {"before": model, "after": small}.',
             )
         )
-    batch_size = check.integer("batch_size", batch_size, 1, "Use for instance 1.")
+    several = isinstance(batch_size, (list, tuple))
+    sizes = batch_size if several else [batch_size]
+    if not sizes:
+        raise ValueError(check.message("a batch size", "none", "Use for instance [1, 32]."))
+    sizes = [check.integer("batch_size", size, 1, "Use for instance 1.") for size in sizes]
     runs = check.integer("runs", runs, 1, "Use for instance 30.")
     warmup = check.integer("warmup", warmup, 1, "The first run compiles, so skip at least 1.")
-    given = {name: example_inputs(model, batch_size, input_shape) for name, model in models.items()}
-    compiled = {name: model.predict_function for name, model in models.items()}
-    seconds: dict = {name: [] for name in models}
+    if threads is not None:
+        threads = check.integer("threads", threads, 1, "Use for instance 1, or None for all.")
+    sessions: dict = {}
     try:
-        for turn in range(warmup + runs):
-            # Rotate the order, so that no model always follows the same one.
-            names = list(models)[turn % len(models) :] + list(models)[: turn % len(models)]
-            for name in names:
-                start = time.perf_counter()
-                models[name].predict_on_batch(given[name])
-                seconds[name].append(time.perf_counter() - start)
-    finally:
         for name, model in models.items():
-            model.predict_function = compiled[name]
-    return {name: _summary(values[warmup:], batch_size) for name, values in seconds.items()}
+            sessions[name] = opened(model, threads)
+        found: dict = {name: {} for name in models}
+        for size in sizes:
+            given = {name: random_inputs(s, size, input_shape) for name, s in sessions.items()}
+            for name, seconds in _in_turn(sessions, given, runs, warmup).items():
+                found[name][size] = _summary(seconds, size, sessions[name])
+    finally:
+        for session in sessions.values():
+            session.close()
+    return Latencies(found if several else {name: found[name][sizes[0]] for name in found})
 
 
-def _summary(seconds, batch_size):
+def _in_turn(sessions, given, runs, warmup):
+    """Returns `{name: seconds of each run}` without the first runs."""
+    seconds: dict = {name: [] for name in sessions}
+    repeats = dict.fromkeys(sessions, 1)
+    for turn in range(warmup + runs):
+        if turn == warmup:
+            repeats = {name: _repeats(min(values)) for name, values in seconds.items()}
+        # Rotate the order, so that no model always follows the same one.
+        names = list(sessions)[turn % len(sessions) :] + list(sessions)[: turn % len(sessions)]
+        for name in names:
+            run, inputs, number = sessions[name].run, given[name], repeats[name]
+            with sessions[name].confined():
+                start = time.perf_counter()
+                for _ in range(number):
+                    run(inputs)
+                seconds[name].append((time.perf_counter() - start) / number)
+    return {name: values[warmup:] for name, values in seconds.items()}
+
+
+def _repeats(seconds):
+    if seconds * _MOST_REPEATS <= _SHORTEST:
+        return _MOST_REPEATS
+    return max(1, round(_SHORTEST / seconds))
+
+
+def _summary(seconds, batch_size, session):
     low, middle, high = np.quantile(seconds, [0.25, 0.5, 0.75]).tolist()
-    return Latency(middle, low, high, len(seconds), batch_size)
-
-
-def example_inputs(model, batch_size, input_shape=None):
-    """Returns example arrays in the structure of a model's inputs."""
-    if not isinstance(model, keras.Model):
-        raise TypeError(not_keras(model, "model"))
-    check_built(model)
-    if not _keras.is_graph(model):
-        raise ValueError(
-            check.message(
-                "a Sequential or Functional model, which knows the shapes of its inputs",
-                f"'{model.name}' of class {type(model).__name__}",
-                "Build the same layers with keras.Model(inputs, outputs).",
-            )
-        )
-    structure = _keras.symbolic_inputs(model)
-    tensors = keras.tree.flatten(structure)
-    shapes = _shapes(model, tensors, input_shape)
-    random = np.random.default_rng(0)
-    arrays = [
-        _array(model, tensor, (batch_size, *shape), random)
-        for tensor, shape in zip(tensors, shapes, strict=True)
-    ]
-    return keras.tree.pack_sequence_as(structure, arrays)
-
-
-def _shapes(model, tensors, input_shape):
-    known = [tuple(tensor.shape[1:]) for tensor in tensors]
-    if input_shape is None:
-        given = known
-    else:
-        several = any(isinstance(size, (list, tuple)) for size in input_shape)
-        given = [tuple(shape) for shape in input_shape] if several else [tuple(input_shape)]
-    fits = len(given) == len(known) and all(
-        len(shape) == len(own) and all(n in (None, m) for n, m in zip(own, shape, strict=True))
-        for shape, own in zip(given, known, strict=True)
-    )
-    if not fits:
-        raise ValueError(
-            check.message(
-                f"shapes that fit the inputs of '{model.name}', " + ", ".join(map(str, known)),
-                f"input_shape={input_shape!r}",
-                "Replace each `None` by a number, without the batch; for several inputs, pass a "
-                "list.",
-            )
-        )
-    if any(None in shape for shape in given):
-        raise ValueError(
-            check.message(
-                "inputs whose shapes are known",
-                f"'{model.name}', which takes " + ", ".join(map(str, known)),
-                "Pass the shape, for instance input_shape=(224, 224, 3).",
-            )
-        )
-    return given
-
-
-def _array(model, tensor, shape, random):
-    fixed = tensor.shape[0]
-    if fixed not in (None, shape[0]):
-        raise ValueError(
-            check.message(
-                f"batch_size={fixed}, the fixed batch size of '{model.name}'",
-                f"batch_size={shape[0]}",
-                f"Use {fixed}, or build the model without a batch size.",
-            )
-        )
-    if tensor.dtype == "string":
-        raise ValueError(
-            check.message(
-                "numeric inputs",
-                f"'{model.name}', whose input '{tensor.name}' takes strings",
-                "Measure the part of the model after the layers that read strings.",
-            )
-        )
-    if "float" in tensor.dtype:
-        return random.normal(size=shape).astype("float32")
-    return np.zeros(shape, tensor.dtype)
+    return Latency(middle, low, high, len(seconds), batch_size, session.threads, session.runtime)

@@ -1,0 +1,105 @@
+"""`.tflite` files, run by LiteRT."""
+
+import keras
+import numpy as np
+
+from tfprune._base import validation as check
+from tfprune._formats.base import FileFormat, Session, TensorSpec
+
+
+class _LiteRTSession(Session):
+    """A file opened in LiteRT, with XNNPACK where it can."""
+
+    runtime = "LiteRT"
+
+    def __init__(self, path, threads):
+        from ai_edge_litert.interpreter import Interpreter
+
+        self.name, self.threads = path.name, threads
+        self._interpreter = Interpreter(str(path), num_threads=threads)
+        # The converter names and numbers inputs and outputs in the model's order.
+        entries = self._interpreter.get_input_details()
+        self._inputs = sorted(entries, key=lambda entry: entry["index"])
+        self.inputs = [_spec(entry) for entry in self._inputs]
+        self._shapes: list = []
+        self._outputs: list = []
+
+    def run(self, inputs):
+        arrays = keras.tree.flatten(inputs)
+        try:
+            self._resize([array.shape for array in arrays])
+            for entry, array in zip(self._inputs, arrays, strict=True):
+                self._interpreter.set_tensor(entry["index"], array)
+            self._interpreter.invoke()
+        except RuntimeError as error:
+            raise ValueError(
+                check.message(
+                    "a file that LiteRT can run",
+                    f"its error: {error}",
+                    "Leave out `sparse` or `quantize`: not every layer supports both. Nothing was "
+                    "written.",
+                )
+            ) from error
+        return [self._interpreter.get_tensor(index) for index in self._outputs]
+
+    def _resize(self, shapes):
+        if shapes == self._shapes:
+            return
+        for entry, shape in zip(self._inputs, shapes, strict=True):
+            self._interpreter.resize_tensor_input(entry["index"], shape)
+        self._interpreter.allocate_tensors()
+        self._shapes, self._outputs = shapes, self._output_indices()
+
+    def _output_indices(self):
+        signatures = list(self._interpreter.get_signature_list().values())
+        if len(signatures) != 1:
+            return [entry["index"] for entry in self._interpreter.get_output_details()]
+        made = self._interpreter.get_signature_runner().get_output_details()
+        return [made[name]["index"] for name in sorted(signatures[0]["outputs"], key=_by_number)]
+
+
+def _spec(entry):
+    # Only the signature keeps open lengths; `shape` has a 1 there.
+    shape = entry["shape_signature"] if len(entry["shape_signature"]) else entry["shape"]
+    sizes = tuple(None if size < 0 else int(size) for size in shape)
+    return TensorSpec(entry["name"], sizes, np.dtype(entry["dtype"]).name)
+
+
+def _by_number(name):
+    """Sorts unnamed outputs by number, and named ones by name, as Keras does."""
+    stem, _, number = name.rpartition("_")
+    return (stem, int(number), "") if number.isdigit() else (name, 0, name)
+
+
+class LiteRTFile(FileFormat):
+    """A LiteRT file."""
+
+    name = "litert"
+    suffix = ".tflite"
+    runtime = "LiteRT"
+    packages = ("tensorflow", "ai_edge_litert")
+    extra = "litert"
+    quantized = ("dynamic", "float16", "int8")
+    options = ("sparse",)
+
+    def write(self, model, path, options, examples):
+        import tensorflow as tf
+
+        given: dict = {"optimizations": []}
+        if options.quantize is not None:
+            given["optimizations"].append(tf.lite.Optimize.DEFAULT)
+        if options.sparse:
+            given["optimizations"].append(tf.lite.Optimize.EXPERIMENTAL_SPARSITY)
+        if options.quantize == "float16":
+            given["target_spec"] = {"supported_types": [tf.float16]}
+        if options.quantize == "int8":
+            arrays = keras.tree.flatten(examples)
+            number = len(arrays[0])
+            given["target_spec"] = {"supported_ops": [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]}
+            given["representative_dataset"] = lambda: (
+                [array[i : i + 1] for array in arrays] for i in range(number)
+            )
+        model.export(str(path), format="litert", verbose=False, **given)
+
+    def open(self, path, threads=None):
+        return _LiteRTSession(path, threads)
