@@ -63,6 +63,10 @@ from tfprune._keras.own_class import own_entries as own_entries
 from tfprune._keras.own_class import remove_weight as remove_weight
 from tfprune._keras.own_class import take_off as take_off
 from tfprune._keras.own_class import without as without
+from tfprune._keras.state import add_state as add_state
+from tfprune._keras.state import around_state_trees as around_state_trees
+from tfprune._keras.state import is_readable as is_readable
+from tfprune._keras.state import remove_state as remove_state
 from tfprune._keras.stores import entries_below as entries_below
 from tfprune._keras.stores import entries_of_file as entries_of_file
 from tfprune._keras.stores import entry as entry

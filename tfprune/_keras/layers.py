@@ -152,7 +152,8 @@ def seed_generators(layer):
     found: list = []
     for inner in flatten(layer):
         for generator in getattr(inner, "_seed_generators", []):
-            if all(generator is not known for known in found):
+            own = isinstance(generator, keras.random.SeedGenerator)
+            if own and all(generator is not known for known in found):
                 found.append(generator)
     return found
 

@@ -68,13 +68,16 @@ def as_before(model, variables=()):
 def without(model, variables):
     """Hides variables that belong directly to a model."""
     hidden = {id(variable) for variable in variables}
-    kept = model._non_trainable_variables
+    kept, states = model._non_trainable_variables, model._seed_generators
     visible = [variable for variable in kept if id(variable) not in hidden]
     object.__setattr__(model, "_non_trainable_variables", visible)
+    others = [item for item in states if id(item.state) not in hidden]
+    object.__setattr__(model, "_seed_generators", others)
     try:
         yield
     finally:
         object.__setattr__(model, "_non_trainable_variables", kept)
+        object.__setattr__(model, "_seed_generators", states)
 
 
 def add_weight(model, attribute=None, **arguments):

@@ -29,6 +29,7 @@ class InPlace(Owner):
     def __init__(self, model, method, overrides, followers=None, weights=None):
         self._model = model
         self._added: list = []
+        self._states: list = []
         self._init_masks(method, overrides, followers, weights)
 
     @property
@@ -52,10 +53,14 @@ class InPlace(Owner):
         self._added.append((attribute, variable))
         return variable
 
+    def add_state(self, name, shape):
+        self._states.append(_keras.add_state(self._model, name, shape))
+        return self._states[-1]
+
     @property
     def variables(self):
         """The variables that pruning added to the model."""
-        return [variable for _, variable in self._added]
+        return [*(variable for _, variable in self._added), *self._states]
 
     def make_masks(self):
         try:
@@ -71,7 +76,9 @@ class InPlace(Owner):
         """Removes the mask variables from the model."""
         for attribute, variable in self._added:
             _keras.remove_weight(self._model, variable, attribute)
-        self._added = []
+        for variable in self._states:
+            _keras.remove_state(self._model, variable)
+        self._added, self._states = [], []
 
 
 # The base class is known only when a model is pruned.

@@ -8,6 +8,7 @@ from tfprune import _keras
 from tfprune._keras.checks import nothing_to_prune
 from tfprune._wrapping import saved_masks
 from tfprune._wrapping.consensus import Consensus
+from tfprune._wrapping.kept_state import KeptState
 from tfprune._wrapping.prunable import check_fits, find_followers, find_prunable
 from tfprune._wrapping.pruned_weight import PrunedWeight, check_unmasked
 
@@ -91,6 +92,7 @@ class MaskSet:
         # Whether the state is from a file, and no training went on from it yet.
         self.was_loaded = False
         self._inner = inner
+        self._kept = KeptState(owner)
 
     def chosen(self):
         """Returns the keys of the masked weights for a config."""
@@ -102,12 +104,15 @@ class MaskSet:
 
     def current_step(self):
         """Returns the number of optimizer steps completed since pruning began."""
+        if self.clock is None:
+            self.take_news()
         return self.step + (self.clock.elapsed() if self.clock is not None else 0)
 
     def hand_over(self, clock):
         """Makes another clock count the steps; the present clock is reset."""
         if self.clock is clock:
             return
+        self.take_news()
         self.step = self.current_step()
         if self.clock is not None:
             self.clock.reset()
@@ -137,15 +142,27 @@ class MaskSet:
         seeds = self.seeds
         if seeds is None and self.clock is not None:
             seeds = self.clock.seeds()
-        state = {"step": self.current_step(), "seeds": seeds}
-        if self.steps_per_epoch is not None:
-            state["steps_per_epoch"] = self.steps_per_epoch
-        if self.epoch is not None:
-            state["epoch"] = self.epoch
-        return state
+        return {"step": self.current_step(), "seeds": seeds, **self._epochs()}
+
+    def _epochs(self):
+        numbers = {"steps_per_epoch": self.steps_per_epoch, "epoch": self.epoch}
+        return {name: number for name, number in numbers.items() if number is not None}
+
+    def write_state(self):
+        """Brings the variable with the step up to date, before something reads it."""
+        self._kept.write({"step": self.current_step(), **self._epochs()})
+
+    def take_news(self, all_counts=False):
+        """Takes over a step that other code wrote into the variable, as `set_state_tree` does."""
+        state = self._kept.news(all_counts)
+        if state is not None:
+            self.set_state(state)
+            for weight in self.weights:
+                weight.forget_count()
 
     def set_state(self, state):
         """Takes over what `state()` gave."""
+        self._kept.news()
         self.step = saved_masks.checked_step(state["step"], self.weights[0].name)
         self.seeds = state["seeds"]
         self.epoch, self.was_loaded = state.get("epoch"), True
@@ -153,9 +170,11 @@ class MaskSet:
             self._resolve(state["steps_per_epoch"])
         if self.clock is not None:
             self.clock.reset()
+        self.write_state()
 
     def save(self, store):
         """Writes masks (one bit a weight), step and random states into a Keras store."""
+        self.write_state()
         saved_masks.save(self, self._layers(), self._others(), store)
 
     def read(self, store, name):

@@ -42,6 +42,10 @@ class MaskOwner(Owner):
             self.inner(*symbolic_args, **symbolic_kwargs)
         return super().__call__(*args, **kwargs)  # type: ignore[misc]
 
+    def add_state(self, name, shape):
+        """Adds a variable that is in `variables`, and not in `weights`."""
+        return _keras.add_state(self, name, shape)
+
     def build(self, input_shape=None):
         if not self.inner.built:
             self.inner.build(input_shape)

@@ -107,6 +107,7 @@ class PruningTraining:
         self.updater = MaskUpdater(model, self.counter, self.evidence)
         self.counter.take_over()
         self.counter.restore_seeds()
+        _follow_state_trees(model)
         optimizer = getattr(model, "optimizer", None)
         if optimizer is not None and not optimizer.built:
             optimizer.build(model.trainable_variables)
@@ -215,6 +216,20 @@ class PruningTraining:
             # torch.optim does not apply constraints.
             self.updater.project()
         return self._part.step(self, sync) or bool(due)
+
+
+def _follow_state_trees(model):
+    """Makes a model's state trees hold the pruning step, and takes it over from others."""
+
+    def before_reading():
+        for owner in mask_owners(model):
+            owner.mask_set.write_state()
+
+    def after_writing():
+        for owner in mask_owners(model):
+            owner.mask_set.take_news(all_counts=True)
+
+    _keras.around_state_trees(model, before_reading, after_writing)
 
 
 def _check_ready(model, owners):

@@ -165,6 +165,8 @@ class StepCounter:
         ran_dry = _keras.backend() == "tensorflow" and (steps is None or self._batches < steps)
         self.add(self.clock.elapsed(self._batches if ran_dry else None))
         self.clock.stop()
+        for owner in self._owners:
+            owner.mask_set.write_state()
 
     def add(self, steps):
         """Adds optimizer steps to the count of each wrapper."""
