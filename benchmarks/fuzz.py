@@ -292,6 +292,7 @@ def call_callbacks(a, model):
         tfprune.PruningSummaries(a.of("logs"), a.of("epoch", 5, "batch"))
     elif kind == 2:
         tfprune.PruningCheckpoint(a.of("best.keras", "a" * 300))
+        tfprune.PruningBackup(a.of("run.weights.h5", "run"), a.of("epoch", 5))
     else:
         tfprune.RigL(a.sparsity(), a.of(100, 10))
 

@@ -79,6 +79,7 @@ from tfprune._keras.training import compile_like as compile_like
 from tfprune._keras.training import move_first_epoch as move_first_epoch
 from tfprune._keras.training import number_of_batches as number_of_batches
 from tfprune._keras.training import numpy_batches as numpy_batches
+from tfprune._keras.training import set_first_epoch as set_first_epoch
 from tfprune._keras.training import single_optimizers as single_optimizers
 from tfprune._keras.training import slots as slots
 from tfprune._keras.training import sync_state as sync_state

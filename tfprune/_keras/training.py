@@ -116,6 +116,11 @@ def move_first_epoch(model, before, after):
         model._initial_epoch = after
 
 
+def set_first_epoch(model, epoch):
+    """Lets the `fit` that begins start with an epoch, as BackupAndRestore does; `None` as usual."""
+    model._initial_epoch = epoch
+
+
 def after_training(model, action):
     """Calls `action()` at the end of the running `fit`, after all callbacks.
 

@@ -65,7 +65,8 @@ class Resumption:
                 f"{self._masks.step} of the weights belongs, {where}",
                 f"training that begins at the start of epoch {epoch}",
                 "Steps are counted twice or left out. Pass initial_epoch to fit, put "
-                "UpdatePruningStep after BackupAndRestore, and save at the end of epochs.",
+                "UpdatePruningStep after BackupAndRestore, and save at the end of epochs; or use "
+                "PruningBackup.",
             ),
             stacklevel=6,
         )
