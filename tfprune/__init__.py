@@ -57,7 +57,9 @@ from tfprune.distributions import Distribution
 from tfprune.masks.computing import compute_mask
 from tfprune.patterns.base import Pattern
 from tfprune.plots import (
+    plot_channels,
     plot_groups,
+    plot_latency,
     plot_mask,
     plot_sparsity,
     plot_tradeoff,
@@ -175,7 +177,9 @@ __all__ = [
     "model_cost",
     "patterns",
     "plan_shrink",
+    "plot_channels",
     "plot_groups",
+    "plot_latency",
     "plot_mask",
     "plot_sparsity",
     "plot_tradeoff",

@@ -10,6 +10,7 @@ import pytest
 from keras import layers
 
 import tfprune
+from tfprune._analysis.comparison import ShippedFile, html
 
 
 @pytest.fixture(autouse=True)
@@ -151,9 +152,10 @@ def test_layers_that_come_and_go():
 def test_files_have_the_sizes_of_files(tmp_path):
     model = build()
     pruned = tfprune.pruners.one_shot(model, 0.9)
-    found = tfprune.compare(model, pruned, data=None, latency=False)
+    formats = ["keras", "litert", "int8 litert"]
+    found = tfprune.compare(model, pruned, data=None, formats=formats, latency=False)
     # There are no inputs to find ranges with.
-    assert list(found.files) == ["keras", "litert", "sparse litert"]
+    assert list(found.files) == ["keras", "litert"]
     for name, file in (("keras", "m.keras"), ("litert", "m.tflite")):
         for measured, part in zip(found.files[name], (model, pruned), strict=True):
             raw = tfprune.export(part, tmp_path / file).path.read_bytes()
@@ -165,13 +167,32 @@ def test_files_have_the_sizes_of_files(tmp_path):
     assert after.raw == before.raw and after.gzipped < 0.7 * before.gzipped
 
 
-def test_int8_with_data():
+def in_litert(path, x):
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(str(path))
+    (given,), (made,) = interpreter.get_input_details(), interpreter.get_output_details()
+    interpreter.resize_tensor_input(given["index"], x.shape)
+    interpreter.allocate_tensors()
+    interpreter.set_tensor(given["index"], x)
+    interpreter.invoke()
+    return interpreter.get_tensor(made["index"])
+
+
+def test_int8_with_data(tmp_path):
     model = build()
     model.compile("sgd", "sparse_categorical_crossentropy", metrics=["accuracy"])
     pruned = tfprune.pruners.one_shot(model, 0.9)
     x, y = data()
     found = tfprune.compare(model, pruned, (x, y), formats=["keras", "int8 litert"], latency=False)
     before, after = found.files["int8 litert"]
+    same = {name: pair[0] for name, pair in found.metrics.items()}
+    assert found.files["keras"][0].metrics == pytest.approx(same, rel=1e-4)
+    path = tfprune.export(model, tmp_path / "m.tflite", quantize="int8", data=x, samples=32).path
+    outputs = in_litert(path, x)
+    assert before.metrics["accuracy"] == pytest.approx(np.mean(outputs.argmax(-1) == y))
+    loss = -np.log(np.clip(outputs[np.arange(len(y)), y], 1e-7, 1)).mean()
+    assert before.metrics["loss"] == pytest.approx(loss, rel=1e-3)
     assert after.raw <= before.raw < found.files["keras"][0].raw / 2
     expected = model.evaluate(x, y, verbose=0, return_dict=True)
     assert {name: pair[0] for name, pair in found.metrics.items()} == pytest.approx(expected)
@@ -195,7 +216,66 @@ def test_a_format_that_cannot_be_written_says_why(monkeypatch):
 def test_latency_of_both():
     found = tfprune.compare(build(), build(), formats=[], runs=4, batch_size=2)
     assert [(item.runs, item.batch_size) for item in found.latency] == [(4, 2), (4, 2)]
-    assert "4 runs of predict_on_batch, batch size 2" in str(found)
+    assert "1 thread, median (quartiles) of 4 runs of predict_on_batch, batch size 2" in str(found)
+
+
+def test_each_file_is_timed_in_its_runtime():
+    model = build()
+    formats = ["keras", "litert", "onnx"]
+    found = tfprune.compare(model, model, formats=formats, runs=2, batch_size=[1, 4])
+    runtimes = {"keras": "Keras", "litert": "LiteRT", "onnx": "ONNX Runtime"}
+    for name, pair in found.files.items():
+        for file in pair:
+            assert [latency.runtime for latency in file.latency.values()] == [runtimes[name]] * 2
+            assert list(file.latency) == [1, 4] and file.latency[4].batch_size == 4
+    text = str(found)
+    assert text.index("The files that ship") < text.index("Before and after")
+    assert found.latency[0].batch_size == 1 and "Milliseconds, batch 4" in found.markdown()
+    assert {"host", "processor", "date", "keras"} <= found.machine.keys()
+
+
+def test_files_that_the_user_has(tmp_path):
+    model = build()
+    model.compile("sgd", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    model.save(tmp_path / "m.keras")
+    paths = [tmp_path / "one.tflite", tmp_path / "two.onnx"]
+    for path in paths:
+        tfprune.export(model, path)
+    found = tfprune.compare(tmp_path / "m.keras", paths[1], data(), formats=["onnx"], runs=2)
+    before, after = found.files["onnx"]
+    assert after.raw == paths[1].stat().st_size
+    assert after.metrics == pytest.approx(before.metrics) and found.layers == []
+    assert found.metrics["accuracy"][1] == after.metrics["accuracy"]
+    assert after.latency[1].runtime == "ONNX Runtime"
+    found = tfprune.compare(*paths, latency=False)
+    assert found.files["litert"][0].raw == paths[0].stat().st_size
+    assert found.files["litert"][1].raw is None
+    found.html(tmp_path / "page.html")
+    with pytest.raises(ValueError, match="neither of which is compiled"):
+        tfprune.compare(*paths, data())
+
+
+def test_a_quantized_file_that_is_slower_is_marked():
+    def side(seconds):
+        latency = tfprune.Latency(seconds, seconds, seconds, 9, 1, 1, "LiteRT")
+        return ShippedFile(100, 50, "", {1: latency})
+
+    files = {
+        "litert": (side(1.0), side(0.5)),
+        "dynamic litert": (side(1.02), side(1.0)),
+        "int8 litert": (side(0.4), side(0.3)),
+    }
+    text = str(tfprune.Comparison((build(), build()), [], files, None, {}))
+    assert "dynamic litert, after: SLOWER than litert in float, 2.00 times as long" in text
+    assert text.count("SLOWER") == 1 and "2.00x faster" in text
+
+
+def test_the_page_of_a_shrunk_model_shows_channels():
+    model = build()
+    small = tfprune.remove_channels(model, {"conv": [0, 1, 2]})
+    found = tfprune.compare(model, small, formats=[], latency=False)
+    assert [title for title, _ in html._pictures(found)] == ["Channels of the layers"]
+    assert "Sparsity" not in found.markdown().partition("### Layers")[2]
 
 
 def test_models_are_not_changed():
@@ -221,7 +301,7 @@ def test_as_data_and_as_markdown():
     for block in re.findall(r"(?:^\|.*\n?)+", text, flags=re.MULTILINE):
         widths = {len(re.findall(r"(?<!\\)\|", line)) for line in block.strip().splitlines()}
         assert len(widths) == 1
-    assert "| conv | Conv2D | 6x6x8 | 224 | 0 → 108 | 0.00% → 50.00% |" in text
+    assert "| conv | Conv2D | 6x6x8 | 224 | 7,776 | 0 → 108 | 0.00% → 50.00% |" in text
 
 
 def test_one_page_that_needs_nothing_else(tmp_path):
@@ -260,6 +340,8 @@ def test_bad_arguments(error, match, arguments):
 def test_no_models(tmp_path):
     model = build()
     with pytest.raises(TypeError, match="Keras 3"):
+        tfprune.compare(model, 3)
+    with pytest.raises(ValueError, match="does not exist"):
         tfprune.compare(model, "model.keras")
     with pytest.raises(ValueError, match="built"):
         tfprune.compare(keras.Sequential([layers.Dense(2)]), model)

@@ -292,7 +292,7 @@ def test_compare(setup, command, tmp_path):
     files = ["--html", tmp_path / "page.html", "--markdown", tmp_path / "page.md"]
     code, out, err = command("compare", *models, *options, *files)
     assert code == 0, err
-    assert "Bytes in files" in out and "accuracy" in out
+    assert "The files that ship" in out and "accuracy" in out
     assert "</html>" in (tmp_path / "page.html").read_text()
     assert "| conv | Conv2D |" in (tmp_path / "page.md").read_text()
     code, out, _ = command("compare", *models, "--formats", "--no-latency", "--json")

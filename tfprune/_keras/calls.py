@@ -78,6 +78,12 @@ def symbolic_inputs(model):
     return functional._inputs_struct
 
 
+def symbolic_outputs(model):
+    """Returns a Sequential or Functional model's output KerasTensors in their structure."""
+    functional = model._functional if isinstance(model, keras.Sequential) else model
+    return functional._outputs_struct
+
+
 def trace(model, inputs):
     """Runs a model's `call` once on placeholders, without computing anything.
 

@@ -57,12 +57,16 @@ class Latencies(dict):
     `str(latencies)` is a table with a column for each batch size.
     """
 
-    def table(self):
-        """Returns the latencies as a `rich.table.Table`."""
-        rows = {
+    def by_batch(self):
+        """Returns `{name: {batch size: Latency}}`."""
+        return {
             name: found if isinstance(found, dict) else {found.batch_size: found}
             for name, found in self.items()
         }
+
+    def table(self):
+        """Returns the latencies as a `rich.table.Table`."""
+        rows = self.by_batch()
         first = next(iter(rows.values()))
         table = Table(title=f"Milliseconds a batch: {conditions(next(iter(first.values())))}")
         table.add_column("Model")

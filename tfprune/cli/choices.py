@@ -65,5 +65,6 @@ COMPARED = (
     "float16 litert",
     "int8 litert",
     "onnx",
+    "saved_model",
 )
-COMPARED_BY_DEFAULT = ("keras", "litert", "sparse litert", "int8 litert")
+COMPARED_BY_DEFAULT = ("keras", "litert", "sparse litert", "int8 litert", "onnx")

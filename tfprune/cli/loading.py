@@ -40,6 +40,14 @@ def load_model(path, args, compile=False):
         raise _explained(path, error) from error
 
 
+def load_model_or_file(path, args):
+    """Loads a model with its metrics, or returns the path of a file that another runtime opens."""
+    if path.suffix in (".tflite", ".onnx"):
+        return path
+    foreign = (path / "saved_model.pb").is_file() and not (path / "keras_metadata.pb").is_file()
+    return path if foreign else load_model(path, args, compile=True)
+
+
 def _load(path, unsafe, compile):
     try:
         return keras.saving.load_model(path, compile=compile, safe_mode=not unsafe)

@@ -1,6 +1,6 @@
 """Compares a model before and after pruning: layers, files, latency and accuracy."""
 
 from tfprune._analysis.comparison.comparing import Comparison, LayerChange, compare
-from tfprune._analysis.comparison.files import FileSizes
+from tfprune._analysis.comparison.files import ShippedFile
 
-__all__ = ["Comparison", "FileSizes", "LayerChange", "compare"]
+__all__ = ["Comparison", "LayerChange", "ShippedFile", "compare"]

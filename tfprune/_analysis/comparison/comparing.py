@@ -1,18 +1,29 @@
 """Compares two models layer by layer and as a whole."""
 
+import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import keras
 
 from tfprune import _keras
-from tfprune._analysis.comparison.files import BY_DEFAULT, check_formats, measure_files
+from tfprune._analysis.comparison.files import (
+    BY_DEFAULT,
+    LIVE,
+    MISSING,
+    check_formats,
+    given_file,
+    with_latency,
+    with_metrics,
+    write_files,
+)
 from tfprune._analysis.comparison.html import page
 from tfprune._analysis.comparison.tables import as_markdown, as_printed, comparison_tables
 from tfprune._base import validation as check
+from tfprune._formats.table import format_of
 from tfprune._keras.checks import check_built, not_keras
 from tfprune._reports.cost import known_sum, layer_costs
-from tfprune._reports.latency import compare_latency
+from tfprune._reports.machine import machine
 from tfprune._wrapping.strip import strip_pruning
 
 _ADDED_UP = ("parameters", "prunable", "zeros", "macs", "effective_macs")
@@ -37,19 +48,24 @@ class Comparison:
     """Two models side by side. `str(comparison)`, `html` and `markdown` show it as tables.
 
     Attributes:
-        models: The two plain models, as `(before, after)`.
-        layers: List of `LayerChange`s.
-        files: `{format: (FileSizes, FileSizes)}`.
-        latency: The two `Latency`s, as `(before, after)`, or `None`.
+        models: The two plain models or paths, as `(before, after)`.
+        layers: List of `LayerChange`s; empty where a side is a file of another kind than `.keras`.
+        files: `{format: (ShippedFile, ShippedFile)}`, each with `raw` and `gzipped` bytes, a `note`
+            if it could not be written, `latency` by batch size, and `metrics`.
+        latency: The two `Latency`s of Keras, as `(before, after)`, or `None`.
         metrics: `{name: (before, after)}` on the data; empty without data.
+        threads: Number of threads of each runtime; `None` for as many as it takes.
+        machine: `{property: text}` of the machine, the versions and the date.
     """
 
-    def __init__(self, models, layers, files, latency, metrics):
+    def __init__(self, models, layers, files, latency, metrics, threads=1):
         self.models = models
         self.layers = layers
         self.files = files
         self.latency = latency
         self.metrics = metrics
+        self.threads = threads
+        self.machine = machine()
 
     @property
     def totals(self):
@@ -83,6 +99,8 @@ class Comparison:
             "files": {name: [asdict(size) for size in pair] for name, pair in self.files.items()},
             "latency": None if self.latency is None else [asdict(item) for item in self.latency],
             "metrics": {name: list(pair) for name, pair in self.metrics.items()},
+            "threads": self.threads,
+            "machine": dict(self.machine),
         }
 
     def markdown(self):
@@ -110,35 +128,50 @@ class Comparison:
         return as_printed(comparison_tables(self))
 
 
-def compare(before, after, data=None, *, formats=BY_DEFAULT, latency=True, batch_size=1, runs=30):
+def compare(
+    before,
+    after,
+    data=None,
+    *,
+    formats=BY_DEFAULT,
+    latency=True,
+    batch_size=1,
+    runs=30,
+    threads=1,
+):
     """Compares a model before and after pruning: layers, files, latency and accuracy.
 
     Strips the wrappers first and changes neither model. Files are written to a temporary folder,
-    run in their runtimes, and deleted. The latency measurement alternates between the models, as
-    in `tfprune.compare_latency`.
+    run in their runtimes, and deleted. The latency measurement alternates between all files of
+    both sides, as in `tfprune.compare_latency`.
 
     Args:
-        before: A built Sequential or Functional model, wrapped or plain.
-        after: The same model pruned, shrunk or both. Layers are matched by their paths.
+        before: A built Sequential or Functional model, wrapped or plain, or the path of a
+            `.keras`, `.tflite` or `.onnx` file or of the folder of a SavedModel. Of a file other
+            than `.keras`, only size, latency and metrics are compared.
+        after: The same model pruned, shrunk or both, or such a file. Layers are matched by their
+            paths.
         data: Inputs and labels for the compiled metrics, in a form that `model.evaluate` takes:
             `(x, y)`, a data set or a `PyDataset`. If only one model is compiled, its metrics are
-            used for both. Some of the inputs calibrate the int8 file. With `None`, neither
-            metrics nor the int8 file are measured.
+            used for both. The metrics of each file are computed from the outputs of that file.
+            Some of the inputs calibrate the int8 file. With `None`, neither metrics nor the int8
+            file are measured.
         formats: File formats to measure: "keras", "litert", "sparse litert", "dynamic litert",
-            "float16 litert", "int8 litert", "onnx". If a file cannot be written, a note gives the
-            reason.
+            "float16 litert", "int8 litert", "onnx", "saved_model". If a file cannot be written, a
+            note gives the reason.
         latency: Whether to measure the latency.
-        batch_size: Examples in each timed batch.
-        runs: Number of timed batches.
+        batch_size: Examples in each timed batch, or a list of such numbers.
+        runs: Number of timed runs.
+        threads: Number of threads of each runtime, or `None` for as many as it takes.
 
     Returns:
         A `Comparison`: `print` it, or read its `layers`, `totals`, `files`, `latency` and
         `metrics`.
 
     Raises:
-        TypeError: If a model is not a Keras 3 model.
-        ValueError: If a model is not built, its `call` is code, a format is unknown, or there is
-            data but neither model is compiled.
+        TypeError: If a model is neither a Keras 3 model nor a path.
+        ValueError: If a model is not built, its `call` is code, a format is unknown, a file does
+            not exist, or there is data but neither model is compiled.
 
     Example:
 
@@ -148,35 +181,80 @@ def compare(before, after, data=None, *, formats=BY_DEFAULT, latency=True, batch
     >>> comparison.totals["zeros"]
     (0, 24)
     """
-    for name, model in (("before", before), ("after", after)):
-        if not isinstance(model, keras.Model):
-            raise TypeError(not_keras(model, name))
-        check_built(model)
+    given = tuple(_model_or_file(m, name) for name, m in (("before", before), ("after", after)))
     formats = check_formats(formats)
-    if data is not None and not (before.compiled or after.compiled):
+    compiled = next((m for m in given if isinstance(m, keras.Model) and m.compiled), None)
+    if data is not None and compiled is None:
+        names = " and ".join(f"'{m.name}'" for m in given)
         raise ValueError(
             check.message(
                 "a compiled model, whose metrics to measure on `data`",
-                f"'{before.name}' and '{after.name}', neither of which is compiled",
+                f"{names}, neither of which is compiled",
                 'Call before.compile(loss=..., metrics=["accuracy"]) first, or leave `data` out.',
             )
         )
     data = _checked(data)
-    plain = tuple(strip_pruning(model) for model in (before, after))
-    costs = [{row.layer: row for row in layer_costs(model)} for model in plain]
-    seconds = None
-    if latency:
-        measured = compare_latency(
-            dict(zip(("before", "after"), plain, strict=True)), batch_size, runs
-        )
-        seconds = (measured["before"], measured["after"])
-    metrics = _metrics((before, after), plain, data)
+    compile_config = None if compiled is None else compiled.get_compile_config()
+    plain = tuple(strip_pruning(m) if isinstance(m, keras.Model) else m for m in given)
+    costs = None
+    if not any(isinstance(model, Path) for model in plain):
+        costs = [{row.layer: row for row in layer_costs(model)} for model in plain]
     inputs = None if data is None else _inputs(data)
     if inputs is None:
         formats = tuple(name for name in formats if name != "int8 litert")
-    sizes = [measure_files(model, formats, inputs) for model in plain]
-    files = {name: (sizes[0][name], sizes[1][name]) for name in formats}
-    return Comparison(plain, _changes(*costs), files, seconds, metrics)
+    how = {"runs": runs, "threads": threads}
+    with tempfile.TemporaryDirectory() as folder:
+        sides = tuple(
+            given_file(model)
+            if isinstance(model, Path)
+            else {
+                **write_files(model, formats, inputs, Path(folder) / side),
+                LIVE: (model, MISSING),
+            }
+            for side, model in zip(("before", "after"), plain, strict=True)
+        )
+        if latency:
+            sides = with_latency(sides, batch_size, how)
+        if data is not None:
+            judge = strip_pruning(compiled)
+            judge.compile_from_config(compile_config)
+            sides = tuple(with_metrics(side, judge, data) for side in sides)
+    metrics = {}
+    if data is not None:
+        pairs = zip(given, plain, sides, strict=True)
+        metrics = _of_both(*(_metrics(*pair, compile_config, data) for pair in pairs))
+    layers = _changes(*costs) if costs else []
+    return Comparison(plain, layers, _files(sides, formats), _seconds(sides), metrics, threads)
+
+
+def _model_or_file(model, name):
+    """Returns a built model, or the `pathlib.Path` of a file of another kind than `.keras`."""
+    if isinstance(model, (str, Path)):
+        path = Path(model)
+        format = format_of(path)
+        return keras.saving.load_model(path) if format.name == "keras" else path
+    if not isinstance(model, keras.Model):
+        raise TypeError(not_keras(model, name))
+    check_built(model)
+    return model
+
+
+def _files(sides, formats):
+    """Returns `{format: (ShippedFile, ShippedFile)}`."""
+    names = dict.fromkeys([*formats, *(name for side in sides for name in side)])
+    return {
+        name: tuple(side.get(name, (None, MISSING))[1] for side in sides)
+        for name in names
+        if name != LIVE
+    }
+
+
+def _seconds(sides):
+    """Returns the latencies of both live models for the first batch size, or `None`."""
+    lives = [side[LIVE][1] for side in sides if LIVE in side]
+    if len(lives) < 2 or not all(live.latency for live in lives):
+        return None
+    return tuple(next(iter(live.latency.values())) for live in lives)
 
 
 def _checked(data):
@@ -210,20 +288,22 @@ def _changes(before, after):
     return [LayerChange(path, before.get(path), after.get(path)) for path in paths]
 
 
-def _metrics(models, plain, data):
-    if data is None:
-        return {}
-    compiled = next(model for model in models if model.compiled)
-    found = []
-    for model, copy in zip(models, plain, strict=True):
-        if not model.compiled:
-            # Compile the copy; the user's model is not changed.
-            copy.compile_from_config(compiled.get_compile_config())
-            model = copy
-        parts = data if isinstance(data, tuple) else (data,)
-        evaluated = model.evaluate(*parts, verbose=0, return_dict=True)
-        found.append({name: float(value) for name, value in evaluated.items()})
-    return {name: (value, found[1][name]) for name, value in found[0].items() if name in found[1]}
+def _metrics(model, copy, side, compile_config, data):
+    """Returns `{name: value}` of a model, or of the one file of a side."""
+    if isinstance(model, Path):
+        ((_, file),) = side.values()
+        return file.metrics
+    if not model.compiled:
+        # Compile the copy; the user's model is not changed.
+        copy.compile_from_config(compile_config)
+        model = copy
+    parts = data if isinstance(data, tuple) else (data,)
+    evaluated = model.evaluate(*parts, verbose=0, return_dict=True)
+    return {name: float(value) for name, value in evaluated.items()}
+
+
+def _of_both(before, after):
+    return {name: (value, after[name]) for name, value in before.items() if name in after}
 
 
 def _inputs(data):

@@ -1,12 +1,14 @@
-"""Measures the size of a model in its deployment formats."""
+"""Writes both sides of a comparison in deployment formats, and measures the files."""
 
 import gzip
-import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from tfprune._analysis.comparison.metrics import metrics_of
 from tfprune._base import validation as check
 from tfprune._deployment.exporting import export
+from tfprune._formats.table import format_of, opened
+from tfprune._reports.latency import compare_latency
 
 # Name of a format, file, and arguments of `export`.
 FORMATS: dict[str, tuple[str, dict]] = {
@@ -17,23 +19,33 @@ FORMATS: dict[str, tuple[str, dict]] = {
     "float16 litert": ("model.tflite", {"quantize": "float16"}),
     "int8 litert": ("model.tflite", {"quantize": "int8"}),
     "onnx": ("model.onnx", {}),
+    "saved_model": ("model", {}),
 }
-BY_DEFAULT = ("keras", "litert", "sparse litert", "int8 litert")
+BY_DEFAULT = ("keras", "litert", "sparse litert", "int8 litert", "onnx")
 
 
 @dataclass(frozen=True)
-class FileSizes:
-    """The size of one file in bytes.
+class ShippedFile:
+    """One file: its size, and what was measured of it in its own runtime.
 
     Attributes:
-        raw: Size of the file, or `None` if it could not be written.
+        raw: Size of the file in bytes, or `None` if it could not be written.
         gzipped: Size after compression with gzip, or `None`.
-        note: Error message if the file could not be written, or an empty string.
+        note: Error message if the file could not be written or run, or an empty string.
+        latency: `{batch size: Latency}`; empty if not measured.
+        metrics: `{name: value}` on the data; empty without data.
     """
 
     raw: int | None
     gzipped: int | None
     note: str
+    latency: dict = field(default_factory=dict)
+    metrics: dict = field(default_factory=dict)
+
+
+MISSING = ShippedFile(None, None, "")
+# The entry of a model that Keras runs as it is, among the files.
+LIVE = "live"
 
 
 def check_formats(formats):
@@ -47,30 +59,98 @@ def check_formats(formats):
     return tuple(check.choice("formats", name, tuple(FORMATS)) for name in formats)
 
 
-def measure_files(model, formats, inputs):
-    """Writes a model in several formats and returns `{format: FileSizes}`.
+def write_files(model, formats, inputs, folder):
+    """Writes a model in several formats.
 
     Args:
         model: A plain model.
         formats: Names of formats.
         inputs: Examples for int8, or `None`.
+        folder: `pathlib.Path` of an empty folder.
+
+    Returns:
+        `{format: (path or None, ShippedFile)}`.
     """
     found = {}
-    for name in formats:
+    for number, name in enumerate(formats):
         file, options = FORMATS[name]
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / file
-            data = inputs if options.get("quantize") == "int8" else None
-            try:
-                # Only the size matters here, so allow any rounding error of 8-bit weights.
-                export(model, path, data=data, tolerance=1e9, **options)
-            except Exception as error:
-                # Converters raise all kinds of errors. Still measure the other formats.
-                found[name] = FileSizes(None, None, _first_line(error))
-            else:
-                written = path.read_bytes()
-                found[name] = FileSizes(len(written), len(gzip.compress(written, 9)), "")
+        path = folder / str(number) / file
+        path.parent.mkdir(parents=True)
+        data = inputs if options.get("quantize") == "int8" else None
+        try:
+            # A quantized file is judged by its metrics, so allow any rounding error.
+            export(model, path, data=data, tolerance=1e9, **options)
+        except Exception as error:
+            # Converters raise all kinds of errors. Still measure the other formats.
+            found[name] = None, ShippedFile(None, None, _first_line(error))
+        else:
+            found[name] = path, _sizes(path)
     return found
+
+
+def given_file(path):
+    """Returns `{format: (path, ShippedFile)}` of a file that the user brings."""
+    return {format_of(path).name: (path, _sizes(path))}
+
+
+def _sizes(path):
+    files = [file for file in sorted([path, *path.rglob("*")]) if file.is_file()]
+    contents = [file.read_bytes() for file in files]
+    return ShippedFile(
+        sum(map(len, contents)), sum(len(gzip.compress(content, 9)) for content in contents), ""
+    )
+
+
+def with_latency(sides, batch_size, how):
+    """Measures all files of both sides in turn.
+
+    Args:
+        sides: Pair of `{format: (path or model or None, ShippedFile)}`.
+        batch_size: A batch size, or a list of them.
+        how: Further arguments of `compare_latency`.
+
+    Returns:
+        Pair of the same dictionaries, with latencies.
+    """
+    models, sides = {}, tuple(dict(side) for side in sides)
+    for number, side in enumerate(sides):
+        for name, (model, file) in side.items():
+            if model is None or (name == "keras" and LIVE in side):
+                continue
+            try:
+                # Some files open and fail when they run; the others are still measured.
+                compare_latency({"model": model}, batch_size, **{**how, "runs": 1, "warmup": 1})
+            except (RuntimeError, ValueError) as error:
+                if not isinstance(model, Path):
+                    raise
+                side[name] = model, replace(file, note=_first_line(error))
+            else:
+                models[number, name] = model
+    sizes = batch_size if isinstance(batch_size, (list, tuple)) else [batch_size]
+    if models:
+        for (number, name), found in compare_latency(models, list(sizes), **how).items():
+            model, file = sides[number][name]
+            sides[number][name] = model, replace(file, latency=found)
+    for side in sides:
+        # Keras computes the same from its file.
+        if LIVE in side and side.get("keras", (None, None))[0] is not None:
+            path, file = side["keras"]
+            side["keras"] = path, replace(file, latency=side[LIVE][1].latency)
+    return sides
+
+
+def with_metrics(side, judge, data):
+    """Returns `{format: (path, ShippedFile)}` of one side, with the metrics of each file."""
+    done = {}
+    for name, (path, file) in side.items():
+        if isinstance(path, Path) and not file.note:
+            session = opened(path)
+            try:
+                file = replace(file, metrics=metrics_of(session, judge, data))
+            finally:
+                session.close()
+        done[name] = path, file
+    return done
 
 
 def _first_line(error):

@@ -3,20 +3,23 @@
 import base64
 import html
 import io
+from pathlib import Path
 
 from tfprune import plots
 from tfprune._analysis.comparison.tables import comparison_tables
 from tfprune._base.files import check_target, finished_at_once
+from tfprune._reports.latency import Latencies
 
 _STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; color: #1c1c1c; background: #fff;
        max-width: 1180px; margin: 2rem auto; padding: 0 1rem; }
 h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2.2rem; }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: .3rem .7rem; border-bottom: 1px solid #ddd; text-align: left; }
-th { border-bottom: 2px solid #888; white-space: nowrap; }
-td.number, th.number { text-align: right; white-space: nowrap; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; max-width: 100%; }
+th, td { padding: .3rem .6rem; border-bottom: 1px solid #ddd; text-align: left;
+         vertical-align: top; }
+td { overflow-wrap: anywhere; }
+th { border-bottom: 2px solid #888; vertical-align: bottom; }
+td.number, th.number { text-align: right; overflow-wrap: normal; }
 tr.total td { border-top: 2px solid #888; font-weight: 600; }
 p.note { color: #555; font-size: .9rem; margin: .4rem 0; }
 img { max-width: 100%; height: auto; }
@@ -26,15 +29,11 @@ img { max-width: 100%; height: auto; }
 def page(comparison, path):
     """Writes the page, and returns its path."""
     check_target(path, "html")
-    before, after = comparison.models
-    title = f"{before.name}, before and after pruning"
-    pictures = [
-        ("Sparsity of the layers", plots.plot_sparsity({"before": before, "after": after})),
-        ("Weights before and after", plots.plot_weights(before, after)),
-    ]
-    parts = [f"<h1>{html.escape(title)}</h1>"]
-    parts += [_table(grid) for grid in comparison_tables(comparison)]
-    parts += [_picture(name, figure) for name, figure in pictures]
+    title = f"{_name(comparison.models[0])}, before and after pruning"
+    first, *others = comparison_tables(comparison)
+    parts = [f"<h1>{html.escape(title)}</h1>", _table(first)]
+    parts += [_picture(name, figure) for name, figure in _pictures(comparison)]
+    parts += [_table(grid) for grid in others]
     text = (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -45,6 +44,39 @@ def page(comparison, path):
     with finished_at_once(path) as unfinished:
         unfinished.write_text(text, encoding="utf-8")
     return path
+
+
+def _name(model):
+    return model.stem if isinstance(model, Path) else model.name
+
+
+def _pictures(comparison):
+    """Returns `(title, figure)` of each chart that says something about these models."""
+    latencies = Latencies(
+        {
+            f"{name}, {side}": file.latency
+            for name, pair in comparison.files.items()
+            for side, file in zip(("before", "after"), pair, strict=True)
+            if file.latency
+        }
+    )
+    found = [("Latency of the files", plots.plot_latency(latencies))] if latencies else []
+    if not comparison.layers:
+        return found
+    before, after = comparison.models
+    if _narrower(comparison):
+        found.append(("Channels of the layers", plots.plot_channels(before, after)))
+    if any(comparison.totals["zeros"]):
+        sparsity = plots.plot_sparsity({"before": before, "after": after})
+        found.append(("Sparsity of the layers", sparsity))
+        found.append(("Weights before and after", plots.plot_weights(before, after)))
+    return found
+
+
+def _narrower(comparison):
+    """Whether a layer that both models have makes fewer channels in the second."""
+    pairs = [(change.before, change.after) for change in comparison.layers]
+    return any(old and new and old.shape[-1:] != new.shape[-1:] for old, new in pairs)
 
 
 def _table(grid):
@@ -61,8 +93,8 @@ def _table(grid):
         rows.append(f'<tr class="total">{cells}</tr>' if row[0] == "total" else f"<tr>{cells}</tr>")
     notes = "".join(f'<p class="note">{html.escape(note)}</p>' for note in grid.notes)
     return (
-        f'<h2>{html.escape(grid.title)}</h2><div class="wide"><table><thead><tr>{head}</tr></thead>'
-        f"<tbody>{''.join(rows)}</tbody></table></div>{notes}"
+        f"<h2>{html.escape(grid.title)}</h2><table><thead><tr>{head}</tr></thead>"
+        f"<tbody>{''.join(rows)}</tbody></table>{notes}"
     )
 
 

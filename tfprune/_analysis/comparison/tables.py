@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from rich.table import Table
 
 from tfprune._base.text import as_text
+from tfprune._reports.latency import conditions
 
 
 @dataclass(frozen=True)
@@ -25,11 +26,81 @@ class Grid:
 
 
 def comparison_tables(comparison):
-    """Returns the `Grid`s of a comparison: totals, files and layers."""
-    grids = [_whole(comparison)]
-    if comparison.files:
-        grids.append(_files(comparison))
-    return [*grids, _layers(comparison)]
+    """Returns the `Grid`s of a comparison: what ships, totals, layers, and the machine."""
+    grids = [_shipped(comparison)] if comparison.files else []
+    if comparison.layers:
+        grids += [_whole(comparison), _layers(comparison)]
+    return [*grids, _machine(comparison)]
+
+
+def _shipped(comparison):
+    """One row for each file: its size, latency and metrics, and what changed."""
+    pairs = comparison.files
+    files = [file for pair in pairs.values() for file in pair]
+    batches = list(dict.fromkeys(size for file in files for size in file.latency))
+    metrics = list(dict.fromkeys(name for file in files for name in file.metrics))
+    columns = [("Format", False), ("Model", False), ("Bytes", True), ("Gzipped", True)]
+    columns += [("Change", False)]
+    for size in batches:
+        columns += [(f"Milliseconds, batch {size}", True), ("Change", False)]
+    columns += [(name, True) for name in metrics]
+    rows, notes = [], []
+    for name, pair in pairs.items():
+        for side, file in zip(("before", "after"), pair, strict=True):
+            old = pair[0] if side == "after" else None
+            row = [name, side, _number(file.raw), _number(file.gzipped)]
+            row.append(_smaller(old, file))
+            for size in batches:
+                row += [_seconds(file, size), _faster(old, file, size)]
+            row += [f"{file.metrics[m]:.4f}" if m in file.metrics else "" for m in metrics]
+            rows.append(tuple(row))
+            notes += [f"{name}, {side}: {file.note}"] if file.note else []
+    latencies = [latency for file in files for latency in file.latency.values()]
+    if latencies:
+        notes.insert(0, f"Latency: {conditions(latencies[0])}, each file in its own runtime.")
+    return Grid("The files that ship", tuple(columns), rows, (*notes, *_slower(pairs)))
+
+
+def _smaller(old, new):
+    if old is None or not old.raw or not new.raw:
+        return ""
+    # Zeros shrink what a compressed download holds; other changes shrink the file itself.
+    if old.raw != new.raw:
+        return _times(old.raw, new.raw, "smaller")
+    return f"{_times(old.gzipped, new.gzipped, 'smaller')} gzipped".strip()
+
+
+def _seconds(file, size):
+    if size not in file.latency:
+        return ""
+    return str(file.latency[size]).replace(" ms", "")
+
+
+def _faster(old, new, size):
+    if old is None or size not in old.latency or size not in new.latency:
+        return ""
+    return _times(old.latency[size].median, new.latency[size].median, "faster")
+
+
+def _slower(pairs):
+    """Notes on files that quantization has made slower than the plain file of their runtime."""
+    notes = []
+    for name, pair in pairs.items():
+        plain = pairs.get(name.split()[-1])
+        if plain is None or plain is pair or name.split()[0] not in _QUANTIZED:
+            continue
+        for side, file, other in zip(("before", "after"), pair, plain, strict=True):
+            for size in sorted(file.latency.keys() & other.latency.keys()):
+                ratio = file.latency[size].median / other.latency[size].median
+                if ratio > 1.05:
+                    notes.append(
+                        f"{name}, {side}: SLOWER than {name.split()[-1]} in float, "
+                        f"{ratio:.2f} times as long at batch size {size}. It saves bytes only."
+                    )
+    return notes
+
+
+_QUANTIZED = ("dynamic", "float16", "int8")
 
 
 def _whole(comparison):
@@ -44,10 +115,10 @@ def _whole(comparison):
     notes = []
     if comparison.latency is not None:
         old, new = comparison.latency
-        rows.append(("Latency", str(old), str(new), _times(old.median, new.median, "faster")))
+        faster = _times(old.median, new.median, "faster")
+        rows.append(("Latency in Keras", str(old), str(new), faster))
         notes.append(
-            f"Latency: median and middle half of {old.runs} runs of predict_on_batch, "
-            f"batch size {old.batch_size}."
+            f"Latency: {conditions(old)} of predict_on_batch, batch size {old.batch_size}."
         )
     rows += [
         (name, f"{old:.4f}", f"{new:.4f}", f"{new - old:+.4f}")
@@ -55,6 +126,12 @@ def _whole(comparison):
     ]
     columns = (("", False), ("Before", True), ("After", True), ("Change", True))
     return Grid("Before and after", columns, rows, tuple(notes))
+
+
+def _machine(comparison):
+    threads = "as many as the runtime takes" if comparison.threads is None else comparison.threads
+    rows = [("threads", str(threads)), *comparison.machine.items()]
+    return Grid("Measured on", (("", False), ("", False)), rows)
 
 
 def _row(name, pair):
@@ -78,24 +155,6 @@ def _times(old, new, word):
     return f"{old / new:.2f}x {word}" if old > new else f"{new / old:.2f}x {opposite}"
 
 
-def _files(comparison):
-    rows, notes = [], []
-    for name, (old, new) in comparison.files.items():
-        sizes = [_number(n) for n in (old.raw, new.raw, old.gzipped, new.gzipped)]
-        rows.append((name, *sizes, _times(old.gzipped, new.gzipped, "smaller")))
-        found = {"before": old.note, "after": new.note}
-        notes += [f"{name}, {side}: {note}" for side, note in found.items() if note]
-    columns = (
-        ("Format", False),
-        ("Before", True),
-        ("After", True),
-        ("Before, gzipped", True),
-        ("After, gzipped", True),
-        ("Change, gzipped", True),
-    )
-    return Grid("Bytes in files", columns, rows, tuple(notes))
-
-
 def _layers(comparison):
     rows = [_layer(change) for change in comparison.layers]
     totals = comparison.totals
@@ -105,9 +164,9 @@ def _layers(comparison):
             "",
             "",
             _change(*map(_number, totals["parameters"])),
+            _change(*map(_number, totals["macs"])),
             _change(*map(_number, totals["zeros"])),
             _change(_sparsity(totals, 0), _sparsity(totals, 1)),
-            _change(*map(_number, totals["macs"])),
             _change(*map(_number, totals["effective_macs"])),
         )
     )
@@ -116,11 +175,14 @@ def _layers(comparison):
         ("Type", False),
         ("Output", True),
         ("Parameters", True),
+        ("MACs", True),
         ("Zeros", True),
         ("Sparsity", True),
-        ("MACs", True),
         ("MACs without zeros", True),
     )
+    if not any(totals["zeros"]):
+        # Without zeros, the last three columns say nothing.
+        return Grid("Layers", columns[:5], [row[:5] for row in rows])
     return Grid("Layers", columns, rows)
 
 
@@ -131,9 +193,9 @@ def _layer(change):
         next(cost.type for cost in sides if cost is not None),
         _of_both(sides, lambda cost: "x".join("?" if n is None else str(n) for n in cost.shape)),
         _of_both(sides, lambda cost: _number(cost.parameters)),
+        _of_both(sides, lambda cost: _number(cost.macs)),
         _of_both(sides, lambda cost: _number(cost.zeros) if cost.prunable else ""),
         _of_both(sides, lambda cost: f"{cost.sparsity:.2%}" if cost.prunable else ""),
-        _of_both(sides, lambda cost: _number(cost.macs)),
         _of_both(sides, lambda cost: _number(cost.effective_macs)),
     )
 

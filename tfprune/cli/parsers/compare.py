@@ -12,7 +12,7 @@ def add(commands, shared):
         parents=[shared],
         help="compare two models: layers, file sizes, latency and accuracy",
     )
-    kinds = "a .keras or .h5 file, or the folder of a SavedModel written by tf_keras"
+    kinds = "a .keras, .h5, .tflite or .onnx file, or the folder of a SavedModel"
     add_model(parser, "before", f"the original model: {kinds}")
     add_model(parser, "after", "the pruned or shrunk model, in one of the same forms")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write an HTML page with plots")
@@ -32,9 +32,17 @@ def add(commands, shared):
     parser.add_argument(
         "--batch-size",
         type=int,
+        nargs="+",
         default=1,
         metavar="N",
-        help="batch size for the latency measurement (default: 1)",
+        help="batch sizes for the latency measurement (default: 1)",
+    )
+    parser.add_argument(
+        "--threads",
+        type=int,
+        default=1,
+        metavar="N",
+        help="threads of each runtime in the latency measurement (default: 1)",
     )
     parser.add_argument(
         "--runs",
