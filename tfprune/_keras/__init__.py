@@ -21,6 +21,10 @@ from tfprune._keras.cloning import is_legacy_h5 as is_legacy_h5
 from tfprune._keras.cloning import rebuild_graph as rebuild_graph
 from tfprune._keras.cloning import refresh_constants as refresh_constants
 from tfprune._keras.cloning import replace_inside as replace_inside
+from tfprune._keras.devices import everywhere as everywhere
+from tfprune._keras.devices import laid_out_like as laid_out_like
+from tfprune._keras.devices import on_host as on_host
+from tfprune._keras.devices import spans_processes as spans_processes
 from tfprune._keras.fingerprints import fingerprint as fingerprint
 from tfprune._keras.layers import AddOperation as AddOperation
 from tfprune._keras.layers import ConvLSTMCell as ConvLSTMCell
@@ -36,7 +40,6 @@ from tfprune._keras.layers import flatten as flatten
 from tfprune._keras.layers import host_array as host_array
 from tfprune._keras.layers import input_shape as input_shape
 from tfprune._keras.layers import is_graph as is_graph
-from tfprune._keras.layers import on_host as on_host
 from tfprune._keras.layers import own_loop as own_loop
 from tfprune._keras.layers import places as places
 from tfprune._keras.layers import plain_class as plain_class

@@ -4,11 +4,11 @@ import functools
 import tempfile
 
 import keras
-from keras import ops
 from keras.src.backend.common import global_state
 from keras.src.saving.serialization_lib import SafeModeScope
 
 from tfprune._base import validation as check
+from tfprune._keras.devices import on_host
 from tfprune._keras.layers import (
     children,
     flatten,
@@ -350,7 +350,7 @@ def copy_variables(sources, targets, name):
             )
         )
     for source, target in zip(sources, targets, strict=True):
-        target.assign(ops.convert_to_numpy(source))
+        target.assign(on_host(source))
 
 
 def _state(layer):

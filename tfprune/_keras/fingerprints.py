@@ -5,6 +5,7 @@ import hashlib
 import keras
 import numpy as np
 
+from tfprune._keras.devices import on_host
 from tfprune._keras.layers import host_array
 
 
@@ -18,7 +19,7 @@ def fingerprint(thing):
         if isinstance(part, keras.Variable):
             array = host_array(part)
         elif isinstance(part, np.ndarray) or keras.ops.is_tensor(part):
-            array = keras.ops.convert_to_numpy(part)
+            array = on_host(part)
         else:
             digest.update(type(part).__name__.encode())
             continue

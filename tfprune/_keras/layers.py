@@ -9,6 +9,8 @@ from keras.src.layers.rnn.conv_lstm import ConvLSTMCell as ConvLSTMCell
 from keras.src.models.functional import Functional
 from keras.src.ops import numpy as operations
 
+from tfprune._keras.devices import on_host, spans_processes
+
 # What `x + r` and `x * r` are in a model's graph.
 AddOperation, MultiplyOperation = operations.Add, operations.Multiply
 
@@ -165,7 +167,7 @@ def host_array(variable):
         value = value.read_value()
         return np.asarray(value) if hasattr(value, "numpy") else ops.convert_to_numpy(variable)
     if backend() == "jax":
-        return np.asarray(value)
+        return on_host(value) if spans_processes(value) else np.asarray(value)
     if backend() == "torch" and value.device.type == "cpu" and str(value.dtype) != "torch.bfloat16":
         return value.detach().numpy()
     return ops.convert_to_numpy(variable)
@@ -189,11 +191,6 @@ def input_shape(model):
     config = model.get_build_config() or {}
     inner = config.get("inner")
     return (inner if isinstance(inner, dict) else config).get("input_shape")
-
-
-def on_host(tensor):
-    """Returns a tensor as a NumPy array."""
-    return np.asarray(ops.convert_to_numpy(tensor))
 
 
 def runs_as_graph(model):

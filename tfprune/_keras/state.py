@@ -2,6 +2,7 @@
 
 import keras
 
+from tfprune._keras.devices import everywhere
 from tfprune._keras.layers import backend
 from tfprune._keras.own_class import add_weight, hang_on
 from tfprune._keras.training import sync_state
@@ -29,15 +30,16 @@ def add_state(layer, name, shape):
     Returns:
         The variable, with zeros.
     """
-    variable = add_weight(
-        layer,
-        name=name,
-        shape=shape,
-        dtype="int32",
-        initializer="zeros",
-        trainable=False,
-        autocast=False,
-    )
+    with everywhere(len(shape)):
+        variable = add_weight(
+            layer,
+            name=name,
+            shape=shape,
+            dtype="int32",
+            initializer="zeros",
+            trainable=False,
+            autocast=False,
+        )
     _drop(layer._non_trainable_variables, lambda item: item is variable)
     layer._seed_generators.append(_Holder(variable))
     return variable

@@ -3,15 +3,16 @@
 import contextlib
 import pathlib
 
-import keras
 import numpy as np
+
+from tfprune._keras.devices import on_host
 
 
 class Recorder(dict):
     """Takes what a layer writes into a file, under the same names."""
 
     def __setitem__(self, key, value):
-        super().__setitem__(key, keras.ops.convert_to_numpy(value))
+        super().__setitem__(key, on_host(value))
 
 
 def recorded(saveable):

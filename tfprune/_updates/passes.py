@@ -27,7 +27,7 @@ def gradient_function(model, variables, loss_of):
 
     def gradients(batch, scale):
         batch = tree.map_structure(_as_tensor, batch)
-        found = [ops.convert_to_numpy(ops.cast(g, "float32")) for g in run(batch, scale)]
+        found = [_keras.on_host(ops.cast(g, "float32")) for g in run(batch, scale)]
         return [gradient / np.float32(scale) for gradient in found]
 
     return gradients

@@ -23,9 +23,11 @@ class Consensus:
     def __init__(self, owner, name, variable):
         kept = {"dtype": "float32", "initializer": "zeros", "trainable": False, "autocast": False}
         shape = tuple(variable.shape)
-        self.aim = owner.add_weight(name=f"{name}_aim", shape=shape, **kept)
-        self.dual = owner.add_weight(name=f"{name}_dual", shape=shape, **kept)
-        self.rho = owner.add_weight(name=f"{name}_rho", shape=(), **kept)
+        with _keras.laid_out_like(variable):
+            self.aim = owner.add_weight(name=f"{name}_aim", shape=shape, **kept)
+            self.dual = owner.add_weight(name=f"{name}_dual", shape=shape, **kept)
+        with _keras.everywhere(axes=0):
+            self.rho = owner.add_weight(name=f"{name}_rho", shape=(), **kept)
         self._variable = variable
         self._pull = Pull(self.aim, self.rho, variable.regularizer)
         variable.regularizer = self._pull

@@ -55,13 +55,16 @@ class MaskSet:
         for item in found:
             name = item.path.replace("/", "_")
             kept = {"shape": tuple(item.variable.shape), "trainable": False, "autocast": False}
-            mask = owner.add_weight(name=f"{name}_mask", dtype="bool", initializer="ones", **kept)
-            initial = None
-            if "initial" in item.method.criterion.needs:
-                dtype = keras.backend.standardize_dtype(item.variable.dtype)
-                initial = owner.add_weight(
-                    name=f"{name}_initial", dtype=dtype, initializer="zeros", **kept
+            with _keras.laid_out_like(item.variable):
+                mask = owner.add_weight(
+                    name=f"{name}_mask", dtype="bool", initializer="ones", **kept
                 )
+                initial = None
+                if "initial" in item.method.criterion.needs:
+                    dtype = keras.backend.standardize_dtype(item.variable.dtype)
+                    initial = owner.add_weight(
+                        name=f"{name}_initial", dtype=dtype, initializer="zeros", **kept
+                    )
             weight = PrunedWeight(
                 owner, item.path, item.layer, item.entry, item.axes, item.method, mask, initial
             )
@@ -70,14 +73,15 @@ class MaskSet:
                 weight.consensus = Consensus(owner, name, item.variable)
             self.weights.append(weight)
         for path, layer, entry in following:
-            mask = owner.add_weight(
-                name=f"{path.replace('/', '_')}_mask",
-                shape=tuple(entry.get(layer).shape),
-                dtype="bool",
-                initializer="ones",
-                trainable=False,
-                autocast=False,
-            )
+            with _keras.laid_out_like(entry.get(layer)):
+                mask = owner.add_weight(
+                    name=f"{path.replace('/', '_')}_mask",
+                    shape=tuple(entry.get(layer).shape),
+                    dtype="bool",
+                    initializer="ones",
+                    trainable=False,
+                    autocast=False,
+                )
             axes = entry.axes_of(layer)
             self.weights.append(
                 PrunedWeight(owner, path, layer, entry, axes, default, mask, None, True)

@@ -3,7 +3,6 @@
 from typing import Any
 
 import numpy as np
-from keras import ops
 
 from tfprune import _keras, patterns
 from tfprune._base import validation as check
@@ -115,7 +114,7 @@ class Exchange(TrainingPart):
         # Resets the optimizer state of new connections.
         for weight, grown in changed:
             for slot in _keras.slots(optimizer, weight.variable):
-                value = ops.convert_to_numpy(slot)
+                value = _keras.on_host(slot)
                 slot.assign(np.where(grown, np.zeros((), value.dtype), value))
 
 

@@ -35,7 +35,7 @@ def shrink_compiled(model):
     for number in range(max(map(len, kept), default=0)):
         for (_, copy), slots in zip(pairs, kept, strict=True):
             if number < len(slots):
-                copy.assign(ops.convert_to_numpy(slots[number]))
+                copy.assign(_keras.on_host(slots[number]))
         cut = {variable.path: variable for variable in plan.rebuilt().trainable_variables}
         for variable in small.trainable_variables:
             slots = _keras.slots(optimizer, variable)

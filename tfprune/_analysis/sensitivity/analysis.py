@@ -4,7 +4,6 @@ from dataclasses import asdict, dataclass
 
 import keras
 import numpy as np
-from keras import ops
 from rich.table import Table
 
 from tfprune import _keras, criteria, patterns
@@ -261,7 +260,7 @@ class _Masks:
 
 def _measured(meter, masks, weights, sparsity):
     """Measures the metric with some weights pruned, then restores the weights."""
-    before = [(w.variable, np.array(ops.convert_to_numpy(w.variable))) for w in weights]
+    before = [(w.variable, np.array(_keras.on_host(w.variable))) for w in weights]
     new = [(w.variable, masks(w, sparsity)) for w in weights]
     try:
         for variable, mask in new:

@@ -256,7 +256,7 @@ def _copy_optimizer(model, other):
     for one, two in zip(model.trainable_variables, other.trainable_variables, strict=True):
         pairs = zip(_keras.slots(model.optimizer, one), _keras.slots(optimizer, two), strict=True)
         for source, target in pairs:
-            target.assign(keras.ops.convert_to_numpy(source))
+            target.assign(_keras.on_host(source))
     singles = [_keras.single_optimizers(m.optimizer) for m in (model, other)]
     for source, target in zip(*singles, strict=True):
         target.iterations.assign(keras.ops.convert_to_numpy(source.iterations))

@@ -208,7 +208,7 @@ def _arrays(model, with_optimizer=True):
     return {
         "variables": [np.array(_keras.host_array(v)) for v in model.weights],
         "seeds": [np.array(ops.convert_to_numpy(g.state)) for g in _keras.seed_generators(model)],
-        "optimizer": [np.array(ops.convert_to_numpy(v)) for v in states],
+        "optimizer": [np.array(_keras.on_host(v)) for v in states],
     }
 
 

@@ -1,0 +1,102 @@
+"""Values on many devices: where variables lie, and how values that span processes are read."""
+
+import contextlib
+import itertools
+
+import keras
+import numpy as np
+from keras import ops
+from keras.src.backend.common import global_state
+
+from tfprune._base import validation as check
+
+# Seconds that a process waits for the others before it says that they are missing.
+PATIENCE = 300
+_READS = itertools.count()
+
+
+class _Fixed:
+    """A distribution that gives each variable the same layout."""
+
+    def __init__(self, layout):
+        self._layout = layout
+
+    def get_variable_layout(self, variable):
+        return self._layout
+
+
+def laid_out_like(variable):
+    """Context in which new variables lie on the devices as `variable` does.
+
+    The patterns of a `LayoutMap` know the names of weights, and not those of their masks.
+    """
+    return _laid_out(getattr(variable, "_layout", None))
+
+
+@contextlib.contextmanager
+def everywhere(axes):
+    """Context in which new variables with so many axes are whole on each device."""
+    distribution = global_state.get_global_attribute("distribution")
+    mesh = getattr(distribution, "device_mesh", None)
+    layout = None
+    if mesh is not None:
+        from keras.distribution import TensorLayout
+
+        layout = TensorLayout([None] * axes, mesh)
+    with _laid_out(layout):
+        yield
+
+
+@contextlib.contextmanager
+def _laid_out(layout):
+    if layout is None:
+        yield
+        return
+    before = global_state.get_global_attribute("distribution")
+    global_state.set_global_attribute("distribution", _Fixed(layout))
+    try:
+        yield
+    finally:
+        global_state.set_global_attribute("distribution", before)
+
+
+def spans_processes(value):
+    """Whether no process holds a whole tensor, so that all of them have to take part in a read."""
+    whole = getattr(value, "is_fully_replicated", True)
+    return not (whole or getattr(value, "is_fully_addressable", True))
+
+
+def on_host(tensor):
+    """Returns a tensor as a NumPy array; one that spans processes is gathered from all of them.
+
+    Raises:
+        RuntimeError: If not all processes call it.
+    """
+    if isinstance(tensor, keras.Variable):
+        tensor = tensor.value
+    if not spans_processes(tensor):
+        return np.asarray(ops.convert_to_numpy(tensor))
+    from jax.experimental import multihost_utils
+
+    _meet()
+    return np.asarray(multihost_utils.process_allgather(tensor, tiled=True))
+
+
+def _meet():
+    """Waits until all processes are here; collective operations themselves wait for ever."""
+    from jax._src import distributed
+
+    client = getattr(distributed.global_state, "client", None)
+    if client is None:
+        return
+    try:
+        client.wait_at_barrier(f"tfprune_read_{next(_READS)}", PATIENCE * 1000)
+    except Exception as error:
+        raise RuntimeError(
+            check.message(
+                "all processes to read the weights, which span them",
+                f"{error!s:.200}",
+                "Call reports, strip_pruning and whatever else reads weights in each process: "
+                "not inside of `if process_id == 0`.",
+            )
+        ) from error
