@@ -44,7 +44,7 @@ class Scope(Frozen):
 
         Returns:
             List of `(kept, threshold)`, one for each request; see
-            `tfprune.masks.masks_with_zeros`.
+            `tfprune.masks.masks_with_zeros`. `kept` is a bool array or `tfprune.masks.Bits`.
         """
         raise NotImplementedError(f"{type(self).__name__} has to implement `masks`.")
 
@@ -95,7 +95,7 @@ class Local(Scope):
     def masks(self, requests, sparsity):
         def mask_of(pair):
             request, zeros = pair
-            (kept,), threshold = masks.masks_with_zeros([request], zeros)
+            (kept,), threshold = masks.masks_with_zeros([request], zeros, packed=True)
             return kept, threshold
 
         apart = [request.split() for request in requests]
@@ -115,7 +115,7 @@ def _joined(results):
     if len(results) == 1:
         return results[0]
     thresholds = [threshold for _, threshold in results if threshold is not None]
-    kept = np.concatenate([kept.reshape(-1) for kept, _ in results])
+    kept = masks.Bits.of(np.concatenate([np.asarray(kept) for kept, _ in results]))
     return kept, max(thresholds) if thresholds else None
 
 
@@ -196,8 +196,8 @@ class Global(Scope):
         while competing:
             group = [requests[i] for i in competing]
             how = [self._normalization(request) for request in group]
-            kept, threshold = masks.masks_with_zeros(group, zeros, how)
-            counts = [item.size - np.count_nonzero(item) for item in kept]
+            kept, threshold = masks.masks_with_zeros(group, zeros, how, packed=True)
+            counts = [item.size - item.count() for item in kept]
             caps = [self._most_zeros(request, sparsity) for request in group]
             over = [n for n, count in enumerate(counts) if count > caps[n]]
             if not over:
@@ -206,7 +206,7 @@ class Global(Scope):
                 )
                 break
             for n in over:
-                (only,), own = masks.masks_with_zeros([group[n]], caps[n])
+                (only,), own = masks.masks_with_zeros([group[n]], caps[n], packed=True)
                 results[competing[n]] = (only, own)
                 zeros -= caps[n]
             competing = [i for n, i in enumerate(competing) if n not in over]
@@ -215,11 +215,11 @@ class Global(Scope):
     def _rounded(self, requests, results):
         if all(request.pattern.round_to == 1 for request in requests):
             return results
-        counts = [kept.size - np.count_nonzero(kept) for kept, _ in results]
+        counts = [kept.size - kept.count() for kept, _ in results]
         again = masks.rounded(requests, counts, together=True)
         for i, (request, zeros) in enumerate(zip(requests, again, strict=True)):
             if zeros != counts[i]:
-                (kept,), threshold = masks.masks_with_zeros([request], zeros)
+                (kept,), threshold = masks.masks_with_zeros([request], zeros, packed=True)
                 results[i] = kept, threshold
         return results
 

@@ -61,8 +61,8 @@ def test_keep_masks_rejects_impossible_counts(zeros):
         masks.keep_masks([np.ones(3)], zeros)
 
 
-def test_excluded_scores_stay_marked():
-    scores = masks.Scores(np.array([1.0, 2.0, 3.0, 4.0]), excluded=np.array([T, F, F, F]))
+def test_scores_that_cannot_be_chosen_stay_marked():
+    scores = masks.Scores(np.array([1.0, 2.0, 3.0, 4.0]), candidates=np.array([F, T, T, T]))
     assert masks.keep_masks([scores], 2)[0][0].tolist() == [T, F, F, T]
     with pytest.raises(ValueError, match="at least `zeros` units to choose from"):
         masks.keep_masks([scores], 4)

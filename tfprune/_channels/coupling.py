@@ -240,7 +240,7 @@ class GroupRequest(Request):
 
     def __init__(self, coupling, requests, pruned, pattern):
         self.coupling, self.requests, self.pattern = coupling, requests, pattern
-        self.pruned = pruned
+        self.alive = ~pruned
         self.units = coupling.size
         self.zeros_now = int(np.count_nonzero(pruned))
         self.most_zeros = max(coupling.most_zeros, self.zeros_now)
@@ -255,8 +255,8 @@ class GroupRequest(Request):
     def scores(self, rising):
         """The scores of the candidate channels."""
         pooled = self.pooled([request.criterion_scores() for request in self.requests])
-        excluded = self.pruned | self._kept_back(pooled) if rising else ~self.pruned
-        return Scores(pooled, None, excluded, self.name)
+        candidates = self.alive & ~self._kept_back(pooled) if rising else self.pruned
+        return Scores(pooled, None, candidates, self.name)
 
     def squares(self):
         """Pooled squares of the weights, one for each channel."""
@@ -278,15 +278,15 @@ class GroupRequest(Request):
         return (total if self.pattern.over_group == "SUM" else total / np.maximum(number, 1))[:-1]
 
     def spread(self, kept):
-        """Returns the mask over channels as it is, for `PrunedGroup.set_mask`."""
-        return kept
+        """Returns the mask over channels, for `PrunedGroup.set_mask`."""
+        return np.asarray(kept)
 
     def _kept_back(self, pooled):
         """The channels that are always kept: fixed ones, and each layer's best."""
         held = np.zeros(self.units, bool)
         held[list(self.coupling.fixed)] = True
         for units in self.coupling.sets:
-            there = units[~self.pruned[units]]
+            there = units[self.alive[units]]
             held[there[np.argmax(pooled[there])]] = True
         return held
 

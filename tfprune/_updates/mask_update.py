@@ -7,7 +7,7 @@ import numpy as np
 from tfprune import _keras
 from tfprune._channels.coupling import Couplings, PrunedGroup
 from tfprune._wrapping.wrapper import MaskOwner, mask_owners, owner_of, plain_path
-from tfprune.masks import masks_with_zeros
+from tfprune.masks import Bits, masks_with_zeros
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ class MaskUpdate:
             for weight in competitor.scored:
                 weight.threshold = threshold
             # Masks are nested, so an equal count means an equal mask.
-            if kept.size - np.count_nonzero(kept) == request.zeros_now:
+            if kept.size - kept.count() == request.zeros_now:
                 continue
             competitor.set_mask(request.spread(kept))
             changed = True
@@ -136,12 +136,12 @@ class MaskUpdate:
                 shape = tuple(weight.variable.shape)
                 wide = [1] * len(shape)
                 wide[part.axis] = shape[part.axis]
-                stays = np.append(kept, True)[part.units].reshape(wide)
+                stays = np.append(np.asarray(kept), True)[part.units].reshape(wide)
                 masks[id(weight)] = masks.get(id(weight), np.ones(shape, bool)) & stays
         return masks
 
     def _chosen(self, aims, evidence):
-        """`(competitor, request, (kept, threshold))` for all that compete."""
+        """`(competitor, request, (Bits, threshold))` for all that compete."""
         competitions = self.competitions(aims)
         everything = [item for known in competitions for item in known.competitors]
         needing = [
@@ -162,7 +162,12 @@ class MaskUpdate:
                 # Frees the arrays that were read, so that they do not add to the memory of the
                 # new values.
                 request.release()
-            computed += zip(known.competitors, requests, results, strict=True)
+            # The new masks wait here until all of them are known, one bit a weight.
+            packed = [
+                (kept if isinstance(kept, Bits) else Bits.of(np.asarray(kept)), threshold)
+                for kept, threshold in results
+            ]
+            computed += zip(known.competitors, requests, packed, strict=True)
         return computed
 
     def check(self, aims):

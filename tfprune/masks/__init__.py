@@ -3,6 +3,7 @@
 `requests` scores units, and `selection` finds the lowest scores.
 """
 
+from tfprune.masks.bits import Bits as Bits
 from tfprune.masks.computing import compute_mask as compute_mask
 from tfprune.masks.computing import kept_count as kept_count
 from tfprune.masks.normalization import NORMALIZATIONS as NORMALIZATIONS

@@ -7,9 +7,6 @@ import numpy as np
 from tfprune import criteria, patterns
 from tfprune._base import validation as check
 from tfprune.masks.requests import MaskRequest, masks_with_zeros, rounded
-from tfprune.masks.selection import Scores as Scores
-from tfprune.masks.selection import Workers as Workers
-from tfprune.masks.selection import keep_masks as keep_masks
 
 
 def kept_count(units, sparsity):

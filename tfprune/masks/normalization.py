@@ -25,7 +25,7 @@ def normalized(scores, how):
     """
     if how is None:
         return scores
-    everything = replace(scores, excluded=None)
+    everything = replace(scores, candidates=None)
     if how == "lamp":
         values = everything.read(slice(None), checked=True).astype("float64")
         # Scores below zero move all of them up, which preserves their order.

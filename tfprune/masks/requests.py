@@ -7,11 +7,9 @@ import numpy as np
 
 from tfprune import criteria, patterns
 from tfprune._base import validation as check
+from tfprune.masks.bits import Bits
 from tfprune.masks.normalization import normalized
-from tfprune.masks.selection import Scores as Scores
-from tfprune.masks.selection import Workers as Workers
-from tfprune.masks.selection import as_comparable, raise_not_finite
-from tfprune.masks.selection import keep_masks as keep_masks
+from tfprune.masks.selection import Scores, as_comparable, keep_bits, raise_not_finite
 
 
 class Competitor:
@@ -54,7 +52,7 @@ class Request:
         weight: Its weight, or the largest of several.
         axes: The `KernelAxes` of `weight`.
         units: Number of units.
-        pruned: Bool array over units: True for units that are pruned now.
+        alive: Bool array over units: True for units that are not pruned now.
         zeros_now: Number of units that are pruned now.
         most_zeros: The largest number of units that can be pruned.
     """
@@ -64,9 +62,14 @@ class Request:
     weight: np.ndarray
     axes: patterns.KernelAxes
     units: int
-    pruned: np.ndarray
+    alive: np.ndarray
     zeros_now: int
     most_zeros: int
+
+    @property
+    def pruned(self):
+        """Bool array over units: True for units that are pruned now."""
+        return ~self.alive
 
     def scores(self, rising):
         """Returns the `Scores` of the candidate units."""
@@ -85,7 +88,7 @@ class Request:
         self.weight = _Shape(self.weight.shape)  # type: ignore[assignment]
 
     def spread(self, kept):
-        """Expands a flat bool array over units to a mask."""
+        """Expands a flat bool array, or `Bits`, over units to a mask."""
         raise NotImplementedError(f"{type(self).__name__} has to implement `spread`.")
 
 
@@ -119,14 +122,14 @@ class MaskRequest(Request):
         self.units = self.pattern.unit_count(self.weight.shape, self.axes)
         self.most_zeros = self.pattern.most_zeros(self.weight.shape, self.axes)
         if self.mask is None:
-            self.pruned = np.zeros(self.units, dtype=bool)
+            self.alive, self.zeros_now = np.broadcast_to(np.True_, self.units), 0
         else:
-            self.pruned = ~self.pattern.collapse(self.mask, self.axes).reshape(-1)
-        self.zeros_now = int(np.count_nonzero(self.pruned))
+            self.alive = self.pattern.collapse(self.mask, self.axes).reshape(-1)
+            self.zeros_now = self.units - int(np.count_nonzero(self.alive))
 
     def release(self):
         super().release()
-        self.mask, self.evidence, self.pruned = None, {}, np.empty(0, dtype=bool)
+        self.mask, self.evidence, self.alive = None, {}, np.empty(0, dtype=bool)
 
     def split(self):
         """Lists a request for each expert's weight; only itself without experts."""
@@ -152,18 +155,18 @@ class MaskRequest(Request):
 
     def scores(self, rising):
         """The scores of the candidate units: unpruned ones if `rising`, otherwise pruned ones."""
-        excluded = self.pruned if rising else ~self.pruned
+        candidates = self.alive if rising else self.pruned
         if self.criterion.elementwise and type(self.pattern) is patterns.Unstructured:
-            some = excluded if self.zeros_now or not rising else None
+            some = candidates if self.zeros_now or not rising else None
             flat = tuple(_flat(array) for array in (self.weight, *self._needed()))
             return Scores(flat, self.criterion, some, self.name)
         everything = self.criterion_scores()
         if rising:
             may_go = self.pattern.eligible(everything, ~self._mask_or_ones(), self.axes)
             if may_go is not None:
-                excluded = excluded | ~may_go.reshape(-1)
+                candidates = candidates & may_go.reshape(-1)
         pooled = self.pattern.pool(everything, self.axes)
-        return Scores(_flat(pooled), None, excluded, self.name)
+        return Scores(_flat(pooled), None, candidates, self.name)
 
     def criterion_scores(self):
         """The scores of all single weights; raises if one is not finite."""
@@ -205,7 +208,7 @@ class MaskRequest(Request):
 
     def spread(self, kept):
         """Expands a flat mask over units to the weight."""
-        return self.pattern.expand(kept, self.weight.shape, self.axes)
+        return self.pattern.expand(np.asarray(kept), self.weight.shape, self.axes)
 
 
 class _Shape:
@@ -266,7 +269,7 @@ def _multiples(request, kept):
     return sorted(found) or [most if rising else request.units]
 
 
-def masks_with_zeros(requests, zeros, normalizations=None):
+def masks_with_zeros(requests, zeros, normalizations=None, packed=False):
     """Computes masks with `zeros` pruned units over all `requests`.
 
     While the number rises, pruned units stay pruned; while it falls, kept units stay kept. Masks
@@ -277,6 +280,7 @@ def masks_with_zeros(requests, zeros, normalizations=None):
         zeros: Number of pruned units over all requests.
         normalizations: One for each request: how to make its scores comparable with the others',
             see `tfprune.masks.normalized`.
+        packed: Whether to return `Bits`, which take an eighth of the memory.
 
     Returns:
         `(kept, threshold)`: a flat bool array over the units of each request, and the highest
@@ -285,17 +289,16 @@ def masks_with_zeros(requests, zeros, normalizations=None):
     now = sum(request.zeros_now for request in requests)
     if zeros == now:
         for request in requests:
-            if not np.isfinite(as_comparable(_flat(request.weight))).all():
-                raise_not_finite(request.name)
-        return [~request.pruned for request in requests], None
+            Scores(_flat(request.weight), name=request.name).check_finite()
+        return [(Bits.of if packed else np.array)(request.alive) for request in requests], None
     rising = zeros > now
     scores = [request.scores(rising) for request in requests]
     if normalizations is not None and rising:
         # While the sparsity falls, the candidates are pruned units, which are all zero.
         scores = [normalized(*pair) for pair in zip(scores, normalizations, strict=True)]
-    chosen, threshold = keep_masks(scores, zeros - now if rising else zeros)
+    chosen, threshold = keep_bits(scores, zeros - now if rising else zeros)
     if rising:
         for kept, request in zip(chosen, requests, strict=True):
             if request.zeros_now:
-                np.logical_and(kept, ~request.pruned, out=kept)
-    return chosen, float(threshold)
+                kept.keep(request.alive)
+    return chosen if packed else [np.asarray(kept) for kept in chosen], float(threshold)

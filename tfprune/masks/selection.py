@@ -14,9 +14,11 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from tfprune._base import validation as check
+from tfprune.masks.bits import Bits
 
 _PIECE = 1 << 18
 _SAMPLE = 1 << 14
+_LARGE_SAMPLE = 1 << 18
 # Below this size, a partial sort of all scores is faster than bracketing.
 _SMALL = 1 << 16
 # A bracket of this many standard deviations of the sample misses about once in 15,000 times.
@@ -31,13 +33,13 @@ class Scores:
         values: One-dimensional array of weights or of scores; or a tuple of several arrays of one
             size, the weights first.
         score: Function from a piece of each of `values` to a new array of scores.
-        excluded: Bool array of `values`' shape: units that cannot be chosen; or `None`.
+        candidates: Bool array of `values`' shape: units that can be chosen; `None` for all.
         name: Name of the weight in error messages.
     """
 
     values: np.ndarray | tuple
     score: Callable | None = None
-    excluded: np.ndarray | None = None
+    candidates: np.ndarray | None = None
     name: str = "the weight"
     size: int = field(init=False)
 
@@ -47,41 +49,46 @@ class Scores:
         self.size = self.values[0].size
 
     def read(self, index, checked=False):
-        """Returns the scores at `index` (a slice or positions), with infinity for excluded units.
+        """Returns the scores at `index` (a slice or positions), with infinity for units that cannot be chosen.
 
         With `checked`, raises if a weight or a score is not finite.
         """
         scores = self._score(index, checked)
-        if self.excluded is None:
+        if self.candidates is None:
             return scores
-        return np.where(self.excluded[index], scores.dtype.type(np.inf), scores)
+        return np.where(self.candidates[index], scores, scores.dtype.type(np.inf))
 
-    def scan(self, part, low, high, out):
-        """Writes into `out` which scores are above `low` or excluded.
+    def scan(self, part, low, high):
+        """Compares the scores of a piece with a bracket.
 
         Raises if a weight or a score is not finite.
 
         Returns:
-            The number of unmarked units, and the positions and scores of the units strictly
-            between `low` and `high`.
+            A bool array, True for scores above `low` and units that cannot be chosen; and the
+            positions and scores of the candidates strictly between `low` and `high`.
         """
         scores = self._score(part, checked=True)
-        np.greater(scores, low, out=out)
+        above = scores > low
         inside = scores < high
-        np.logical_and(inside, out, out=inside)
-        if self.excluded is not None:
+        np.logical_and(inside, above, out=inside)
+        if self.candidates is not None:
             # Combining bits is eight times faster here than writing infinity into the scores.
-            np.logical_or(out, self.excluded[part], out=out)
-            np.greater(inside, self.excluded[part], out=inside)
+            np.greater_equal(above, self.candidates[part], out=above)
+            np.logical_and(inside, self.candidates[part], out=inside)
         positions = np.flatnonzero(inside)
-        return scores.size - np.count_nonzero(out), positions, scores[positions]
+        return above, positions.astype(np.uint32), scores[positions]
 
-    def mark_above(self, part, threshold, out):
-        """Writes into `out` which scores are above the threshold or excluded; counts them."""
-        np.greater(self._score(part), threshold, out=out)
-        if self.excluded is not None:
-            np.logical_or(out, self.excluded[part], out=out)
-        return np.count_nonzero(out)
+    def above(self, part, threshold):
+        """Returns which scores are above the threshold, or of units that cannot be chosen."""
+        above = self._score(part) > threshold
+        if self.candidates is not None:
+            np.greater_equal(above, self.candidates[part], out=above)
+        return above
+
+    def check_finite(self):
+        """Raises if a weight or a score is not finite."""
+        for start in range(0, self.size, _PIECE):
+            self._score(slice(start, start + _PIECE), checked=True)
 
     def _score(self, index, checked=False):
         values = [as_comparable(array[index]) for array in self.values]
@@ -141,22 +148,29 @@ def keep_masks(scores, zeros):
     >>> masks[0], float(threshold)
     (array([ True, False, False]), 2.0)
     """
-    scores = [item if isinstance(item, Scores) else Scores(np.asarray(item)) for item in scores]
+    masks, threshold = keep_bits(
+        [item if isinstance(item, Scores) else Scores(np.asarray(item)) for item in scores], zeros
+    )
+    return [np.asarray(mask) for mask in masks], threshold
+
+
+def keep_bits(scores, zeros):
+    """The same as `keep_masks` for a list of `Scores`, with `Bits` in place of bool arrays."""
     total = sum(item.size for item in scores)
     if not 0 <= zeros <= total:
         raise ValueError(
             check.message(f"`zeros` from 0 to {total}", f"zeros={zeros}", "Ask for fewer zeros.")
         )
+    if zeros == 0:
+        for item in scores:
+            item.check_finite()
+        return [Bits.of(np.ones(item.size, dtype=bool)) for item in scores], -np.inf
     with Workers(total) as workers:
-        pieces = _pieces(scores)
-        if zeros == 0:
-            workers.map(lambda piece: piece[0].read(piece[1], checked=True), pieces)
-            return [np.ones(item.size, dtype=bool) for item in scores], -np.inf
-        masks = [np.empty(item.size, dtype=bool) for item in scores]
-        out = dict(zip(map(id, scores), masks, strict=True))
+        masks = [Bits(item.size) for item in scores]
+        pieces = _pieces(scores, masks)
         if total > _SMALL:
             low, high = _bracket(scores, zeros)
-            at_most_low, threshold = _mark_in_one_pass(pieces, out, zeros, low, high, workers)
+            at_most_low, threshold = _mark_in_one_pass(pieces, zeros, low, high, workers)
             if threshold is not None:
                 return masks, threshold
             threshold = _kth_outside(pieces, zeros, low, high, at_most_low, workers)
@@ -171,23 +185,26 @@ def keep_masks(scores, zeros):
             )
 
         def write(piece):
-            item, part = piece
-            return item.mark_above(part, threshold, out[id(item)][part])
+            item, part, mask = piece
+            above = item.above(part, threshold)
+            mask.write(part, above)
+            return np.count_nonzero(above)
 
         above = sum(workers.map(write, pieces))
-        _keep_first_equal(pieces, out, threshold, total - zeros - above)
+        _keep_first_equal(pieces, threshold, total - zeros - above)
         return masks, threshold
 
 
-def _pieces(scores):
+def _pieces(scores, masks):
+    """Lists `(scores, slice, Bits)` of all pieces."""
     return [
-        (item, slice(start, min(start + _PIECE, item.size)))
-        for item in scores
+        (item, slice(start, min(start + _PIECE, item.size)), mask)
+        for item, mask in zip(scores, masks, strict=True)
         for start in range(0, item.size, _PIECE)
     ]
 
 
-def _mark_in_one_pass(pieces, out, k, low, high, workers):
+def _mark_in_one_pass(pieces, k, low, high, workers):
     """Marks all but the k lowest scores (k from 1), if the k-th lies strictly inside a bracket.
 
     Returns:
@@ -195,8 +212,10 @@ def _mark_in_one_pass(pieces, out, k, low, high, workers):
     """
 
     def scan(piece):
-        item, part = piece
-        return item.scan(part, low, high, out[id(item)][part])
+        item, part, mask = piece
+        above, positions, values = item.scan(part, low, high)
+        mask.write(part, above)
+        return above.size - np.count_nonzero(above), positions, values
 
     found = workers.map(scan, pieces)
     at_most_low = sum(count for count, _, _ in found)
@@ -204,16 +223,26 @@ def _mark_in_one_pass(pieces, out, k, low, high, workers):
     rank = k - at_most_low
     if not 0 < rank <= inside.size:
         return at_most_low, None
-    threshold = np.partition(inside, rank - 1)[rank - 1]
+    inside.partition(rank - 1)
+    threshold = inside[rank - 1]
     # Of the scores equal to the threshold, the first ones are kept.
     staying = np.count_nonzero(inside <= threshold) - rank
-    for (item, part), (_, positions, values) in zip(pieces, found, strict=True):
+    leaving = []
+    for piece, (_, positions, values) in zip(pieces, found, strict=True):
         going = values <= threshold
         if staying:
             equal = np.flatnonzero(values == threshold)[:staying]
             going[equal] = False
             staying -= equal.size
-        out[id(item)][part][positions[going]] = False
+        leaving.append((piece, positions, going))
+
+    def clear(item):
+        (_, part, mask), positions, going = item
+        kept = mask.read(part)
+        kept[positions[going]] = False
+        mask.write(part, kept)
+
+    workers.map(clear, leaving)
     return at_most_low, threshold
 
 
@@ -231,7 +260,7 @@ def _kth_outside(pieces, k, low, high, at_most_low, workers):
         return low
     if k > at_most_low and k <= count(lambda values: values <= high):
         return high
-    everything = np.concatenate([item.read(part) for item, part in pieces])
+    everything = np.concatenate([item.read(part) for item, part, _ in pieces])
     return np.partition(everything, k - 1)[k - 1]
 
 
@@ -239,7 +268,7 @@ def _bracket(scores, k):
     """Returns two scores, from a sample, that very probably enclose the k-th lowest."""
     total = sum(item.size for item in scores)
     random = np.random.default_rng(total)
-    wanted = min(_SAMPLE, total // 128)
+    wanted = min(_LARGE_SAMPLE, max(min(_SAMPLE, total // 128), total // 512))
     drawn = []
     for item in scores:
         number = -(-wanted * item.size // total)
@@ -254,13 +283,15 @@ def _bracket(scores, k):
     return low, high
 
 
-def _keep_first_equal(pieces, target, threshold, missing):
+def _keep_first_equal(pieces, threshold, missing):
     """Marks the first `missing` of the scores that equal the threshold."""
-    for item, part in pieces:
+    for item, part, mask in pieces:
         if missing <= 0:
             return
         equal = np.flatnonzero(item.read(part) == threshold)[:missing]
-        target[id(item)][part][equal] = True
+        kept = mask.read(part)
+        kept[equal] = True
+        mask.write(part, kept)
         missing -= equal.size
 
 

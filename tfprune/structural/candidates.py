@@ -103,6 +103,7 @@ class Candidates:
             request.weight = np.array(request.weight)
             request.evidence = {name: np.array(value) for name, value in request.evidence.items()}
             request.mask = None if request.mask is None else np.array(request.mask)
+            request.alive = np.array(request.alive)
         self._orders: list = [None] * len(self.requests)
 
     def loss_meter(self):
