@@ -1,51 +1,38 @@
-"""GPT-2 small, with random weights, pruned without a copy: seconds, and memory at its highest."""
+"""GPT-2 small, random and pruned without a copy: seconds, memory at its highest, training steps."""
 
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-import argparse
+import gc
 import pathlib
-import resource
-import threading
 import time
 
 import keras
 import numpy as np
-from harness import RESULTS, write
+from harness import arguments, interleave, ratios, summary, write
 
 import tfprune
 
 MIB = 2**20
 
 
-def resident():
-    """Memory of this process now, in bytes."""
-    with open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * resource.getpagesize()
-
-
 class Peak:
-    """The highest memory of this process while something runs."""
+    """The highest memory of this process while something runs, as Linux counts it."""
 
     def __enter__(self):
-        self.start = self.highest = resident()
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._watch)
-        self._thread.start()
+        # Sets the highest value so far to the present one.
+        pathlib.Path("/proc/self/clear_refs").write_text("5")
+        self.start = self.highest()
         return self
 
-    def _watch(self):
-        while not self._stop.wait(0.002):
-            self.highest = max(self.highest, resident())
-
     def __exit__(self, *error):
-        self._stop.set()
-        self._thread.join()
+        self.added = self.highest() - self.start
 
-    @property
-    def added(self):
-        return self.highest - self.start
+    @staticmethod
+    def highest():
+        lines = pathlib.Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
 
 
 def gpt2_small():
@@ -67,7 +54,7 @@ def gpt2_small():
 
 
 def measure(embeddings):
-    """Wrapping and one mask update over all weights under one threshold.
+    """Wrapping and two mask updates over all weights under one threshold.
 
     Args:
         embeddings: Whether the token embedding is pruned too.
@@ -77,36 +64,71 @@ def measure(embeddings):
     model({"token_ids": tokens, "padding_mask": tokens})
     size = model.count_params()
     rules = [tfprune.Rule("token_embedding")] if embeddings else None
+    schedule = tfprune.PolynomialDecay(0.5, 0.8, begin_step=0, end_step=1, frequency=1)
     found = {"weights": size, "weights in MiB": round(4 * size / MIB)}
-    with Peak() as peak:
-        start = time.perf_counter()
-        tfprune.prune_low_magnitude(
-            model, tfprune.ConstantSparsity(0.5, 0), scope="global", rules=rules, copy=False
-        )
-        found["wrap, seconds"] = round(time.perf_counter() - start, 2)
-        start = time.perf_counter()
-        tfprune.UpdatePruningStep(model)
-        found["mask update, seconds"] = round(time.perf_counter() - start, 2)
+    added = {}
+
+    def part(name, function):
+        with Peak() as peak:
+            start = time.perf_counter()
+            result = function()
+            found[f"{name}, seconds"] = round(time.perf_counter() - start, 2)
+        added[name] = peak.added
+        return result
+
+    part(
+        "wrap",
+        lambda: tfprune.prune_low_magnitude(
+            model, schedule, scope="global", rules=rules, copy=False
+        ),
+    )
+    pruning = part("first mask update", lambda: tfprune.UpdatePruningStep(model))
+    part("second mask update", pruning.step)
+    # The masks that stay, and the highest that any part added to what was there before it.
     masked = sum(weight.size for weight in model.pruned_weights)
+    before = {"wrap": 0, "first mask update": masked, "second mask update": masked}
+    peak = max(added[name] + before[name] for name in added)
     found["masked"] = masked
-    found["bytes added at most, for each weight"] = round(peak.added / size, 3)
-    found["bytes added at most, for each masked weight"] = round(peak.added / masked, 3)
+    found["bytes added at most, for each weight"] = round(peak / size, 3)
+    found["bytes added at most, for each masked weight"] = round(peak / masked, 3)
     found["sparsity"] = sum(w.zeros for w in model.pruned_weights) / masked
-    start = time.perf_counter()
-    tfprune.strip_pruning(model, copy=False)
-    found["strip, seconds"] = round(time.perf_counter() - start, 2)
+    part("strip", lambda: tfprune.strip_pruning(model, copy=False))
     return found
 
 
+def measure_steps(rounds):
+    """Training steps of the plain and of the pruned model in turn, in seconds and as a ratio."""
+    tokens = np.random.default_rng(0).integers(0, 50257, (1, 64))
+    inputs = {"token_ids": tokens, "padding_mask": np.ones_like(tokens)}
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    models = {"plain": gpt2_small(), "pruned": gpt2_small()}
+    for name, model in models.items():
+        model(inputs)
+        if name == "pruned":
+            schedule = tfprune.ConstantSparsity(0.5, begin_step=0)
+            tfprune.prune_low_magnitude(model, schedule, scope="global", copy=False)
+            tfprune.UpdatePruningStep(model)
+        model.compile(optimizer="adam", loss=loss)
+    sides = {
+        name: lambda model=model: model.train_on_batch(inputs, tokens)
+        for name, model in models.items()
+    }
+    seconds = interleave(sides, rounds)
+    found = {name: summary(values) for name, values in seconds.items()}
+    return {**found, "ratio": ratios(seconds["pruned"], seconds["plain"])}
+
+
 def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--output", type=pathlib.Path, default=RESULTS, help="folder for JSON")
+    parser = arguments(__doc__)
     options = parser.parse_args()
     result = {}
     for name, embeddings in (("by default", False), ("with the token embedding", True)):
         result[name] = measure(embeddings)
         keras.backend.clear_session()
+        gc.collect()
         print(name, result[name], flush=True)
+    result["training step"] = measure_steps(options.rounds)
+    print("training step", result["training step"], flush=True)
     write("kerashub_size", options.output, result)
 
 
