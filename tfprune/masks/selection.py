@@ -49,7 +49,7 @@ class Scores:
         self.size = self.values[0].size
 
     def read(self, index, checked=False):
-        """Returns the scores at `index` (a slice or positions), with infinity for units that cannot be chosen.
+        """Returns the scores at `index` (a slice or positions), infinite for other than candidates.
 
         With `checked`, raises if a weight or a score is not finite.
         """
