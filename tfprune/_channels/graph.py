@@ -8,7 +8,7 @@ import numpy as np
 
 from tfprune import _keras
 from tfprune._channels.ledger import UNKNOWN, Call, Ledger
-from tfprune._channels.rules.table import rule_of, takes_several
+from tfprune._channels.rules.table import is_changed, rule_of, takes_several
 from tfprune._keras.checks import check_followable
 from tfprune._wrapping.strip import strip_pruning
 from tfprune._wrapping.wrapper import mask_owners, plain_path
@@ -101,7 +101,7 @@ def _run(model, inputs, ledger, calls):
     """Follows flows through a model; `calls` counts the calls of each layer."""
 
     def visit(call, flows):
-        return _apply(_call(call, flows, ledger, calls))
+        return _apply(_call(call, flows, ledger, calls), calls)
 
     def enter(call, flows):
         return _entered(_call(call, flows, ledger, calls), calls)
@@ -114,7 +114,7 @@ def _call(call, flows, ledger, calls):
 
     def follow(inside):
         if not (isinstance(inside.layer, keras.Model) and _keras.runs_as_graph(inside.layer)):
-            return _apply(inside)
+            return _apply(inside, calls, enters_code=False)
         return _run(inside.layer, _entered(inside, calls), ledger, calls)
 
     layer, arguments, shared = call.layer, (call.args, call.kwargs), calls[id(call.layer)] > 1
@@ -139,17 +139,61 @@ def _entered(call, calls):
     return [UNKNOWN] * len(inner) if reason else given
 
 
-def _apply(call):
+def _apply(call, calls, enters_code=True):
     rule = rule_of(call.layer)
     if rule is None:
+        # The config of a wrapper holds that of the layer inside, which cannot hold sizes.
+        found = _follow_code(call, calls) if enters_code else None
+        if found is not None:
+            return found
         path = call.ledger.path(call.layer)
         kind = type(call.layer).__name__
-        call.ledger.barriers[path] = kind
+        if not call.ledger.in_code or getattr(call.layer, "weights", None):
+            call.ledger.barriers[path] = kind
         return call.stop(f"'{path}', a {kind}, has no rule for channels")
     if len(call.inputs) > 1 and not takes_several(rule):
         # Masks and other tensor arguments.
         return call.stop(f"'{call.ledger.path(call.layer)}' is called on several tensors")
     return rule(call)
+
+
+def _follow_code(call, calls):
+    """Follows channels through the code of a layer that runs layers inside; `None` if it cannot."""
+    layer, ledger = call.layer, call.ledger
+    if not _is_composite(layer):
+        return None
+    try:
+        trace = _keras.trace_code(layer, *call.arguments)
+    except Exception:
+        # Code that needs more than placeholders: the layer is a barrier.
+        return None
+    if len(trace.inputs) != len(call.inputs) or len(trace.outputs) != len(call.output_shapes):
+        return None
+    inside = Counter(id(each.layer) for each in trace.calls)
+    counts = Counter({key: number + calls[key] for key, number in inside.items()})
+    if call.shared:
+        counts.update(inside)
+    around, ledger.in_code = ledger.in_code, True
+    ledger.composites[id(layer)] = layer
+    flows = dict(zip(map(id, trace.inputs), call.inputs, strict=True))
+    try:
+        for each in trace.calls:
+            given = [flows.get(id(tensor), UNKNOWN) for tensor in each.tensors]
+            made = _apply(_call(each, given, ledger, counts), counts)
+            flows.update(zip(map(id, each.outputs), made, strict=True))
+    finally:
+        ledger.in_code = around
+    return [flows.get(id(tensor), UNKNOWN) for tensor in trace.outputs]
+
+
+def _is_composite(layer):
+    """Whether a layer of a foreign class runs layers of its own, none of them quantized."""
+    if not isinstance(layer, keras.layers.Layer) or isinstance(layer, keras.Model):
+        return False
+    known = _keras.plain_class(layer).__module__.split(".")[0] == "keras"
+    inside = _keras.flatten(layer)
+    recurrent = any(isinstance(inner, keras.layers.RNN) for inner in inside)
+    return not (known or recurrent or is_changed(layer)) and layer.built and len(inside) > 1
 
 
 def channel_groups(ledger):

@@ -8,13 +8,13 @@ which labels must be removed together, which must be kept, and which weights and
 import copy
 import inspect
 import itertools
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import keras
 import numpy as np
 
 from tfprune import _keras
+from tfprune._channels.records import Cut, Edit, Reading
 
 
 @dataclass(frozen=True)
@@ -51,68 +51,14 @@ def unknown_values(number):
     return np.full(number, np.nan, "float32")
 
 
-@dataclass(frozen=True)
-class Cut:
-    """One axis of a weight, whose positions are removed with their labels.
-
-    Attributes:
-        layer: The layer.
-        variable: The weight.
-        axis: The axis, counted from the front.
-        labels: One label for each position.
-        reads: Whether the weight reads these channels; otherwise it makes or changes them.
-    """
-
-    layer: object
-    variable: object
-    axis: int
-    labels: np.ndarray
-    reads: bool
-
-
-@dataclass(frozen=True)
-class Reading:
-    """A reading by a layer that mixes channels into others.
-
-    Attributes:
-        layer: The layer.
-        labels: The labels that it reads.
-        values: The values of these channels.
-        fold: Function from one number for each position, the constants that are removed, to the
-            correction of the bias; `None` if no bias can make up for them.
-        why: The reason, if no bias can.
-        part: Name of this reading, if the layer has several.
-    """
-
-    layer: object
-    labels: np.ndarray
-    values: np.ndarray
-    fold: Callable | None
-    why: str
-    part: str = ""
-
-
-@dataclass(frozen=True)
-class Edit:
-    """An entry of a layer's config that depends on the kept channels.
-
-    Attributes:
-        layer: The layer or operation.
-        key: The name of the entry.
-        labels: The labels that the entry depends on.
-        value: Function from the number of kept positions in `labels` to the entry.
-        also: Further labels; removing one of them updates the entry, too.
-    """
-
-    layer: object
-    key: str
-    labels: np.ndarray
-    value: Callable
-    also: np.ndarray
-
-
 class Ledger:
-    """The record of the channels of one model."""
+    """The record of the channels of one model.
+
+    Attributes:
+        barriers: `{path: class name}` of layers without a rule.
+        composites: `{id: layer}` of layers whose code was followed.
+        in_code: Whether the code of a layer is being followed now.
+    """
 
     def __init__(self, paths):
         self.paths = paths
@@ -124,6 +70,8 @@ class Ledger:
         self.inputs = {}
         self.readings = []
         self.barriers = {}
+        self.composites = {}
+        self.in_code = False
         self._parents = np.zeros(0, int)
         self._count = 0
         self._fixed = []
@@ -216,6 +164,9 @@ class Ledger:
 
     def edit(self, layer, key, labels, value, also=()):
         """Records how an entry of a layer's config depends on the kept channels: see `Edit`."""
+        if self.in_code and not _can_be_set(layer, key, len(labels), value):
+            self.fix(labels, f"code counts them, in '{self.path(layer)}'")
+            return
         entry = Edit(layer, key, labels, value, np.asarray(also, int))
         self.tie(self.edits.setdefault((id(layer), key), entry).labels, labels)
 
@@ -240,7 +191,16 @@ class Ledger:
 
     def read(self, layer, flow, fold=None, why="", part=""):
         """Records that a layer mixes these channels into others."""
+        if self.in_code and getattr(layer, "bias", None) is None:
+            # The config of the layer around it decides whether there is a bias.
+            fold, why = None, why or "it has no bias"
         self.readings.append(Reading(layer, flow.labels, flow.values, fold, why, part))
+
+
+def _can_be_set(layer, key, number, value):
+    """Whether an entry of a layer inside another can be set; operations are part of the code."""
+    known = isinstance(layer, keras.layers.Layer)
+    return known and _keras.size_attributes(layer, key, value(number)) is not None
 
 
 @dataclass(frozen=True)
@@ -285,15 +245,17 @@ class Call:
             List of integers, with `None` for each item that is not a tensor of the model; an empty
             list if the argument is not given.
         """
+        items = self.given(name)
+        return [item.index if isinstance(item, _Place) else None for item in items]
+
+    def given(self, name):
+        """Returns the list of what is given for an argument, with a mark for each tensor."""
         flat = keras.tree.flatten(self.arguments)
         numbers = itertools.count()
         flat = [_Place(next(numbers)) if _is_tensor(item) else item for item in flat]
         args, kwargs = keras.tree.pack_sequence_as(self.arguments, flat)
         bound = inspect.signature(self.layer.call).bind(*args, **kwargs).arguments
-        if bound.get(name) is None:
-            return []
-        items = keras.tree.flatten(bound[name])
-        return [item.index if isinstance(item, _Place) else None for item in items]
+        return [] if bound.get(name) is None else keras.tree.flatten(bound[name])
 
     def of(self, part):
         """Returns the same call from the view of a layer that this layer created inside itself."""

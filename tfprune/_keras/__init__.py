@@ -17,7 +17,6 @@ from tfprune._keras.cloning import clone_graph as clone_graph
 from tfprune._keras.cloning import clone_layer as clone_layer
 from tfprune._keras.cloning import copy_variables as copy_variables
 from tfprune._keras.cloning import copy_weights as copy_weights
-from tfprune._keras.cloning import is_legacy_h5 as is_legacy_h5
 from tfprune._keras.cloning import rebuild_graph as rebuild_graph
 from tfprune._keras.cloning import refresh_constants as refresh_constants
 from tfprune._keras.cloning import replace_inside as replace_inside
@@ -67,6 +66,10 @@ from tfprune._keras.own_class import own_entries as own_entries
 from tfprune._keras.own_class import remove_weight as remove_weight
 from tfprune._keras.own_class import take_off as take_off
 from tfprune._keras.own_class import without as without
+from tfprune._keras.parts import expert_matrices as expert_matrices
+from tfprune._keras.parts import projections as projections
+from tfprune._keras.resizing import resize as resize
+from tfprune._keras.resizing import size_attributes as size_attributes
 from tfprune._keras.state import add_state as add_state
 from tfprune._keras.state import around_state_trees as around_state_trees
 from tfprune._keras.state import is_readable as is_readable
@@ -74,7 +77,11 @@ from tfprune._keras.state import remove_state as remove_state
 from tfprune._keras.stores import entries_below as entries_below
 from tfprune._keras.stores import entries_of_file as entries_of_file
 from tfprune._keras.stores import entry as entry
+from tfprune._keras.stores import is_legacy_h5 as is_legacy_h5
 from tfprune._keras.stores import recorded as recorded
+from tfprune._keras.tracing import CodeTrace as CodeTrace
+from tfprune._keras.tracing import calls_of as calls_of
+from tfprune._keras.tracing import trace_code as trace_code
 from tfprune._keras.training import after_training as after_training
 from tfprune._keras.training import averages as averages
 from tfprune._keras.training import batches_done as batches_done

@@ -4,7 +4,6 @@ import functools
 import tempfile
 
 import keras
-from keras.src.backend.common import global_state
 from keras.src.saving.serialization_lib import SafeModeScope
 
 from tfprune._base import validation as check
@@ -87,7 +86,9 @@ def _shared(model, omit=()):
 
 
 @_in_memory
-def rebuild_graph(model, config_of, shape_of, move, leave_out=(), inside=False):
+def rebuild_graph(
+    model, config_of, shape_of, move, leave_out=(), inside=False, by_own_class=lambda layer: None
+):
     """Rebuilds a Sequential or Functional model, nested ones included, from changed configs.
 
     Args:
@@ -101,11 +102,14 @@ def rebuild_graph(model, config_of, shape_of, move, leave_out=(), inside=False):
         leave_out: `id`s of layers to bypass: the inputs of such a layer take the place of its
             outputs.
         inside: Whether the model is nested in another, so that `shape_of` knows its inputs.
+        by_own_class: Function from a layer or nested model to its finished new form, or to `None`
+            to rebuild it from its config.
 
     Returns:
         A new model, uncompiled.
     """
     clones: dict = {}
+    finished = set()
 
     def clone_function(layer):
         if id(layer) in leave_out:
@@ -115,6 +119,10 @@ def rebuild_graph(model, config_of, shape_of, move, leave_out=(), inside=False):
         return clones[id(layer)][1]
 
     def _anew(layer):
+        made = by_own_class(layer) if isinstance(layer, keras.layers.Layer) else None
+        if made is not None:
+            finished.add(id(layer))
+            return made
         if is_graph(layer):
             # A model with its own `call` computes more than its layers do.
             own = not runs_as_graph(layer)
@@ -132,7 +140,8 @@ def rebuild_graph(model, config_of, shape_of, move, leave_out=(), inside=False):
 
     new = _rebuilt(model, shape_of, clone_function) if inside else _cloned(model, make)
     for old, clone in clones.values():
-        if isinstance(old, keras.layers.Layer) and not is_graph(old):
+        moves = isinstance(old, keras.layers.Layer) and not is_graph(old)
+        if moves and id(old) not in finished:
             move(old, clone)
             states = [generator.state for generator in seed_generators(old)]
             copy_variables(states, [g.state for g in seed_generators(clone)], old.name)
@@ -220,7 +229,8 @@ def bare_clone(layer):
     """Clones a layer, or a subclassed model, without its weights."""
     try:
         # A model holds its own masks and is copied with them; a layer's masks are in its wrapper.
-        cls = type(layer) if isinstance(layer, keras.Model) else plain_class(layer)
+        whole = isinstance(layer, keras.Model) or getattr(layer, "is_resized", False)
+        cls = type(layer) if whole else plain_class(layer)
         clone = cls.from_config(layer.get_config())
     except Exception as error:
         first = str(error).strip().splitlines() or [type(error).__name__]
@@ -388,8 +398,3 @@ def replace_inside(model, replacement):
             # The order of layers is the order of their weights: a replacement keeps its place.
             at = {id(layer): place for place, layer in enumerate(order)}
             holder._layers.sort(key=lambda layer: at[id(places.get(id(layer), layer))])
-
-
-def is_legacy_h5():
-    """Whether a model is being saved to, or loaded from, a file in the legacy HDF5 format."""
-    return bool(global_state.get_global_attribute("use_legacy_config", False))

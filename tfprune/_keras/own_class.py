@@ -28,22 +28,23 @@ def keeps_class(model):
     return not functional_like_constructor(cls)
 
 
-def derived_class(model, mixin, registered):
+def derived_class(model, mixin, registered=None):
     """Returns a subclass of a mixin and a model's class, created once for each class.
 
     It has the name of the model's class, from which Keras derives paths in files, and is saved as
-    `registered`, a class that Keras finds when it loads.
+    `registered`, a class that Keras finds when it loads; `None` for a class that is not saved.
     """
     cls = type(model)
-    if cls not in _DERIVED:
+    if (cls, mixin) not in _DERIVED:
         names = {"__module__": cls.__module__, "__doc__": cls.__doc__, _BEFORE: cls}
         derived = types.new_class(cls.__name__, (mixin, cls), {}, lambda body: body.update(names))
         # Keras maps classes to names and names to classes; the latter mapping stays as it was.
         register = keras.saving.register_keras_serializable
-        register("tfprune", registered.__name__)(derived)
-        register("tfprune", registered.__name__)(registered)
-        _DERIVED[cls] = derived
-    return _DERIVED[cls]
+        if registered is not None:
+            register("tfprune", registered.__name__)(derived)
+            register("tfprune", registered.__name__)(registered)
+        _DERIVED[cls, mixin] = derived
+    return _DERIVED[cls, mixin]
 
 
 def change_class(model, cls):

@@ -4,6 +4,7 @@ import contextlib
 import pathlib
 
 import numpy as np
+from keras.src.backend.common import global_state
 
 from tfprune._keras.devices import on_host
 
@@ -81,3 +82,8 @@ def _datasets(group):
 
 def _is_numeric(array):
     return array.dtype.kind in "biufcV"
+
+
+def is_legacy_h5():
+    """Whether a model is being saved to, or loaded from, a file in the legacy HDF5 format."""
+    return bool(global_state.get_global_attribute("use_legacy_config", False))

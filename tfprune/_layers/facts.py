@@ -133,7 +133,7 @@ def _reversible_embedding(layer):
     return (attribute("embeddings"), attribute("reverse_embeddings", makes_output=False))
 
 
-def _experts(*names):
+def _experts(*names, flow=None):
     """Describes a weight of shape (experts, inputs, outputs), with a matrix for each expert."""
     axes = KernelAxes((-2,), (-1,), experts=True)
     return LayerFacts(
@@ -142,7 +142,8 @@ def _experts(*names):
                 attribute(name, axes, makes_output=False), name=name.lstrip("_"), since_lists=True
             )
             for name in names
-        )
+        ),
+        flow,
     )
 
 
@@ -258,7 +259,19 @@ _BY_NAME = {
     "Maximum": _MERGE,
     "Minimum": _MERGE,
 }
-_GATED_EXPERTS = _experts("_expert_feedforward_gate_dense", "_expert_feedforward_output_dense")
+_GATED_EXPERTS = _experts(
+    "_expert_feedforward_gate_dense", "_expert_feedforward_output_dense", flow="gated_experts"
+)
+_GROUPED_ATTENTION = """
+    CachedGemma3Attention CachedGemmaAttention CachedMistralAttention CachedMixtralAttention
+    LlamaAttention Phi3Attention Qwen3Attention Qwen3MoeAttention QwenAttention QwenMoeAttention
+    SmolLM3Attention
+"""
+# Their statistics mix all channels.
+_NORMALIZATIONS = """
+    LlamaLayerNorm MistralLayerNormalization MixtralLayerNormalization Phi3LayerNorm Qwen3LayerNorm
+    Qwen3MoeLayerNorm QwenLayerNorm QwenMoeLayerNorm RMSNormalization T5LayerNorm
+"""
 # Classes of other packages, by package and name, so that the packages need not be imported.
 _FACTS.update(
     {
@@ -266,7 +279,18 @@ _FACTS.update(
             "_expert_feedforward_gate_dense",
             "_expert_feedforward_intermediate_dense",
             "_expert_feedforward_output_dense",
+            flow="gated_experts",
         ),
+        "keras_hub.CachedMultiHeadAttention": LayerFacts(flow="attention"),
+        "keras_hub.T5MultiHeadAttention": LayerFacts(flow="biased_attention"),
+        **{
+            f"keras_hub.{name}": LayerFacts(flow="grouped_attention")
+            for name in _GROUPED_ATTENTION.split()
+        },
+        **{
+            f"keras_hub.{name}": LayerFacts(flow="layer_normalization")
+            for name in _NORMALIZATIONS.split()
+        },
         "keras_hub.QwenMoeExperts": _GATED_EXPERTS,
         "keras_hub.Qwen3MoeExperts": _GATED_EXPERTS,
         "keras_hub.Qwen3_5MoeExperts": _GATED_EXPERTS,

@@ -7,6 +7,7 @@ from tfprune import _keras
 from tfprune._base import validation as check
 from tfprune._channels.graph import follow, plain
 from tfprune._keras.checks import check_followable
+from tfprune.structural.shrinking_in_place import can_shrink, shrunk_copy
 
 
 def rebuild(model, ledger, gone, extra=None):
@@ -49,34 +50,41 @@ def rebuild(model, ledger, gone, extra=None):
         entry.pop("build_config", None)
         return entry if config is None else {**entry, "config": config}
 
+    added = {
+        id(layer.bias): extra[id(layer)]
+        for layer in _keras.flatten(model)
+        if id(layer) in extra and layer.bias is not None
+    }
+
+    def value_of(variable):
+        array = _keras.host_array(variable)
+        if id(variable) in added:
+            array = array + added[id(variable)]
+        for cut in cuts.get(id(variable), []):
+            array = np.compress(~gone[cut.labels], array, axis=cut.axis)
+        labels, factor = ledger.scales.get(id(variable), (None, None))
+        if factor is not None and gone[labels].any():
+            array = array * np.float32(factor(np.count_nonzero(~gone[labels])))
+        return array
+
     def move(old, new):
-        arrays = {id(variable): _keras.host_array(variable) for variable in old.weights}
-        order = [id(variable) for variable in old.weights]
+        arrays = [value_of(variable) for variable in old.weights]
         for layer in _keras.flatten(old):
-            if id(layer) not in extra:
-                continue
-            if layer.bias is not None:
-                arrays[id(layer.bias)] = arrays[id(layer.bias)] + extra[id(layer)]
-                continue
-            # The new layer has an additional bias, after its other weights.
-            order.insert(order.index(id(layer.weights[-1])) + 1, id(layer))
-            arrays[id(layer)] = extra[id(layer)][~gone[ledger.sources[id(layer), ""][1]]]
-        if len(order) != len(new.weights):
+            if id(layer) in extra and layer.bias is None:
+                # The new layer has an additional bias, after its other weights.
+                last = next(i for i, v in enumerate(old.weights) if v is layer.weights[-1])
+                bias = extra[id(layer)][~gone[ledger.sources[id(layer), ""][1]]]
+                arrays.insert(last + 1 + len(arrays) - len(old.weights), bias)
+        if len(arrays) != len(new.weights):
             raise ValueError(
                 check.message(
                     f"the same weights in '{old.name}' and its copy",
-                    f"{len(order)} and {len(new.weights)}",
+                    f"{len(arrays)} and {len(new.weights)}",
                     "Make get_config() of the layer return every argument that determines its "
                     "weights.",
                 )
             )
-        for variable, target in zip(order, new.weights, strict=True):
-            array = arrays[variable]
-            for cut in cuts.get(variable, []):
-                array = np.compress(~gone[cut.labels], array, axis=cut.axis)
-            labels, factor = ledger.scales.get(variable, (None, None))
-            if factor is not None and gone[labels].any():
-                array = array * np.float32(factor(np.count_nonzero(~gone[labels])))
+        for array, target in zip(arrays, new.weights, strict=True):
             target.assign(array)
         for layer, clone in zip(_keras.flatten(old), _keras.flatten(new), strict=True):
             _, labels = ledger.sources.get((id(layer), ""), (layer, None))
@@ -85,6 +93,11 @@ def rebuild(model, ledger, gone, extra=None):
                 array = _keras.host_array(source)
                 target.assign(array if labels is None else array[:, ~gone[labels]])
 
+    def by_own_class(holder):
+        if not can_shrink(holder, ledger) or (extra and _lacks_biases(holder, extra)):
+            return None
+        return shrunk_copy(holder, ledger, gone, value_of)
+
     def shape_of(inner, number):
         shape = list(inner.inputs[number].shape)
         flow = ledger.inputs.get((id(inner), number))
@@ -92,7 +105,14 @@ def rebuild(model, ledger, gone, extra=None):
             shape[flow.axis] = int(np.count_nonzero(~gone[flow.labels]))
         return tuple(shape)
 
-    return _keras.rebuild_graph(model, config_of, shape_of, move)
+    whole = by_own_class(model)
+    if whole is not None:
+        return whole
+    return _keras.rebuild_graph(model, config_of, shape_of, move, by_own_class=by_own_class)
+
+
+def _lacks_biases(holder, extra):
+    return any(id(inner) in extra and inner.bias is None for inner in _keras.flatten(holder))
 
 
 def _weights(layer):

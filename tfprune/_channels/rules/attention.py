@@ -88,10 +88,11 @@ def _look_at_masks(call, inputs, heads):
     axes = getattr(call.layer, "attention_axes", None) or (1,)
     full = len(call.shapes[inputs["query"]]) + len(axes)
     for name in _MASKS:
-        for index in call.tensors(name):
+        for index, item in zip(call.tensors(name), call.given(name), strict=True):
             if index is not None:
                 call.fix(f"'{call.ledger.path(call.layer)}' uses them as a mask", index)
-            shape = (None,) * full if index is None else call.shapes[index]
+            constant = tuple(getattr(item, "shape", (None,) * full))
+            shape = constant if index is None else call.shapes[index]
             if name == "attention_mask" and len(shape) == full and shape[-2 * len(axes) - 1] != 1:
                 reason = f"the mask of '{call.ledger.path(call.layer)}' has a number for each"
                 call.ledger.fix(heads, reason)
@@ -132,7 +133,7 @@ def einsum_dense(call):
     """Reads the summed letters, and makes channels for a letter that only the kernel adds."""
     layer, flow = call.layer, call.inputs[0]
     reason = f"'{call.ledger.path(layer)}' computes '{layer.equation}'"
-    found = _letters(layer.equation)
+    found = einsum_letters(layer.equation)
     if found is None:
         return call.stop(reason)
     inputs, weights, output = found
@@ -152,7 +153,7 @@ def einsum_dense(call):
     return [_made_letter(call, weights.index(new[0]), output.index(new[0]) - len(output), output)]
 
 
-def _letters(equation):
+def einsum_letters(equation):
     """Returns the letters of the input, kernel and output, if none repeats within one of them."""
     left, output = equation.replace(" ", "").split("->")
     parts = [*left.split(","), output]

@@ -3,7 +3,9 @@
 import keras
 import numpy as np
 
+from tfprune import _keras
 from tfprune._channels.ledger import array, evaluated, unknown_values
+from tfprune._channels.rules.operations import has_single_numbers, is_elementwise
 
 # Elementwise activations.
 _ALONE = """
@@ -19,8 +21,16 @@ def channel_axis(layer, shape):
 
 
 def acts_alone(activation):
-    """Whether an activation is known to be elementwise."""
-    return any(activation is getattr(keras.activations, name, None) for name in _ALONE.split())
+    """Whether an activation is known to be elementwise, by itself or by the operations it runs."""
+    if any(activation is getattr(keras.activations, name, None) for name in _ALONE.split()):
+        return True
+    try:
+        calls, result = _keras.calls_of(activation, [keras.KerasTensor((3, 7))])
+    except Exception:
+        # Its code needs more than a placeholder.
+        return False
+    known = all(is_elementwise(call.layer) and has_single_numbers(call) for call in calls)
+    return known and isinstance(result, keras.KerasTensor) and tuple(result.shape) == (3, 7)
 
 
 def activated(call, flow):

@@ -224,6 +224,18 @@ def _concatenate_operation(call):
     return concatenation(call, call.layer.axis)
 
 
+def is_elementwise(operation):
+    """Whether an operation of Keras computes each number from those at the same place."""
+    known = type(operation).__module__.startswith("keras.")
+    return known and OPERATIONS.get(type(operation).__name__) is _operation
+
+
+def has_single_numbers(call):
+    """Whether the arguments of an operation that are not tensors are single numbers."""
+    args = [*call.args, *call.kwargs.values()]
+    return all(np.ndim(arg) == 0 for arg in args if not isinstance(arg, keras.KerasTensor))
+
+
 _ELEMENTWISE = """
     Abs Absolute Add Subtract Multiply Divide TrueDivide Maximum Minimum Power Negative Square Sqrt
     Exp Log1p Relu Relu6 Sigmoid Silu Gelu HardSigmoid HardSilu Tanh Elu Celu Selu Softplus

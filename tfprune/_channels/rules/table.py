@@ -12,6 +12,11 @@ from tfprune import _keras
 from tfprune._base import validation as check
 from tfprune._channels.ledger import UNKNOWN, array, unknown_values
 from tfprune._channels.rules.attention import attention, einsum_dense
+from tfprune._channels.rules.grouped_attention import (
+    biased_attention,
+    gated_experts,
+    grouped_attention,
+)
 from tfprune._channels.rules.makers import (
     activated,
     channel_axis,
@@ -84,10 +89,15 @@ def rule_of(layer):
     if not isinstance(layer, keras.layers.Layer):
         known = type(layer).__module__.startswith("keras.")
         return OPERATIONS.get(type(layer).__name__) if known else None
-    if any(_has_other_weights(inner) for inner in _keras.flatten(layer)):
+    if is_changed(layer):
         return None
     flow = facts.fact(layer, "flow", computes_alike=True)
     return KINDS[flow] if isinstance(flow, str) else flow
+
+
+def is_changed(layer):
+    """Whether a layer, or one inside it, is quantized or has LoRA weights."""
+    return any(_has_other_weights(inner) for inner in _keras.flatten(layer))
 
 
 def _has_other_weights(layer):
@@ -204,6 +214,7 @@ KINDS = {
     "activation": _activation_layer,
     "attention": attention,
     "batch_normalization": batch_normalization,
+    "biased_attention": biased_attention,
     "bidirectional": bidirectional,
     "concatenate": _concatenate,
     "convolution": convolution,
@@ -214,7 +225,9 @@ KINDS = {
     "elementwise": elementwise,
     "embedding": embedding,
     "flatten": _flatten,
+    "gated_experts": gated_experts,
     "global_pooling": _global_pooling,
+    "grouped_attention": grouped_attention,
     "group_normalization": group_normalization,
     "layer_normalization": layer_normalization,
     "layer_scale": _layer_scale,
@@ -241,6 +254,8 @@ _SEVERAL = (
     _custom_scale,
     elementwise,
     attention,
+    biased_attention,
+    grouped_attention,
     recurrent,
     bidirectional,
     time_distributed,
