@@ -5,7 +5,8 @@
 Every method trains for as many steps in all, the last third of them after the last removal, and
 meets the same budget: multiplications for filters, zeros for single weights (`mnist`). Searches
 see training and validation images alone; the test set is looked at when a model is finished. Each
-cell is written when it is done, so a run goes on where it stopped.
+cell is written when it is done, and so is each dense network in the folder `--networks`: a run goes
+on where it stopped, and `--minutes` stops it between two cells.
 """
 
 import os
@@ -14,11 +15,14 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import json
 import math
+import pathlib
 import time
 
 import numpy as np
 from harness import arguments, show, write
 
+NOWHERE = pathlib.Path()
+ROUNDS = 3
 VALIDATION = 1000
 BATCH = 64
 
@@ -74,12 +78,24 @@ class Task:
         self.validation = x[-VALIDATION:], y[-VALIDATION:]
         self.seed, self.epochs, self.late = seed, options.epochs, max(1, options.epochs // 3)
         self.early = self.epochs - self.late
+        self.evaluated = 0
+        self.evaluations, self.steps = options.evaluations, options.steps
         self.steps_per_epoch = -(-len(self.train_set[0]) // BATCH)
         self._compiled = compiled
         make = {"cnn": small_cnn, "vgg": vgg8, "resnet": small_resnet, "mnist": mnist_cnn}
+        kept = (
+            options.networks
+            / f"{options.network}_{options.images}_{options.dense_epochs}_{seed}.keras"
+        )
+        if options.networks != NOWHERE and kept.exists():
+            self.dense = self.compiled(keras.saving.load_model(kept, compile=False))
+            return
         keras.utils.set_random_seed(seed)
         self.dense = self.compiled(make[options.network]())
         self.fit(self.dense, 0, options.dense_epochs, options.dense_epochs)
+        if options.networks != NOWHERE:
+            options.networks.mkdir(parents=True, exist_ok=True)
+            self.dense.save(kept)
 
     @property
     def pattern(self):
@@ -116,6 +132,7 @@ class Task:
         return float(found["accuracy"])
 
     def evaluate(self, model):
+        self.evaluated += 1
         return model.evaluate(*self.validation, batch_size=500, verbose=0, return_dict=True)
 
     def gradual(self, sparsity, scope):
@@ -190,22 +207,57 @@ def handed_over(task, found):
     return task.gradual(found.sparsity, found.to_distribution())
 
 
-def netadapt_with_training(task, share):
-    """Eight steps with training between them, as long in all as the early epochs."""
-
-    done, steps = [0], 8
+def training_in_parts(task, parts):
+    """Returns a function that trains for one part of the early epochs at each call."""
+    done = [0]
 
     def train(model, callback):
-        before = task.early * done[0] / steps
+        before = task.early * done[0] / parts
         done[0] += 1
-        epochs = task.early * done[0] / steps - before
+        epochs = task.early * done[0] / parts - before
         (x, y), batches = task.train_set, round(epochs * task.steps_per_epoch)
         order = np.random.default_rng(done[0]).permutation(len(x))[: batches * BATCH]
+        passes = -(-batches * BATCH // len(x))
+        order = np.resize(order, batches * BATCH) if passes > 1 else order
         model.optimizer.learning_rate = 1e-3 * (1 + math.cos(math.pi * before / task.epochs))
         model.fit(x[order], y[order], batch_size=BATCH, verbose=0, callbacks=[callback])
 
-    found = task.search("NetAdapt", share, train, steps=steps)
+    return train
+
+
+def netadapt_with_training(task, share):
+    """Eight steps with training between them, as long in all as the early epochs."""
+    found = task.search("NetAdapt", share, training_in_parts(task, 8), steps=8)
     return task.finished(found.pruned), found
+
+
+def auto_compress(task, share):
+    """Three rounds, as long in all as the early epochs; two thirds of each are ADMM's."""
+    from tfprune import pruners
+
+    search = pruners.AutoCompress(
+        task.dense,
+        task.budget(share),
+        admm_steps=2 * task.early * task.steps_per_epoch // (3 * ROUNDS),
+        rounds=ROUNDS,
+        evaluations=task.evaluations // ROUNDS,
+        data=task.train_set[0],
+        seed=task.seed,
+    )
+    model = search.run(task.evaluate, training_in_parts(task, ROUNDS), verbose=0)
+    task.fit(model, task.early, task.epochs)
+    return model
+
+
+def admm(task, share, scope):
+    """ADMM for the early epochs, masks for the late ones."""
+    from tfprune import pruners
+
+    end = task.early * task.steps_per_epoch
+    callback = pruners.ADMM(share, end, scope=scope, every=max(1, end // 20))
+    model = task.compiled(callback.prune(task.dense))
+    task.fit(model, 0, task.epochs, callbacks=[callback])
+    return model
 
 
 def methods(task):
@@ -232,15 +284,21 @@ def methods(task):
     }
     kinds = {
         "sensitivity": ("SensitivitySearch", {}),
-        "NetAdapt": ("NetAdapt", {"steps": 20}),
-        "annealing": ("SimulatedAnnealing", {}),
+        "NetAdapt": ("NetAdapt", {"steps": task.steps}),
+        "annealing": ("SimulatedAnnealing", {"evaluations": task.evaluations}),
     }
     for name, (kind, options) in kinds.items():
         found[f"{name}, at once"] = searched(kind, trained_once, **options)
         found[f"{name}, gradual"] = searched(kind, handed_over, **options)
     found["NetAdapt, 8 rounds"] = lambda share: netadapt_with_training(task, share)
-    if task.weights:
-        found["LAMP, gradual"] = plain(lambda share: task.gradual(share, "lamp"))
+    if not task.weights:
+        found["AutoCompress, 3 rounds"] = plain(lambda share: auto_compress(task, share))
+        return found
+    for name in ("ERK", "LAMP"):
+        scope = wide[name]
+        found[f"{name}, gradual"] = plain(lambda share, scope=scope: task.gradual(share, scope))
+        found[f"ADMM, {name}"] = plain(lambda share, scope=scope: admm(task, share, scope))
+    found["ADMM, uniform"] = plain(lambda share: admm(task, share, None))
     return found
 
 
@@ -248,8 +306,8 @@ def cell(task, method, share):
     """One number of the table, with what it took."""
     import tfprune
 
-    start = time.perf_counter()
-    model, found = method(share)
+    start, before = time.perf_counter(), task.evaluated
+    model, _ = method(share)
     seconds = time.perf_counter() - start
     plain = tfprune.strip_pruning(model)
     macs = tfprune.model_cost(plain).macs / tfprune.model_cost(task.dense).macs
@@ -258,7 +316,7 @@ def cell(task, method, share):
     return {
         "accuracy": task.accuracy(model),
         "seconds": seconds,
-        "evaluations": 0 if found is None else len(found.trials),
+        "evaluations": task.evaluated - before,
         "macs": macs,
         "sparsity": float(np.average(zeros, weights=[int(np.prod(k.shape)) for k in kernels])),
     }
@@ -272,15 +330,19 @@ def main():
     parser.add_argument("--images", type=int, default=10000)
     parser.add_argument("--epochs", type=int, default=12, help="after the dense training")
     parser.add_argument("--dense-epochs", type=int, default=12)
+    parser.add_argument("--evaluations", type=int, default=60, help="of annealing, in all")
+    parser.add_argument("--steps", type=int, default=20, help="of NetAdapt without training")
+    parser.add_argument("--networks", type=pathlib.Path, default=NOWHERE, help="keep networks here")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="begin no cell after them")
     parser.add_argument("--budgets", type=float, nargs="+")
     parser.add_argument("--methods", nargs="+", help="only those whose names contain one of these")
     options = parser.parse_args()
     budgets = options.budgets or ((0.95, 0.98) if options.network == "mnist" else (0.5, 0.3))
     name = f"search_{options.network}"
     path = options.output / f"{name}.json"
-    setting = {
-        key: getattr(options, key) for key in ("network", "images", "epochs", "dense_epochs")
-    }
+    keys = ("network", "images", "epochs", "dense_epochs", "evaluations", "steps")
+    setting = {key: getattr(options, key) for key in keys}
+    end = time.monotonic() + 60 * options.minutes
     cells = {}
     if path.exists():
         known = json.loads(path.read_text())
@@ -295,7 +357,7 @@ def main():
                 if method != "dense" and not any(part in method for part in wanted):
                     continue
                 key = f"{method} | {share if method != 'dense' else ''} | {seed}"
-                if key in cells:
+                if key in cells or time.monotonic() > end:
                     continue
                 task = task or Task(options, seed)
                 if method == "dense":
@@ -312,6 +374,7 @@ class _Names:
 
     def __init__(self, network):
         self.weights = network == "mnist"
+        self.evaluations = self.steps = None
 
 
 def table(cells, budgets, options):

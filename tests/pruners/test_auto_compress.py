@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from keras import ops
 from test_search import arrays, digits, evaluate, same, trained
+from test_search import train_longer as train
 
 import tfprune
 from tfprune import pruners
@@ -15,21 +16,16 @@ def array(value):
     return np.array(ops.convert_to_numpy(value))
 
 
-def train(model, callback):
-    x, y = digits()[0]
-    model.fit(x[:256], y[:256], batch_size=64, epochs=2, verbose=0, callbacks=[callback])
-
-
 def compress(**options):
-    arguments = {"admm_steps": 6, "rounds": 2, "data": digits()[0], "batches": 1, "evaluations": 4}
+    objective = pruners.Objective(batches=1)
+    arguments = {"admm_steps": 6, "rounds": 2, "data": digits()[0], "evaluations": 4}
+    arguments["objective"] = objective
     return pruners.AutoCompress(trained(), {"macs": 0.5}, **{**arguments, **options})
 
 
-def test_the_budget_is_met_and_a_killed_run_goes_on_with_the_same_result(tmp_path):
+def test_a_run_killed_in_a_training_goes_on_with_the_same_result(tmp_path):
     before = arrays(trained())
-    whole = compress().run(evaluate, train, tmp_path / "whole", verbose=0)
-    dense = tfprune.model_cost(trained())
-    assert tfprune.model_cost(whole).macs <= 0.5 * dense.macs
+    whole = compress().run(evaluate, tmp_path / "whole", train, verbose=0)
     assert same(before, arrays(trained()))
     calls = []
 
@@ -40,18 +36,42 @@ def test_the_budget_is_met_and_a_killed_run_goes_on_with_the_same_result(tmp_pat
         train(model, callback)
 
     with pytest.raises(KeyboardInterrupt):
-        compress().run(evaluate, killed, tmp_path / "folder", verbose=0)
-    again = compress().run(evaluate, killed, tmp_path / "folder", verbose=0)
+        compress().run(evaluate, tmp_path / "folder", killed, verbose=0)
+    again = compress().run(evaluate, tmp_path / "folder", killed, verbose=0)
     # The first round is not trained again.
     assert len(calls) == 3
-    assert same(arrays(whole), arrays(again))
+    assert same(arrays(whole.model), arrays(again.model))
     # 8 steps in each of two rounds: the optimizer went on.
-    done = [int(array(model.optimizer.iterations)) for model in (whole, again)]
+    done = [int(array(found.model.optimizer.iterations)) for found in (whole, again)]
     start = int(array(trained().optimizer.iterations))
     assert done[0] == done[1] and done[0] % 8 == 0 and done[0] <= start + 16
-    assert evaluate(whole)["accuracy"] > 0.5
-    with pytest.raises(ValueError, match="`path` to hold rounds of this configuration, options"):
-        compress(rho=0.5).run(evaluate, train, tmp_path / "folder", verbose=0)
+    assert [trial.zeros for trial in whole.trials] == [trial.zeros for trial in again.trials]
+    assert [trial.number for trial in again.trials] == list(range(len(again.trials)))
+    with pytest.raises(ValueError, match="`path` to hold evaluations of this configuration, rho"):
+        compress(rho=0.5).run(evaluate, tmp_path / "folder", train, verbose=0)
+
+
+def test_filters_that_are_nearly_empty_go_too():
+    model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(8, name="one")])
+    model.add(keras.layers.Dense(1, name="out"))
+    kernel = np.ones((6, 8), "float32")
+    kernel[:, [3, 5]] = 0.01
+    model.layers[0].kernel.assign(kernel)
+    model.compile(keras.optimizers.SGD(1e-6), "mse")
+    x, y = np.ones((16, 6), "float32"), np.ones((16, 1), "float32")
+
+    def fit(model, callback):
+        model.fit(x, y, batch_size=8, epochs=2, verbose=0, callbacks=[callback])
+
+    options = {"admm_steps": 2, "rounds": 1, "evaluations": 1, "rho": 1e-6}
+    left = {}
+    for purify in (0.0, 0.1):
+        search = pruners.AutoCompress(model, {"macs": 0.99}, purify=purify, **options)
+        found = search.run(lambda model: {"loss": 1.0}, train=fit, verbose=0)
+        left[purify] = found.model.layers[0].units
+        assert found.allocation[0].zeros == 8 - left[purify]
+    # One of the two small ones goes for the budget, and the other because it is small.
+    assert left == {0.0: 7, 0.1: 6}
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
@@ -73,7 +93,7 @@ def test_training_goes_on_as_if_nothing_had_been_removed(optimizer):
     make = {"adam": keras.optimizers.Adam(0.01), "sgd": keras.optimizers.SGD(0.01, momentum=0.9)}
     wrapped.compile(make[optimizer], "mse")
     wrapped.fit(x, y, epochs=5, verbose=0, callbacks=[tfprune.UpdatePruningStep()])
-    small, _ = shrink_compiled(wrapped)
+    small = shrink_compiled(wrapped)
     assert [layer.units for layer in small.layers] == [4, 3, 1]
     history = small.fit(x, y, epochs=3, shuffle=False, verbose=0).history["loss"]
     callbacks = [tfprune.UpdatePruningStep()]
@@ -106,4 +126,4 @@ def test_arguments_that_do_not_fit(change, line):
 def test_a_train_that_makes_no_masks():
     says = pytest.raises(ValueError, match=r"`train` to train for 600 optimizer steps")
     with says, pytest.warns(UserWarning, match="training to reach"):
-        compress(admm_steps=600, evaluations=1).run(evaluate, train, verbose=0)
+        compress(admm_steps=600, evaluations=1).run(evaluate, train=train, verbose=0)

@@ -19,15 +19,18 @@ from tfprune.pruners.search.annealing import SimulatedAnnealing
 from tfprune.pruners.search.auto_compress import AutoCompress
 from tfprune.pruners.search.base import Search
 from tfprune.pruners.search.netadapt import NetAdapt
-from tfprune.pruners.search.result import SearchResult
+from tfprune.pruners.search.objective import Objective
+from tfprune.pruners.search.result import LayerShare, SearchResult
 from tfprune.pruners.search.sensitivity import SensitivitySearch
 from tfprune.pruners.search.session import Trial
 
 __all__ = [
     "ADMM",
     "AutoCompress",
+    "LayerShare",
     "LotteryTicket",
     "NetAdapt",
+    "Objective",
     "Search",
     "SearchResult",
     "SensitivitySearch",

@@ -66,6 +66,11 @@ class RecordStore:
                 )
             )
 
+    @property
+    def path(self):
+        """The folder, or `None`."""
+        return self._folder
+
     def __contains__(self, name):
         return name in self._memory if self._folder is None else self._path(name).exists()
 

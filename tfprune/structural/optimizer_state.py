@@ -1,6 +1,5 @@
-"""A smaller model with the optimizer of the larger one: what it remembers is sliced alike."""
+"""What an optimizer remembers, for a copy of its model or for a smaller model."""
 
-import numpy as np
 from keras import ops
 
 from tfprune import _keras
@@ -11,22 +10,35 @@ from tfprune.structural.silent_channels import planned
 def shrink_compiled(model):
     """Makes a compiled model smaller, so that its training goes on without a jolt.
 
-    What the optimizer remembers of a weight has the weight's shape, so it is cut by the same code:
-    a copy of the model gets it in the place of the weights, and loses the same channels.
-
     Args:
         model: A built and compiled model, wrapped with a pattern of whole filters, or plain with
             filters of zeros. It is not changed.
 
     Returns:
-        `(smaller model, ShrinkPlan)`. The model is compiled as the larger one, as far as its losses
-        and metrics can be copied; its optimizer has done as many steps.
+        The smaller model, compiled as in `compile_smaller`.
     """
     plain = strip_pruning(model)
-    plan = planned(plain, 1)
+    return compile_smaller(planned(plain, 1), plain, model)
+
+
+def compile_smaller(plan, plain, model):
+    """Compiles the smaller model of a plan as the larger one, whose optimizer goes on.
+
+    What the optimizer remembers of a weight has the weight's shape, so it is cut by the same code:
+    a copy of the model gets it in the place of the weights, and loses the same channels.
+
+    Args:
+        plan: The `ShrinkPlan` of `plain`.
+        plain: A copy of the model without wrappers. Its weights are overwritten.
+        model: The larger model. It is not changed.
+
+    Returns:
+        The smaller model: uncompiled if the larger one is, or if its losses or metrics cannot be
+        copied.
+    """
     small = plan.apply()
-    if not _keras.compile_like(small, model):
-        return small, plan
+    if not _keras.compile_like(small, model) or not model.optimizer.built:
+        return small
     optimizer = small.optimizer
     if not optimizer.built:
         optimizer.build(small.trainable_variables)
@@ -42,7 +54,34 @@ def shrink_compiled(model):
             # A bias that took over constants is new: nothing is remembered of it.
             if number < len(slots) and variable.path in cut:
                 slots[number].assign(_keras.host_array(cut[variable.path]))
-    olds, news = (_keras.single_optimizers(m.optimizer) for m in (model, small))
+    _copy_steps(model, small)
+    return small
+
+
+def compile_copy(copy, model):
+    """Compiles a copy of a model with the same trainable weights; its optimizer goes on.
+
+    Args:
+        copy: A model whose trainable variables are those of `model`, in the same order.
+        model: The model. It is not changed.
+
+    Returns:
+        The copy: uncompiled if the model is, or if its losses or metrics cannot be copied.
+    """
+    if not _keras.compile_like(copy, model) or not model.optimizer.built:
+        return copy
+    if not copy.optimizer.built:
+        copy.optimizer.build(copy.trainable_variables)
+    for one, two in zip(model.trainable_variables, copy.trainable_variables, strict=True):
+        slots = (_keras.slots(m.optimizer, v) for m, v in ((model, one), (copy, two)))
+        for source, target in zip(*slots, strict=True):
+            target.assign(_keras.on_host(source))
+    _copy_steps(model, copy)
+    return copy
+
+
+def _copy_steps(model, other):
+    """Copies the number of steps that the optimizers inside have done."""
+    olds, news = (_keras.single_optimizers(m.optimizer) for m in (model, other))
     for old, new in zip(olds, news, strict=True):
-        new.iterations.assign(np.asarray(ops.convert_to_numpy(old.iterations)))
-    return small, plan
+        new.iterations.assign(ops.convert_to_numpy(old.iterations))

@@ -4,7 +4,8 @@ import numpy as np
 
 from tfprune import distributions
 from tfprune._base import validation as check
-from tfprune.pruners.search.base import Search, described
+from tfprune.pruners.search.base import described
+from tfprune.pruners.search.candidate_search import CandidateSearch
 from tfprune.pruners.search.result import SearchResult
 
 _STARTS = ("uniform", "erdos_renyi_kernel", "lamp")
@@ -14,7 +15,7 @@ _REDRAWN = 4
 
 
 @described
-class SimulatedAnnealing(Search):
+class SimulatedAnnealing(CandidateSearch):
     """Perturbs the shares of the layers, and keeps what is better, or by chance a little worse.
 
     Layers' densities are perturbed in their logarithms and moved by one factor onto the budget, so
@@ -28,7 +29,10 @@ class SimulatedAnnealing(Search):
     `SensitivitySearch`.
 
     Args:
-        {shared}
+        {model}
+        {budget}
+        {pattern}
+        {methods}
         evaluations: How many candidates are drawn, the starts included; one that is drawn again is
             not evaluated again.
         start: Where to start from, in addition to the same share everywhere, Erdos-Renyi-Kernel
@@ -38,10 +42,7 @@ class SimulatedAnnealing(Search):
             falls with the root of the temperature.
         {options}
 
-    Raises:
-        ValueError: If an argument is out of range, the model cannot be pruned so, or the budget
-            cannot be reached; it says what can be.
-        TypeError: If an argument is of the wrong kind.
+    {raises}
 
     Example:
 
@@ -74,11 +75,7 @@ class SimulatedAnnealing(Search):
         start=None,
         perturbation=0.5,
         data=None,
-        batches=8,
-        batch_size=64,
-        recalibrate=None,
-        metric="loss",
-        mode=None,
+        objective=None,
         least=0.25,
         seed=0,
     ):
@@ -100,11 +97,7 @@ class SimulatedAnnealing(Search):
             criterion=criterion,
             rules=rules,
             data=data,
-            batches=batches,
-            batch_size=batch_size,
-            recalibrate=recalibrate,
-            metric=metric,
-            mode=mode,
+            objective=objective,
             least=least,
             seed=seed,
         )
@@ -112,7 +105,7 @@ class SimulatedAnnealing(Search):
 
     def _shares_of(self, start):
         names = [name for name, _ in self._config["competitors"]]
-        shares = start.by_competitor
+        shares = {row.name: row.share for row in start.allocation}
         if set(names) != set(shares):
             raise ValueError(
                 check.message(

@@ -5,51 +5,62 @@ import keras
 from tfprune import _keras, criteria, patterns
 from tfprune._base import validation as check
 from tfprune._keras.checks import check_followable
-from tfprune._updates.recalibration import Recalibration, learning_norms
+from tfprune._updates.recalibration import learning_norms
 from tfprune._wrapping.methods import Rule
 from tfprune._wrapping.strip import strip_pruning
 from tfprune.pruners.records import RecordStore
+from tfprune.pruners.search import objective as objectives
 from tfprune.pruners.search.judging import Judge
-from tfprune.pruners.search.result import SearchResult
-from tfprune.pruners.search.session import Session
-from tfprune.pruners.search.settling import Settled
 from tfprune.structural.allocation import Allocator, Budget, check_budget
 from tfprune.structural.candidates import Candidates
 from tfprune.structural.costs import Costs
 from tfprune.structural.latency_table import LatencyTable
 
-_SHARED = """
+_TEXTS = {
+    "{model}": """
         model: A built Sequential or Functional model without wrappers. It is copied and never
             changed. Candidates are compiled as it is, where losses and metrics can be copied by
             their configs.
+""",
+    "{budget}": """
         budget: `{"macs" | "parameters" | "sparsity" | "latency": number}`, one or more: what the
             result has at most, as a fraction of what the model has. MACs and parameters may be
             whole numbers. Sparsity is that of units: filters, or single weights. Latency goes
             with filters alone; it is that of `model.predict_on_batch` on this machine.
-"""
-_OPTIONS = """
+""",
+    "{pattern}": """
         pattern: A pattern or the name of one: "filter" searches over groups of filters that can
             be removed, all others over layers. N:M has one sparsity, so there is nothing to search.
+""",
+    "{methods}": """
         criterion: A criterion or the name of one, for which units go; the magnitude by default.
         rules: List of `Rule`s that exempt layers or give them another criterion.
+""",
+    "{options}": """
         data: Training inputs, or what `fit` takes, for the statistics of BatchNormalization and
-            for criteria on gradients or activations. The first `batches` batches are used.
-        batches: Number of batches of `data`.
-        batch_size: Size of the batches that arrays are cut into.
-        recalibrate: Whether BatchNormalization gets new statistics before a candidate is
-            evaluated; by default where there is any, and then `data` is needed.
-        metric: Name of the number that counts, among those that `evaluate` returns.
-        mode: "max" or "min"; `None` if the name says it, as "loss" and "accuracy" do.
+            for criteria on gradients or activations.
+        objective: An `Objective`, which says what makes a candidate better than another; or the
+            name of a metric; the loss by default.
         least: What every layer or group keeps at least, as a share of what the same density
             everywhere would leave it.
         seed: For all that is random, so that a resumed run is the same run.
-"""
+""",
+    "{raises}": """
+    Raises:
+        ValueError: If an argument is out of range, the model cannot be pruned so, or the budget
+            cannot be reached; the message says what can be.
+        TypeError: If an argument is of the wrong kind.
+""",
+}
 
 
 def described(cls):
-    """Completes the docstring of a search with the arguments that all searches share."""
-    for mark, text in (("{shared}", _SHARED), ("{options}", _OPTIONS)):
-        cls.__doc__ = cls.__doc__.replace(f"        {mark}\n", text[1:])
+    """Completes the docstring of a search with what all searches share."""
+    lines = []
+    for line in cls.__doc__.splitlines():
+        text = _TEXTS.get(line.strip())
+        lines.append(line if text is None else text[1:-1])
+    cls.__doc__ = "\n".join(lines)
     return cls
 
 
@@ -57,17 +68,14 @@ def described(cls):
 class Search:
     """Base class of all searches for which layers give how much.
 
-    A search evaluates candidates: copies of the model with other numbers of units pruned. Units
-    are scored once; a candidate costs one assignment of masks and one evaluation.
-
     Args:
-        {shared}
+        {model}
+        {budget}
+        {pattern}
+        {methods}
         {options}
 
-    Raises:
-        ValueError: If an argument is out of range, the model cannot be pruned so, or the budget
-            cannot be reached; it says what can be.
-        TypeError: If an argument is of the wrong kind.
+    {raises}
     """
 
     def __init__(
@@ -79,11 +87,7 @@ class Search:
         criterion=None,
         rules=None,
         data=None,
-        batches=8,
-        batch_size=64,
-        recalibrate=None,
-        metric="loss",
-        mode=None,
+        objective=None,
         least=0.25,
         seed=0,
     ):
@@ -101,18 +105,15 @@ class Search:
                     "budget.",
                 )
             )
-        mend = "Use for instance 8."
-        self._batches = check.integer("batches", batches, 1, mend)
-        self._batch_size = check.integer("batch_size", batch_size, 1, mend)
+        self._objective = objectives.get(objective)
         self._data = data
-        self._metric, self._mode = metric, mode
         self._budget = dict(budget)
         self._least = check.sparsity("least", least)
         mend = "Give a whole number, or None to leave random states alone."
         self._seed = None if seed is None else check.integer("seed", seed, 0, mend)
         self._compiled = model
         self._plain = strip_pruning(model)
-        self._recalibrates = self._checked_recalibration(recalibrate)
+        self._recalibrates = self._checked_recalibration()
         candidates = self._candidates()
         self._table = None
         if "latency" in budget:
@@ -126,8 +127,7 @@ class Search:
             "competitors": [[r.name, r.units] for r in candidates.requests],
             "pattern": keras.saving.serialize_keras_object(self._pattern),
             "criterion": keras.saving.serialize_keras_object(self._criterion),
-            "recalibrate": [self._recalibrates, self._batches, self._batch_size],
-            "metric": [metric, mode],
+            "objective": self._objective.get_config(),
             "least": self._least,
             "seed": self._seed,
         }
@@ -136,9 +136,10 @@ class Search:
     def _removes_filters(self):
         return isinstance(self._pattern, patterns.Filter) and self._pattern.coupled
 
-    def _checked_recalibration(self, asked):
+    def _checked_recalibration(self):
         there = bool(learning_norms(self._plain))
-        wanted = there if asked is None else bool(asked)
+        asked = self._objective.recalibrate
+        wanted = there if asked is None else asked
         if wanted and not there:
             raise ValueError(
                 check.message(
@@ -152,8 +153,8 @@ class Search:
                 check.message(
                     "`data` for the statistics of BatchNormalization, which pruning changes",
                     "data=None",
-                    "Give training inputs, or recalibrate=False to judge candidates by the old "
-                    "statistics.",
+                    "Give training inputs, or objective=Objective(recalibrate=False) to judge "
+                    "candidates by the old statistics.",
                 )
             )
         return wanted
@@ -161,8 +162,8 @@ class Search:
     def _candidates(self):
         evidence = {
             "data": self._data if set(self._criterion.needs) & set(criteria.FROM_DATA) else None,
-            "batches": self._batches,
-            "batch_size": self._batch_size,
+            "batches": self._objective.batches,
+            "batch_size": self._objective.batch_size,
         }
         return Candidates(
             self._compiled,
@@ -185,10 +186,10 @@ class Search:
 
         Args:
             evaluate: Function of a model: a wrapped one, compiled as yours. It returns a
-                dictionary of numbers, as `model.evaluate(..., return_dict=True)`, of which
-                `metric` counts; or one number, and then `mode` says its direction. Let it use
-                validation data: a search that sees test data fits them. It leaves the model as it
-                is.
+                dictionary of numbers, as `model.evaluate(..., return_dict=True)`, of which the
+                objective's metric counts; or one number, and then the objective's mode says its
+                direction. Let it use validation data: a search that sees test data fits them. It
+                leaves the model as it is.
             path: A folder in which to keep each evaluation and training when it is done. A run
                 that was killed goes on from there with the same result. `None` for memory alone.
             train: Function of `(model, callback)` that trains the chosen model for a while:
@@ -201,44 +202,26 @@ class Search:
             A `SearchResult`.
 
         Raises:
-            ValueError: If the folder holds another run; it says what differs. If `evaluate` fails,
-                changes the model or returns NaN, or `train` changes shapes, masks or does without
-                the callback. What was evaluated before stays in the folder.
+            ValueError: If the folder holds another run; the message says what differs. If
+                `evaluate` fails, changes the model or returns NaN, or `train` changes shapes or
+                masks or does without the callback. What was evaluated before stays in the folder.
             TypeError: If `evaluate` or `train` is no function, or no number comes back.
         """
-        judge = Judge(evaluate, self._metric, self._mode)
+        judge = Judge(evaluate, self._objective)
         if train is not None and not callable(train):
             mend = "Give a function of (model, callback) that trains the model."
             raise TypeError(check.message("`train` to be a function", f"{train=}", mend))
+        self._check_train(train)
         config = {**self._config, **self._options(), "trains": train is not None}
-        store = RecordStore(path, config, "evaluations")
-        candidates = self._candidates()
-        _keras.compile_like(candidates.model, self._compiled)
-        recalibration = None
-        if self._recalibrates:
-            recalibration = Recalibration(
-                candidates.model, self._data, self._batches, self._batch_size
-            )
-        session = Session(
-            candidates, self._allocator, judge, store, train, recalibration, self._seed, verbose
-        )
-        zeros = self._search(session)
-        session.finished()
-        dense = session.dense
-        step = self._pattern.round_to if self._removes_filters else None
-        found = Settled(session, Budget(self._budget, dense), dense, step, zeros)
-        parts = {
-            "pattern": self._pattern,
-            "criterion": self._criterion,
-            "rules": self._rules,
-            "metric": self._metric,
-        }
-        return SearchResult(type(self).__name__, session, found, parts)
+        return self._found(judge, RecordStore(path, config, "evaluations"), train, verbose)
+
+    def _check_train(self, train):
+        """Raises ValueError if the search cannot do without training, or with it."""
 
     def _options(self):
         """Returns the search's own options as plain data: a folder is of one set of them."""
         raise NotImplementedError(f"{type(self).__name__} has to name its options.")
 
-    def _search(self, session):
-        """Returns the numbers of pruned units that were found, trained where it can be."""
+    def _found(self, judge, store, train, verbose):
+        """Runs, and returns a `SearchResult`."""
         raise NotImplementedError(f"{type(self).__name__} has to search.")

@@ -15,6 +15,33 @@ class _Held(TrainingPart):
     follows_schedule = False
 
 
+class SameWeights:
+    """The weights of a model before it is trained.
+
+    Args:
+        model: The model.
+    """
+
+    def __init__(self, model):
+        self._variables = list(model.weights)
+        self._shapes = [tuple(variable.shape) for variable in self._variables]
+
+    def check(self, model):
+        """Raises ValueError unless the model has the same weights, in the same shapes."""
+        now = list(model.weights)
+        if len(now) != len(self._variables) or any(
+            one is not other or tuple(one.shape) != shape
+            for one, other, shape in zip(now, self._variables, self._shapes, strict=True)
+        ):
+            raise ValueError(
+                check.message(
+                    "`train` to leave the model's layers and shapes as they are",
+                    "a model with other weights after it",
+                    "Build nothing into the model, and quantize it afterwards.",
+                )
+            )
+
+
 class HeldMasks(OwnLoop, PruningCallback):
     """Keeps the masks of a candidate through training, and knows afterwards whether it did.
 
@@ -25,8 +52,7 @@ class HeldMasks(OwnLoop, PruningCallback):
     def __init__(self, model):
         super().__init__(PruningTraining(_Held()), model)
         self._owners = mask_owners(model)
-        self._variables = list(model.weights)
-        self._shapes = [tuple(variable.shape) for variable in self._variables]
+        self._same = SameWeights(model)
         self._steps = self._counted()
         self._masks = [np.array(_keras.host_array(w.mask)) for w in self._weights()]
 
@@ -38,19 +64,7 @@ class HeldMasks(OwnLoop, PruningCallback):
 
     def check(self, model):
         """Raises unless the model was trained, is the same, and has the same masks."""
-        now = list(model.weights)
-        same = len(now) == len(self._variables) and all(
-            one is other and tuple(one.shape) == shape
-            for one, other, shape in zip(now, self._variables, self._shapes, strict=True)
-        )
-        if not same:
-            raise ValueError(
-                check.message(
-                    "`train` to leave the model's layers and shapes as they are",
-                    "a model with other weights after it",
-                    "Build nothing into the model, and quantize it afterwards.",
-                )
-            )
+        self._same.check(model)
         if self._counted() == self._steps:
             raise ValueError(
                 check.message(

@@ -8,58 +8,28 @@ from keras import ops
 from tfprune import _keras
 from tfprune._base import validation as check
 
-_LOWER_IS_BETTER = ("loss", "error", "entropy", "divergence", "perplexity", "mse", "mae", "mape")
-_HIGHER_IS_BETTER = ("acc", "auc", "precision", "recall", "f1", "iou", "r2", "similarity")
-
-
-def direction(metric, mode):
-    """Returns "max" or "min" for a metric.
-
-    Args:
-        metric: Its name.
-        mode: What the user said, or `None`.
-
-    Raises:
-        ValueError: If neither says it.
-    """
-    if mode is not None:
-        return check.choice("mode", mode, ("max", "min"))
-    name = metric.lower()
-    for part in _LOWER_IS_BETTER:
-        if part in name:
-            return "min"
-    for part in _HIGHER_IS_BETTER:
-        if part in name:
-            return "max"
-    raise ValueError(
-        check.message(
-            "`mode` for a metric whose name does not say whether more of it is better",
-            f"metric={metric!r}, mode=None",
-            'Give mode="max" or mode="min".',
-        )
-    )
-
 
 class Judge:
     """Calls the user's `evaluate` and checks what comes back.
 
     Args:
         evaluate: Function from a model to a dictionary of numbers, or to one number.
-        metric: Name of the number that counts.
-        mode: "max", "min", or `None` where the name says it.
+        objective: The `Objective`.
+
+    Attributes:
+        evaluate: As given.
 
     Raises:
-        TypeError, ValueError: If `evaluate` is no function, or the direction is unknown.
+        TypeError: If `evaluate` is no function.
     """
 
-    def __init__(self, evaluate, metric, mode):
+    def __init__(self, evaluate, objective):
         if not callable(evaluate):
             mend = "Give a function of the model: it returns model.evaluate(..., return_dict=True)."
             raise TypeError(check.message("`evaluate` to be a function", f"{evaluate=}", mend))
-        self._evaluate = evaluate
-        self._metric = metric
-        self._mode = mode
-        self._sign = 1 if direction(metric, mode) == "min" else -1
+        self.evaluate = evaluate
+        self._metric, self._mode = objective.metric, objective.mode
+        self._sign = 1 if objective.direction == "min" else -1
 
     def badness(self, metrics):
         """Returns the number that counts, so that less is better."""
@@ -73,7 +43,7 @@ class Judge:
         """
         before = _keras.fingerprint(model.weights)
         try:
-            found = self._evaluate(model)
+            found = self.evaluate(model)
         except Exception as error:
             raise ValueError(
                 check.message(
@@ -128,7 +98,7 @@ class Judge:
                 check.message(
                     '`mode` to be "max" or "min" where `evaluate` returns a number without a name',
                     "mode=None",
-                    "Give the mode, or return a dictionary such as "
+                    "Give objective=Objective(..., mode=...), or return a dictionary such as "
                     "model.evaluate(..., return_dict=True).",
                 )
             )

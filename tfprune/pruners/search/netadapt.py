@@ -5,7 +5,8 @@ import math
 import numpy as np
 
 from tfprune._base import validation as check
-from tfprune.pruners.search.base import Search, described
+from tfprune.pruners.search.base import described
+from tfprune.pruners.search.candidate_search import CandidateSearch
 
 # Of the model as it is, as the authors' first step.
 _FIRST = 0.025
@@ -14,7 +15,7 @@ _LAST = 0.1
 
 
 @described
-class NetAdapt(Search):
+class NetAdapt(CandidateSearch):
     """Takes one step of the budget after the other, each from the layer where it hurts least.
 
     In each step, every layer (every group of filters) is a candidate: so many of its units go that
@@ -27,7 +28,10 @@ class NetAdapt(Search):
     gained nothing over the same share everywhere.
 
     Args:
-        {shared}
+        {model}
+        {budget}
+        {pattern}
+        {methods}
         steps: How many steps lead to the budget; `None` for as many as it takes with a first one
             of 2.5 % of the model, up to those that `decay` makes a tenth of it.
         decay: Each step is this part of the one before, in (0, 1].
@@ -37,10 +41,7 @@ class NetAdapt(Search):
             paper, and not only the chosen one. It takes as many times longer.
         {options}
 
-    Raises:
-        ValueError: If an argument is out of range, the model cannot be pruned so, or the budget
-            cannot be reached; it says what can be.
-        TypeError: If an argument is of the wrong kind.
+    {raises}
 
     Example:
 
@@ -54,7 +55,7 @@ class NetAdapt(Search):
     ...     lambda model: model.evaluate(x, x[:, :1], verbose=0, return_dict=True), verbose=0)
     >>> found.costs["macs"] <= 0.5 * found.dense["macs"]
     True
-    >>> small = found.model   # plain: compile and train it
+    >>> small = found.model   # plain, and compiled as the model was: train it
 
     Reference:
 
@@ -74,11 +75,7 @@ class NetAdapt(Search):
         candidates=None,
         train_candidates=False,
         data=None,
-        batches=8,
-        batch_size=64,
-        recalibrate=None,
-        metric="loss",
-        mode=None,
+        objective=None,
         least=0.25,
         seed=0,
     ):
@@ -100,11 +97,7 @@ class NetAdapt(Search):
             criterion=criterion,
             rules=rules,
             data=data,
-            batches=batches,
-            batch_size=batch_size,
-            recalibrate=recalibrate,
-            metric=metric,
-            mode=mode,
+            objective=objective,
             least=least,
             seed=seed,
         )
@@ -117,8 +110,8 @@ class NetAdapt(Search):
             "train_candidates": self._trains_candidates,
         }
 
-    def _search(self, session):
-        if self._trains_candidates and not session.trains:
+    def _check_train(self, train):
+        if self._trains_candidates and train is None:
             raise ValueError(
                 check.message(
                     "`train` for train_candidates=True",
@@ -126,6 +119,8 @@ class NetAdapt(Search):
                     "Give run(evaluate, train=...), or leave train_candidates out.",
                 )
             )
+
+    def _search(self, session):
         zeros = list(session.allocator.now)
         loads = loads_of(session.allocator.load(zeros), self._steps, self._decay)
         session.expect(len(loads) * (self._tried or len(zeros)))

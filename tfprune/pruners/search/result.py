@@ -2,97 +2,83 @@
 
 import dataclasses
 import glob
+from typing import Any
 
-import numpy as np
 from rich.table import Table
 
-from tfprune import _keras
 from tfprune._base import validation as check
 from tfprune._base.text import as_text
-from tfprune._channels.graph import plain
-from tfprune._reports import prunable_weights
-from tfprune._updates.mask_update import MaskUpdate
 from tfprune._wrapping.methods import Rule
 from tfprune.distributions import PerLayer
 from tfprune.plots import search as drawing
-from tfprune.prune import prune_low_magnitude
-from tfprune.schedules.constant import ConstantSparsity
 
 _ENDS = ("final_sparsity", "target_sparsity")
 
 
+@dataclasses.dataclass(frozen=True)
+class LayerShare:
+    """What one layer, or one group of filters that go together, gives.
+
+    Attributes:
+        name: The weight that names it.
+        layers: Paths of its layers.
+        units: Number of its units.
+        zeros: Number of those that are pruned.
+    """
+
+    name: str
+    layers: tuple
+    units: int
+    zeros: int
+
+    @property
+    def share(self):
+        """Share of pruned units."""
+        return self.zeros / self.units
+
+
+@dataclasses.dataclass(eq=False)
 class SearchResult:
     """What a search found. Its text is a table.
 
     Attributes:
         method: Name of the search.
-        model: The model that was found. For filters that can be removed, the smaller one: plain,
-            and compiled with the optimizer that trained it where the search trains. For all other
-            patterns, the wrapped one: fine-tune it with `UpdatePruningStep`.
-        pruned: The wrapped model in both cases.
-        budget: The budget, as it was given.
-        costs: `{"sparsity", "parameters", "macs"}`, and "latency" if the budget has it: what the
-            model was measured to have.
-        dense: The same of the model before.
-        shares: `{name: share}` of pruned units, by layer; a group of filters has the name of its
-            first layer.
-        sparsity: Share of pruned units in all.
-        trials: List of `Trial`s, one for each evaluation.
         metric: Name of the number that counted.
+        budget: The budget, as it was given.
+        dense: `{"sparsity", "parameters", "macs"}` of the model before, and "latency" if the
+            budget has it.
+        costs: The same of the model that was found, as it was measured.
+        allocation: Tuple of `LayerShare`s, one for each layer or group of filters.
+        trials: List of `Trial`s, one for each evaluation.
+        best: The `Trial` of the allocation that was found; `None` if it was not evaluated as it is.
+        model: The model that was found. For filters that can be removed, the smaller one, plain;
+            for all other patterns, the wrapped one: fine-tune it with `UpdatePruningStep`. It is
+            compiled as the searched model was. Where the search trains, its optimizer goes on with
+            what it remembers of the weights that are left.
+        pruned: The wrapped model in both cases; `None` after `AutoCompress`, which removes filters
+            in every round.
     """
 
-    def __init__(self, method, session, found, parts):
-        self.method = method
-        self.budget = dict(found.budget)
-        self.costs, self.dense = found.costs, found.dense
-        self.metric = parts["metric"]
-        self.trials = list(session.trials)
-        candidates = session.candidates
-        self._units = [request.units for request in candidates.requests]
-        self._zeros = list(found.zeros)
-        self._names = [request.name for request in candidates.requests]
-        self.sparsity = sum(self._zeros) / sum(self._units)
-        self.shares = {
-            name.rpartition("/")[0]: zeros / units
-            for name, zeros, units in zip(self._names, self._zeros, self._units, strict=True)
-        }
-        paths = {id(w.variable): w.path for w in prunable_weights.find(candidates.model)}
-        self._layers = [
-            [paths[id(weight.variable)] for weight in competitor.scored]
-            for competitor in candidates.competitors
-        ]
-        wrapped = session.model_with(self._zeros)
-        self.pruned = self._wrapped_for_itself(wrapped, parts)
-        self.model = self.pruned if found.model is None else found.model
-
-    def _wrapped_for_itself(self, candidate, parts):
-        """A model with the same masks, whose method asks for no others."""
-        new = prune_low_magnitude(
-            plain(candidate),
-            ConstantSparsity.one_shot(self.sparsity),
-            pattern=parts["pattern"],
-            criterion=parts["criterion"],
-            rules=parts["rules"],
-            scope=self.to_distribution(),
-        )
-        update = MaskUpdate(new)
-        for weight, other in zip(update.weights, MaskUpdate(candidate).weights, strict=True):
-            weight.set_mask(np.array(_keras.host_array(other.mask)))
-        for owner in update.owners:
-            owner.mask_set.advance(1)
-        return new
+    method: str
+    metric: str
+    budget: dict
+    dense: dict
+    costs: dict
+    allocation: tuple
+    trials: list
+    best: Any = None
+    model: Any = None
+    pruned: Any = None
 
     @property
-    def best(self):
-        """The `Trial` of the evaluation that was best, among those that meet the budget."""
-        final = [trial for trial in self.trials if trial.zeros == tuple(self._zeros)]
-        return final[-1] if final else None
+    def sparsity(self):
+        """Share of pruned units in all."""
+        return sum(row.zeros for row in self.allocation) / sum(row.units for row in self.allocation)
 
     @property
-    def by_competitor(self):
-        """`{name: share}` of pruned units, by the weight that names a layer or group."""
-        rows = zip(self._names, self._zeros, self._units, strict=True)
-        return {name: zeros / units for name, zeros, units in rows}
+    def shares(self):
+        """`{name: share}` of pruned units; a group of filters has the name of its first layer."""
+        return {row.name.rpartition("/")[0]: row.share for row in self.allocation}
 
     def to_distribution(self):
         """Returns the allocation as a `PerLayer` distribution, for gradual training.
@@ -102,14 +88,14 @@ class SearchResult:
         >>> model = keras.Sequential([
         ...     keras.Input((8,)), keras.layers.Dense(8), keras.layers.Dense(8),
         ...     keras.layers.Dense(2)])
-        >>> found = tfprune.pruners.SimulatedAnnealing(
-        ...     model, {"macs": 0.5}, evaluations=4, mode="min"
-        ... ).run(lambda model: float(np.sum(np.abs(model(np.ones((1, 8)))))), verbose=0)
+        >>> search = tfprune.pruners.SimulatedAnnealing(model, {"macs": 0.5}, evaluations=4)
+        >>> found = search.run(
+        ...     lambda model: {"loss": np.sum(np.abs(model(np.ones((1, 8)))))}, verbose=0)
         >>> schedule = tfprune.PolynomialDecay(0.0, found.sparsity, 0, 1000)
         >>> gradual = tfprune.prune_low_magnitude(
         ...     model, schedule, pattern="filter", scope=found.to_distribution())
         """
-        return PerLayer({glob.escape(name): share for name, share in self.by_competitor.items()})
+        return PerLayer({glob.escape(row.name): row.share for row in self.allocation})
 
     def to_rules(self, schedule):
         """Returns the allocation as a list of `Rule`s, one for each layer.
@@ -132,12 +118,11 @@ class SearchResult:
                 )
             )
         rules = []
-        for layers, zeros, units in zip(self._layers, self._zeros, self._units, strict=True):
-            match = [glob.escape(path) for path in dict.fromkeys(layers)]
-            if not zeros:
+        for row in self.allocation:
+            match, share = [glob.escape(path) for path in row.layers], row.share
+            if not share:
                 rules.append(Rule(match, prune=False))
                 continue
-            share = zeros / units
             change = {end: share}
             if "initial_sparsity" in fields:
                 was = getattr(schedule, end)
@@ -166,11 +151,13 @@ class SearchResult:
         table.add_column("Layer", overflow="fold")
         for name in ("Units", "Stay", "Pruned"):
             table.add_column(name, justify="right")
-        rows = zip(self._layers, self._zeros, self._units, strict=True)
-        for layers, zeros, units in rows:
-            more = f" +{len(set(layers)) - 1}" if len(set(layers)) > 1 else ""
+        for row in self.allocation:
+            more = f" +{len(row.layers) - 1}" if len(row.layers) > 1 else ""
             table.add_row(
-                layers[0] + more, f"{units:,}", f"{units - zeros:,}", f"{zeros / units:.1%}"
+                row.layers[0] + more,
+                f"{row.units:,}",
+                f"{row.units - row.zeros:,}",
+                f"{row.share:.1%}",
             )
         table.add_section()
         for name, label in (("parameters", "Parameters"), ("macs", "MACs")):

@@ -1,12 +1,13 @@
 """An allocation from what each layer alone loses: few evaluations, no search."""
 
 from tfprune._base import validation as check
-from tfprune.pruners.search.base import Search, described
+from tfprune.pruners.search.base import described
+from tfprune.pruners.search.candidate_search import CandidateSearch
 from tfprune.structural.allocation import levels, tolerated
 
 
 @described
-class SensitivitySearch(Search):
+class SensitivitySearch(CandidateSearch):
     """Prunes every layer up to the same loss, which each alone is measured to cost.
 
     Each layer (each group of filters) alone is pruned to a few levels and evaluated. What it loses
@@ -18,14 +19,14 @@ class SensitivitySearch(Search):
     evaluations than the other searches.
 
     Args:
-        {shared}
+        {model}
+        {budget}
+        {pattern}
+        {methods}
         levels: To how many levels each layer is pruned.
         {options}
 
-    Raises:
-        ValueError: If an argument is out of range, the model cannot be pruned so, or the budget
-            cannot be reached; it says what can be.
-        TypeError: If an argument is of the wrong kind.
+    {raises}
 
     Example:
 
@@ -51,11 +52,7 @@ class SensitivitySearch(Search):
         rules=None,
         levels=8,
         data=None,
-        batches=8,
-        batch_size=64,
-        recalibrate=None,
-        metric="loss",
-        mode=None,
+        objective=None,
         least=0.25,
         seed=0,
     ):
@@ -67,11 +64,7 @@ class SensitivitySearch(Search):
             criterion=criterion,
             rules=rules,
             data=data,
-            batches=batches,
-            batch_size=batch_size,
-            recalibrate=recalibrate,
-            metric=metric,
-            mode=mode,
+            objective=objective,
             least=least,
             seed=seed,
         )

@@ -1,0 +1,41 @@
+"""Searches among the candidates of one model."""
+
+from tfprune import _keras
+from tfprune._updates.recalibration import Recalibration
+from tfprune.pruners.search.base import Search
+from tfprune.pruners.search.session import Session
+from tfprune.pruners.search.settling import settled
+
+
+class CandidateSearch(Search):
+    """Base class of searches among the candidates of one model.
+
+    Candidates are one copy of the model with other numbers of units pruned. Units are scored once;
+    a candidate costs one assignment of masks and one evaluation.
+    """
+
+    def _found(self, judge, store, train, verbose):
+        candidates = self._candidates()
+        _keras.compile_like(candidates.model, self._compiled)
+        recalibration = None
+        if self._recalibrates:
+            objective = self._objective
+            recalibration = Recalibration(
+                candidates.model, self._data, objective.batches, objective.batch_size
+            )
+        session = Session(
+            candidates, self._allocator, judge, store, train, recalibration, self._seed, verbose
+        )
+        zeros = self._search(session)
+        session.finished()
+        method = {
+            "pattern": self._pattern,
+            "criterion": self._criterion,
+            "rules": self._rules,
+        }
+        parts = {"method": type(self).__name__, "metric": self._objective.metric}
+        return settled(session, self._budget, self._removes_filters, method, zeros, parts)
+
+    def _search(self, session):
+        """Returns the numbers of pruned units that were found, trained where it can be."""
+        raise NotImplementedError(f"{type(self).__name__} has to search.")
