@@ -1,14 +1,18 @@
 """The only folder that touches Keras internals; tests catch changes in Keras here."""
 
+from tfprune._keras.calls import HeldTensor as HeldTensor
+from tfprune._keras.calls import RunStopped as RunStopped
 from tfprune._keras.calls import adopt_call_arguments as adopt_call_arguments
 from tfprune._keras.calls import as_symbolic as as_symbolic
 from tfprune._keras.calls import graph_calls as graph_calls
+from tfprune._keras.calls import intercepted_calls as intercepted_calls
 from tfprune._keras.calls import is_tracing_without_state as is_tracing_without_state
 from tfprune._keras.calls import is_training as is_training
 from tfprune._keras.calls import symbolic_inputs as symbolic_inputs
 from tfprune._keras.calls import symbolic_outputs as symbolic_outputs
 from tfprune._keras.calls import trace as trace
 from tfprune._keras.calls import watched_calls as watched_calls
+from tfprune._keras.calls import without_gradients as without_gradients
 from tfprune._keras.checkpoints import WholeFileCheckpoint as WholeFileCheckpoint
 from tfprune._keras.cloning import bare_clone as bare_clone
 from tfprune._keras.cloning import build_from_config as build_from_config

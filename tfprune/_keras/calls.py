@@ -1,10 +1,13 @@
 """Watching, tracing and reading the calls of layers."""
 
+import contextlib
 import functools
 
 import keras
+import numpy as np
+from keras import ops
 from keras.src import backend as keras_backend
-from keras.src.backend.common import global_state
+from keras.src.backend.common import global_state, masking
 from keras.src.backend.common.stateless_scope import in_stateless_scope
 
 
@@ -41,7 +44,37 @@ def is_training():
     return bool(context is not None and context.get_value("training"))
 
 
-class watched_calls:
+class intercepted_calls:
+    """Runs `handle(layer, call, args, kwargs)` in place of each call of the layers.
+
+    Args:
+        layers: The layers.
+        handle: The function to run. `call` is the layer's own method; what `handle` returns are
+            the outputs.
+    """
+
+    def __init__(self, layers, handle):
+        self._layers = layers
+        self._handle = handle
+
+    def __enter__(self):
+        for layer in self._layers:
+            # Bypasses Keras's tracking; an attribute of the object hides the method of its class.
+            object.__setattr__(layer, "call", self._intercepted(layer, layer.call))
+
+    def _intercepted(self, layer, call):
+        @functools.wraps(call)
+        def intercepted(*args, **kwargs):
+            return self._handle(layer, call, args, kwargs)
+
+        return intercepted
+
+    def __exit__(self, *error):
+        for layer in self._layers:
+            object.__delattr__(layer, "call")
+
+
+class watched_calls(intercepted_calls):
     """Calls `seen(layer, arguments, outputs)` after each call of the layers.
 
     Args:
@@ -50,26 +83,54 @@ class watched_calls:
     """
 
     def __init__(self, layers, seen):
-        self._layers = layers
-        self._seen = seen
-
-    def __enter__(self):
-        for layer in self._layers:
-            # Bypasses Keras's tracking; an attribute of the object hides the method of its class.
-            object.__setattr__(layer, "call", self._watched(layer, layer.call))
-
-    def _watched(self, layer, call):
-        @functools.wraps(call)
-        def watched(*args, **kwargs):
+        def handle(layer, call, args, kwargs):
             outputs = call(*args, **kwargs)
-            self._seen(layer, args, outputs)
+            seen(layer, args, outputs)
             return outputs
 
-        return watched
+        super().__init__(layers, handle)
 
-    def __exit__(self, *error):
-        for layer in self._layers:
-            object.__delattr__(layer, "call")
+
+class RunStopped(Exception):
+    """Ends the run of a model in the middle, from within the call of a layer."""
+
+    # Keras wraps every other exception into one of its own, which it makes from the message.
+    _keras_call_info_injected = True
+
+
+class HeldTensor:
+    """A tensor that waits on the host, with the padding mask that Keras attached to it.
+
+    Args:
+        tensor: The tensor.
+    """
+
+    def __init__(self, tensor):
+        self._array = ops.convert_to_numpy(tensor)
+        self._dtype = keras.backend.standardize_dtype(tensor.dtype)
+        mask = masking.get_keras_mask(tensor)
+        self._mask = None if mask is None else ops.convert_to_numpy(mask)
+
+    @property
+    def array(self):
+        """The values as a float32 NumPy array."""
+        return np.asarray(self._array, dtype="float32")
+
+    def tensor(self):
+        """Returns the tensor again."""
+        made = ops.convert_to_tensor(self._array, dtype=self._dtype)
+        if self._mask is not None:
+            masking.set_keras_mask(made, ops.convert_to_tensor(self._mask))
+        return made
+
+
+def without_gradients():
+    """Returns a context in which PyTorch keeps nothing for a backward pass."""
+    if keras_backend.backend() != "torch":
+        return contextlib.nullcontext()
+    import torch
+
+    return torch.no_grad()
 
 
 def symbolic_inputs(model):

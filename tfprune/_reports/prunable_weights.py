@@ -59,7 +59,7 @@ def find(model):
     masks = {id(weight.variable): weight.mask for weight in pruned_weights(model)}
     found, seen = [], set()
     paths: set = set()
-    for path, layer in _layers(plain(model)):
+    for path, layer in layers_by_path(plain(model)):
         known = layer.built and not _keras.is_quantized(layer)
         entries = (registry.own_prunable_weights(layer) or ()) if known else ()
         path = _another(path, paths) if entries else path
@@ -93,7 +93,7 @@ def plain(model):
     return model
 
 
-def _layers(model):
+def layers_by_path(model):
     """Yields `(path, layer)`, with wrappers left out of the paths."""
     if not isinstance(model, keras.Model):
         yield model.name, model

@@ -5,6 +5,10 @@ from tfprune.pruners.at_once import one_shot
 from tfprune.pruners.gradual import agp
 from tfprune.pruners.lottery_ticket.rounds import LotteryTicket
 from tfprune.pruners.lottery_ticket.tickets import Tickets
+from tfprune.pruners.post_training.calibration import Calibration
+from tfprune.pruners.post_training.owl import Owl
+from tfprune.pruners.post_training.result import BlockResult, PostTrainingResult
+from tfprune.pruners.post_training.without_training import magnitude, sparse_gpt, wanda
 from tfprune.pruners.recipes import (
     activation_apoz_rank,
     activation_mean_rank,
@@ -27,10 +31,14 @@ from tfprune.pruners.search.session import Trial
 __all__ = [
     "ADMM",
     "AutoCompress",
+    "BlockResult",
+    "Calibration",
     "LayerShare",
     "LotteryTicket",
     "NetAdapt",
     "Objective",
+    "Owl",
+    "PostTrainingResult",
     "Search",
     "SearchResult",
     "SensitivitySearch",
@@ -44,7 +52,10 @@ __all__ = [
     "l1_filter",
     "l2_filter",
     "level",
+    "magnitude",
     "one_shot",
     "slim",
+    "sparse_gpt",
     "taylor_fo_weight",
+    "wanda",
 ]
