@@ -35,7 +35,7 @@ LEVELS = [
     {"callbacks", "_reports"},
     {"structural"},
     {"_deployment", "pruners", "plots", "interop"},
-    {"_analysis"},
+    {"_analysis", "sparse"},
     {"cli", "__main__"},
     {"__init__"},
 ]

@@ -22,6 +22,7 @@ from tfprune import (
     pruners,
     schedules,
     scopes,
+    sparse,
     structural,
 )
 from tfprune._analysis.comparison import Comparison, compare
@@ -70,6 +71,7 @@ from tfprune.prune import prune_low_magnitude, prune_scope
 from tfprune.pruners import LotteryTicket, Tickets
 from tfprune.regularizers import GroupLasso
 from tfprune.schedules.base import PruningSchedule
+from tfprune.sparse import SparsePlan, plan_sparse, to_sparse
 from tfprune.structural import (
     ChannelGroup,
     ShrinkPlan,
@@ -154,6 +156,7 @@ __all__ = [
     "Sensitivity",
     "ShrinkPlan",
     "Slice",
+    "SparsePlan",
     "SparsityReport",
     "Tickets",
     "Uniform",
@@ -177,6 +180,7 @@ __all__ = [
     "model_cost",
     "patterns",
     "plan_shrink",
+    "plan_sparse",
     "plot_channels",
     "plot_groups",
     "plot_latency",
@@ -197,8 +201,10 @@ __all__ = [
     "scopes",
     "sensitivity",
     "shrink",
+    "sparse",
     "sparsity_report",
     "strip_pruning",
     "structural",
+    "to_sparse",
 ]
 # to here.

@@ -288,7 +288,7 @@ def test_a_failed_export_leaves_nothing_behind(path, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "error, match, path, arguments",
     [
-        (ValueError, r"ends with \.keras, \.onnx or \.tflite", "model.h5", {}),
+        (ValueError, r"ends with \.keras, \.onnx, \.tflite or \.pt2", "model.h5", {}),
         (ValueError, "format", "model.keras", {"format": "pickle"}),
         (ValueError, r"ends with \.onnx", "model.keras", {"format": "onnx"}),
         (ValueError, "`quantize` for LiteRT alone", "model.onnx", {"quantize": "int8"}),

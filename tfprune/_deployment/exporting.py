@@ -8,12 +8,11 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from tfprune import _keras
 from tfprune._base import validation as check
 from tfprune._base.files import check_target, finished_at_once, size_on_disk
 from tfprune._formats.base import WriteOptions
-from tfprune._formats.examples import random_inputs
-from tfprune._formats.keras_file import KerasSession, outputs
+from tfprune._formats.examples import fitting_inputs
+from tfprune._formats.keras_file import outputs
 from tfprune._formats.table import FORMATS, by_suffix, check_packages
 from tfprune._keras.checks import check_built, not_keras
 from tfprune._wrapping.strip import strip_pruning
@@ -26,7 +25,7 @@ class Exported:
 
     Attributes:
         path: Path of the file or folder.
-        format: "keras", "saved_model", "onnx" or "litert".
+        format: "keras", "saved_model", "onnx", "litert" or "torch".
         bytes: Size of the file, or of all files in the folder.
         runtime: Name of the runtime that ran the file.
         difference: Largest difference from the model's outputs.
@@ -77,10 +76,10 @@ def export(
 
     Args:
         model: A built model, wrapped or plain. It is not changed.
-        path: Path of the output: a `.keras`, `.onnx` or `.tflite` file, or a folder for a
-            SavedModel.
-        format: "keras", "saved_model", "onnx" or "litert"; by default, the suffix of the path
-            decides.
+        path: Path of the output: a `.keras`, `.onnx`, `.tflite` or `.pt2` file, or a folder for a
+            SavedModel. A `.pt2` file needs the PyTorch backend.
+        format: "keras", "saved_model", "onnx", "litert" or "torch"; by default, the suffix of the
+            path decides.
         shrink: Whether to remove silent channels first; see `tfprune.shrink`.
         quantize: For LiteRT: "dynamic" (8-bit weights, floating-point computation), "float16", or
             "int8" (8-bit weights and activations, floating-point inputs and outputs).
@@ -121,7 +120,7 @@ def export(
     check_packages(format)
     check_target(path, format.name)
     plain = without_silent_channels(model) if shrink else strip_pruning(model)
-    examples = _examples(plain, data, samples)
+    examples = fitting_inputs(plain, data, samples)
     truth = outputs(plain, examples)
     with finished_at_once(path) as unfinished, _without_log():
         format.write(plain, unfinished, options, examples)
@@ -218,42 +217,7 @@ def _without_log():
         logger.setLevel(level)
 
 
-# -- Examples --------------------------------------------------------------------------------------
-
-
-def _examples(model, data, samples):
-    """Returns example arrays in the structure of the model's inputs."""
-    if data is None:
-        session = KerasSession(model)
-        return session.packed(random_inputs(session, samples))
-    batch = next(_keras.numpy_batches(data, samples), None)
-    if batch is None:
-        raise ValueError(check.message("data", "none", "Pass at least one example."))
-    inputs = batch[0] if isinstance(batch, tuple) else batch
-    arrays = [np.asarray(array)[:samples] for array in keras.tree.flatten(inputs)]
-    if not _keras.is_graph(model):
-        return keras.tree.pack_sequence_as(inputs, arrays)
-    structure = _keras.symbolic_inputs(model)
-    tensors = keras.tree.flatten(structure)
-    fits = len(arrays) == len(tensors) and all(
-        array.ndim == len(tensor.shape)
-        and all(n in (None, m) for n, m in zip(tensor.shape[1:], array.shape[1:], strict=True))
-        for array, tensor in zip(arrays, tensors, strict=True)
-    )
-    if not fits:
-        raise ValueError(
-            check.message(
-                f"data that fits the input shapes of '{model.name}', "
-                + ", ".join(str(tuple(tensor.shape)) for tensor in tensors),
-                ", ".join(str(array.shape) for array in arrays),
-                "Pass inputs alone, or a tuple (inputs, labels).",
-            )
-        )
-    cast = [
-        array.astype(keras.backend.standardize_dtype(tensor.dtype))
-        for array, tensor in zip(arrays, tensors, strict=True)
-    ]
-    return keras.tree.pack_sequence_as(structure, cast)
+# -- Comparing -------------------------------------------------------------------------------------
 
 
 def _difference(truth, found):

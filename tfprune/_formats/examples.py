@@ -1,8 +1,11 @@
-"""Random inputs for a model or file."""
+"""Inputs for a model or file: random ones, and a part of given data."""
 
+import keras
 import numpy as np
 
+from tfprune import _keras
 from tfprune._base import validation as check
+from tfprune._formats.keras_file import KerasSession
 
 
 def random_inputs(session, batch_size, input_shape=None):
@@ -86,3 +89,48 @@ def _array(session, spec, shape, random):
     if "float" in spec.dtype:
         return random.normal(size=shape).astype("float32")
     return np.zeros(shape, spec.dtype)
+
+
+def fitting_inputs(model, data, samples):
+    """Returns arrays in the structure of a model's inputs.
+
+    Args:
+        model: A built model.
+        data: Anything that `fit` takes, of which the first `samples` examples of the first batch
+            are taken, without labels; or `None` for random numbers.
+        samples: Largest number of examples.
+
+    Raises:
+        ValueError: If there is no example, or the arrays do not fit the model.
+    """
+    if data is None:
+        session = KerasSession(model)
+        return session.packed(random_inputs(session, samples))
+    batch = next(_keras.numpy_batches(data, samples), None)
+    if batch is None:
+        raise ValueError(check.message("data", "none", "Pass at least one example."))
+    inputs = batch[0] if isinstance(batch, tuple) else batch
+    arrays = [np.asarray(array)[:samples] for array in keras.tree.flatten(inputs)]
+    if not _keras.is_graph(model):
+        return keras.tree.pack_sequence_as(inputs, arrays)
+    structure = _keras.symbolic_inputs(model)
+    tensors = keras.tree.flatten(structure)
+    fits = len(arrays) == len(tensors) and all(
+        array.ndim == len(tensor.shape)
+        and all(n in (None, m) for n, m in zip(tensor.shape[1:], array.shape[1:], strict=True))
+        for array, tensor in zip(arrays, tensors, strict=True)
+    )
+    if not fits:
+        raise ValueError(
+            check.message(
+                f"data that fits the input shapes of '{model.name}', "
+                + ", ".join(str(tuple(tensor.shape)) for tensor in tensors),
+                ", ".join(str(array.shape) for array in arrays),
+                "Pass inputs alone, or a tuple (inputs, labels).",
+            )
+        )
+    cast = [
+        array.astype(keras.backend.standardize_dtype(tensor.dtype))
+        for array, tensor in zip(arrays, tensors, strict=True)
+    ]
+    return keras.tree.pack_sequence_as(structure, cast)

@@ -6,6 +6,7 @@ import keras
 
 from tfprune._base import validation as check
 from tfprune._base.packages import check_installed
+from tfprune._formats.exported_program import ExportedProgram
 from tfprune._formats.keras_file import KerasFile, KerasSession
 from tfprune._formats.litert import LiteRTFile
 from tfprune._formats.onnx_file import OnnxFile
@@ -17,6 +18,7 @@ FORMATS = {
     "saved_model": SavedModel(),
     "onnx": OnnxFile(),
     "litert": LiteRTFile(),
+    "torch": ExportedProgram(),
 }
 
 

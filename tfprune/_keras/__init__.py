@@ -72,6 +72,8 @@ from tfprune._keras.own_class import take_off as take_off
 from tfprune._keras.own_class import without as without
 from tfprune._keras.parts import expert_matrices as expert_matrices
 from tfprune._keras.parts import projections as projections
+from tfprune._keras.replacing import can_put_inside as can_put_inside
+from tfprune._keras.replacing import put_inside as put_inside
 from tfprune._keras.resizing import resize as resize
 from tfprune._keras.resizing import size_attributes as size_attributes
 from tfprune._keras.state import add_state as add_state

@@ -55,7 +55,7 @@ DISTRIBUTIONS = (
     "lamp",
     "per_layer",
 )
-FORMATS = ("keras", "saved_model", "onnx", "litert")
+FORMATS = ("keras", "saved_model", "onnx", "litert", "torch")
 QUANTIZED = ("dynamic", "float16", "int8")
 COMPARED = (
     "keras",

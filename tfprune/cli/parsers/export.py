@@ -11,7 +11,8 @@ def add(commands, shared):
         help="export a model for deployment, and verify the file in its runtime",
     )
     add_model(parser)
-    add_target(parser, "output: a .keras, .onnx or .tflite file, or a folder for a SavedModel")
+    meaning = "output: a .keras, .onnx, .tflite or .pt2 file, or a folder for a SavedModel"
+    add_target(parser, meaning)
     add_name(parser, "--format", FORMATS, "output format; by default, the file extension decides")
     parser.add_argument(
         "--shrink", action="store_true", help="remove silent channels before exporting"

@@ -1,0 +1,125 @@
+"""`.pt2` files: the computation as one program, run by PyTorch without Keras."""
+
+import warnings
+
+import keras
+
+from tfprune import _keras
+from tfprune._base import validation as check
+from tfprune._formats.base import FileFormat, Session, TensorSpec, as_arrays
+
+# Sizes of 0 and 1 would become part of the program.
+_EXAMPLES = 3
+
+
+class _ProgramSession(Session):
+    """A program loaded by PyTorch."""
+
+    runtime = "PyTorch"
+
+    def __init__(self, path, threads):
+        import torch
+
+        self.name, self.threads = path.name, threads
+        self._torch = torch
+        self._before = torch.get_num_threads()
+        if threads is not None:
+            torch.set_num_threads(threads)
+        program = torch.export.load(str(path))
+        self.inputs = [_spec(name, value) for name, value in _placeholders(program)]
+        self._module = program.module()
+
+    def run(self, inputs):
+        tensors = [self._torch.as_tensor(array) for array in keras.tree.flatten(inputs)]
+        with self._torch.no_grad():
+            return as_arrays([output.cpu() for output in self._module(*tensors)])
+
+    def close(self):
+        self._torch.set_num_threads(self._before)
+
+
+def _placeholders(program):
+    """Yields the name and the placeholder tensor of each input of a program."""
+    names = program.graph_signature.user_inputs
+    for node in program.graph.nodes:
+        if node.op == "placeholder" and node.name in names:
+            yield node.name, node.meta["val"]
+
+
+def _spec(name, value):
+    sizes = tuple(size if isinstance(size, int) else None for size in value.shape)
+    return TensorSpec(name, sizes, str(value.dtype).removeprefix("torch."))
+
+
+class ExportedProgram(FileFormat):
+    """A program of PyTorch, without Keras."""
+
+    name = "torch"
+    suffix = ".pt2"
+    runtime = "PyTorch"
+    packages = ("torch",)
+    extra = "torch"
+
+    def write(self, model, path, options, examples):
+        import torch
+
+        _check_backend()
+        structure = _keras.symbolic_inputs(model) if _keras.is_graph(model) else None
+        arrays = [_some(array) for array in keras.tree.flatten(examples)]
+        specs = [None] * len(arrays) if structure is None else keras.tree.flatten(structure)
+        module = _flat(model, examples)
+        device = next((v.value.device for v in model.variables), "cpu")
+        tensors = tuple(torch.as_tensor(array).to(device) for array in arrays)
+        with torch.no_grad(), warnings.catch_warnings():
+            # The weights are not registered, and so become constants, stored once.
+            warnings.simplefilter("ignore")
+            program = torch.export.export(
+                module,
+                tensors,
+                dynamic_shapes=(
+                    tuple(_open_sizes(spec, t) for spec, t in zip(specs, tensors, strict=True)),
+                ),
+                strict=False,
+            )
+            torch.export.save(program, str(path))
+
+    def open(self, path, threads=None):
+        return _ProgramSession(path, threads)
+
+
+def _check_backend():
+    if _keras.backend() != "torch":
+        raise ValueError(
+            check.message(
+                "the PyTorch backend for a .pt2 file",
+                f"KERAS_BACKEND={_keras.backend()}",
+                "Save the model as a .keras file, and export that in a process with "
+                "KERAS_BACKEND=torch. Nothing was written.",
+            )
+        )
+
+
+def _flat(model, examples):
+    """Returns a module that takes a model's inputs, and returns its outputs, one by one."""
+    import torch
+
+    class Flat(torch.nn.Module):
+        def forward(self, *inputs):
+            found = model(keras.tree.pack_sequence_as(examples, inputs), training=False)
+            return tuple(keras.tree.flatten(found))
+
+    return Flat()
+
+
+def _some(array):
+    """Returns a few examples of an array, at least two."""
+    rows = [row % len(array) for row in range(_EXAMPLES)]
+    return array[rows]
+
+
+def _open_sizes(spec, tensor):
+    """Returns the axes of an input whose sizes stay open: the batch, and what the model says."""
+    from torch.export import Dim
+
+    shape = [None, *tensor.shape[1:]] if spec is None else spec.shape
+    return {axis: Dim.AUTO for axis, size in enumerate(shape) if size is None}

@@ -1,0 +1,16 @@
+"""Sparse layers: models that store and multiply only the weights that are left."""
+
+from tfprune.sparse.conversion import plan_sparse, to_sparse
+from tfprune.sparse.layers import SparseConv, SparseDense, SparseEinsumDense, SparseInside
+from tfprune.sparse.plan import LayerChoice, SparsePlan
+
+__all__ = [
+    "LayerChoice",
+    "SparseConv",
+    "SparseDense",
+    "SparseEinsumDense",
+    "SparseInside",
+    "SparsePlan",
+    "plan_sparse",
+    "to_sparse",
+]

@@ -1,0 +1,250 @@
+"""Makes layers sparse where that pays."""
+
+import warnings
+from dataclasses import dataclass, replace
+
+import keras
+
+from tfprune import _keras
+from tfprune._base import validation as check
+from tfprune._formats.examples import fitting_inputs
+from tfprune._keras.checks import check_built, not_keras
+from tfprune._layers.registry import own_prunable_weights
+from tfprune._wrapping.strip import strip_pruning
+from tfprune.sparse.forms import has_form, sparse_form, zero_share
+from tfprune.sparse.layers import SparseInside
+from tfprune.sparse.layers.base import not_for_training
+from tfprune.sparse.plan import LayerChoice, SparsePlan
+from tfprune.sparse.timing import limited_to, race
+
+PREFER = ("speed", "size")
+# Gains below are noise.
+_LEAST_GAIN = 1.05
+
+
+def to_sparse(model, x=None, *, threads=None, prefer="speed", runs=15):
+    """Makes a model whose pruned layers store and multiply only the weights that are left.
+
+    Each Dense, EinsumDense and convolution with at least half of its weights at zero is timed in
+    both forms on the inputs that it gets when the model sees `x`; the faster form stays. So the
+    batch of `x` matters: pass one like those that the model gets in production. The result
+    predicts, saves and loads like any Keras model, and cannot be trained.
+
+    Args:
+        model: A built Sequential or Functional model, wrapped or plain. It is not changed.
+        x: One batch of inputs: an array, a data set whose first batch is taken, or anything else
+            that `fit` takes. Random numbers of batch size 1 by default.
+        threads: Number of threads to time with; by default, as many as the backend uses.
+            TensorFlow and JAX, which fix it when they start, are kept to as many processors.
+        prefer: "speed" times each layer; "size" makes each layer sparse that takes fewer bytes
+            then, and times nothing.
+        runs: Number of rounds in which a layer is timed.
+
+    Returns:
+        A Keras model, uncompiled. `plan_sparse` also tells which layers are sparse, and why.
+
+    Raises:
+        TypeError: If `model` is not a Keras 3 model.
+        ValueError: If the model is not built, is of a class of its own, or does not fit `x`; or
+            if an argument is unknown.
+
+    Example:
+
+    >>> model = keras.Sequential([keras.Input((64,)), keras.layers.Dense(32)])
+    >>> pruned = tfprune.pruners.one_shot(model, 0.95)
+    >>> sparse = tfprune.to_sparse(pruned, prefer="size")
+    >>> type(sparse.layers[0]).__name__
+    'SparseDense'
+    """
+    plan = plan_sparse(model, x, threads=threads, prefer=prefer, runs=runs)
+    if not any(row.sparse for row in plan.rows):
+        reasons = sorted({row.reason for row in plan.rows}) or ["it has no layer with a kernel"]
+        warnings.warn(
+            f"to_sparse left every layer of '{model.name}' dense: {'; '.join(reasons)}. "
+            "print(tfprune.plan_sparse(model, x)) shows the measurements.",
+            stacklevel=2,
+        )
+    return plan.apply()
+
+
+def plan_sparse(model, x=None, *, threads=None, prefer="speed", runs=15):
+    """Plans what `to_sparse` does: which layers become sparse, and what each gains.
+
+    See `to_sparse` for the arguments and errors.
+
+    Returns:
+        A `SparsePlan`: `print` it for a table, `apply()` it for the model.
+
+    Example:
+
+    >>> model = keras.Sequential([keras.Input((64,)), keras.layers.Dense(32, name="wide")])
+    >>> plan = tfprune.plan_sparse(tfprune.pruners.one_shot(model, 0.95), prefer="size")
+    >>> plan.rows[0].layer, plan.rows[0].sparse
+    ('wide', True)
+    """
+    if not isinstance(model, keras.Model):
+        raise TypeError(not_keras(model, "model"))
+    check_built(model)
+    _check_graph(model)
+    check.choice("prefer", prefer, PREFER)
+    runs = check.integer("runs", runs, 1, "Use for instance 15.")
+    plain = strip_pruning(model)
+    inputs = _batch(plain, x)
+    with limited_to(threads):
+        candidates = _candidates(plain, inputs)
+        if prefer == "speed":
+            candidates = [_timed(candidate, runs) for candidate in candidates]
+        chosen = {id(c.layer): c.form for c in candidates if c.choice.sparse}
+        if not chosen:
+            return SparsePlan([c.choice for c in candidates], plain)
+        sparse = _assembled(plain, chosen)
+        rows = [candidate.choice for candidate in candidates]
+        if prefer == "size":
+            return SparsePlan(rows, sparse)
+        whole = race(plain, sparse, [inputs], runs)
+    if whole.gain * _LEAST_GAIN < 1:
+        slower = "faster alone, but the whole model is slower"
+        rows = [replace(row, sparse=False, reason=slower) if row.sparse else row for row in rows]
+        return SparsePlan(rows, plain, whole)
+    return SparsePlan(rows, sparse, whole)
+
+
+def _check_graph(model):
+    if _keras.runs_as_graph(model) and not _keras.keeps_class(model):
+        return
+    raise ValueError(
+        check.message(
+            "a Sequential or Functional model, whose layers can be replaced",
+            f"'{model.name}' of class {type(model).__name__}",
+            "Connect the same layers with keras.Model(inputs, outputs).",
+        )
+    )
+
+
+def _batch(model, x):
+    number = 1
+    if x is not None:
+        arrays = keras.tree.flatten(x)
+        number = len(arrays[0]) if hasattr(arrays[0], "shape") else 1 << 31
+    return keras.tree.map_structure(
+        keras.ops.convert_to_tensor, fitting_inputs(model, x, max(1, number))
+    )
+
+
+# -- Choosing --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """A layer with a kernel.
+
+    Attributes:
+        layer: The layer.
+        calls: List of its inputs.
+        form: The sparse layer; `None` if there is none.
+        choice: The `LayerChoice`.
+    """
+
+    layer: object
+    calls: list
+    form: object
+    choice: LayerChoice
+
+
+def _candidates(model, inputs):
+    chains = [chain for chain in _keras.walk(model) if own_prunable_weights(chain[-1][1])]
+    calls: dict = {id(chain[-1][1]): [] for chain in chains}
+    watched = [chain[-1][1] for chain in chains if has_form(chain[-1][1])]
+    with _keras.watched_calls(watched, lambda layer, args, _: calls[id(layer)].append(args[0])):
+        model(inputs, training=False)
+    return [_candidate(chain, calls[id(chain[-1][1])]) for chain in chains]
+
+
+def _candidate(chain, calls):
+    path, layer = chain[-1]
+    if calls:
+        form = _unreachable(chain) or sparse_form(layer, tuple(calls[0].shape))
+    else:
+        form = "is not called" if has_form(layer) else sparse_form(layer, ())
+    zeros = zero_share(layer) if has_form(layer) else 0.0
+    kind = type(layer).__name__
+    if isinstance(form, str):
+        return _Candidate(layer, calls, None, LayerChoice(path, kind, zeros, False, form))
+    return _Candidate(layer, calls, form, LayerChoice(path, kind, zeros, True, "fewer bytes"))
+
+
+def _unreachable(chain):
+    """Returns why a layer cannot be replaced where it is; `None` if it can."""
+    outer = _outermost(chain)
+    if outer is chain[-1][1] or _keras.can_put_inside(_place(outer, chain[-1][1])):
+        return None
+    return f"held by a {type(outer).__name__} in a way that allows no other layer"
+
+
+def _outermost(chain):
+    """The first layer of a chain that is not a graph of layers."""
+    return next(layer for _, layer in chain if not _is_plain_graph(layer))
+
+
+def _is_plain_graph(layer):
+    return _keras.is_graph(layer) and not _keras.keeps_class(layer)
+
+
+def _place(outer, layer):
+    return _keras.places(outer)[id(layer)]
+
+
+def _timed(candidate, runs):
+    if candidate.form is None:
+        return candidate
+    result = race(candidate.layer, candidate.form, candidate.calls, runs)
+    faster = result.gain >= _LEAST_GAIN
+    slower = "slower" if result.gain * _LEAST_GAIN < 1 else "no faster"
+    choice = replace(
+        candidate.choice,
+        sparse=faster,
+        reason="faster" if faster else slower,
+        dense_seconds=result.dense,
+        sparse_seconds=result.sparse,
+        gain=result.gain,
+    )
+    return replace(candidate, choice=choice)
+
+
+# -- Assembling ------------------------------------------------------------------------------------
+
+
+def _assembled(model, chosen):
+    """Returns a copy of a model with sparse layers in place of the chosen ones."""
+
+    def make(layer):
+        if id(layer) in chosen:
+            return None, None, chosen[id(layer)]
+        inside = [part for part in _keras.flatten(layer) if id(part) in chosen]
+        if not inside:
+            clone = _keras.bare_clone(layer)
+            return layer, clone, clone
+        forms = {
+            _place(layer, part): (chosen[id(part)], _input_shape(chosen[id(part)]))
+            for part in inside
+        }
+        return None, None, _with_sparse_parts(layer, forms)
+
+    sparse = _keras.clone_graph(model, make)
+    _keras.before_training(sparse, _refuse_training)
+    return sparse
+
+
+def _refuse_training(model):
+    # Layers refuse too, but JAX's fit takes the values out of the variables before it calls them.
+    raise ValueError(not_for_training(f"fit of '{model.name}'"))
+
+
+def _with_sparse_parts(layer, forms):
+    made = SparseInside(_keras.clone_layer(layer), forms)
+    made.build()
+    return made
+
+
+def _input_shape(form):
+    return form.get_build_config()["input_shape"]

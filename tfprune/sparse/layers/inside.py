@@ -1,0 +1,115 @@
+"""A layer in which layers inside have become sparse."""
+
+import keras
+
+from tfprune import _keras
+from tfprune.sparse.layers.base import SparseLayer
+
+
+@keras.saving.register_keras_serializable(package="tfprune")
+class SparseInside(keras.layers.Wrapper):
+    """A layer with layers inside, attention for instance, of which some have become sparse.
+
+    `tfprune.to_sparse` makes it. It has the name of its layer, and is called like it.
+
+    Args:
+        layer: The layer.
+        forms: `{place: (sparse layer, input shape)}`: which layers inside become sparse.
+        **kwargs: Arguments of `keras.layers.Layer`.
+
+    Example:
+
+    >>> attention = keras.layers.MultiHeadAttention(2, 4, name="attention")
+    >>> query = tfprune.sparse.SparseEinsumDense(
+    ...     "abc,cde->abde", (None, 2, 4), kernel_shape=(8, 2, 4), bias_axes="de", nonzeros=9)
+    >>> layer = tfprune.sparse.SparseInside(attention, {"_query_dense": (query, (None, None, 8))})
+    >>> x = keras.Input((3, 8))
+    >>> layer(x, x).shape
+    (None, 3, 8)
+    """
+
+    supports_masking = True
+    # Walks through a model's graph continue in `inner`.
+    is_transparent = True
+
+    def __init__(self, layer, forms, **kwargs):
+        kwargs.setdefault("name", layer.name)
+        # The inner layer casts its inputs.
+        kwargs.setdefault("autocast", False)
+        kwargs.setdefault("dtype", layer.dtype_policy)
+        super().__init__(layer, **kwargs)
+        self._held = _Forms(forms)
+        _keras.adopt_call_arguments(self, self.inner)
+
+    @property
+    def inner(self):
+        return self.layer
+
+    @property
+    def forms(self):
+        """`{place: sparse layer}`."""
+        return dict(self._held.layers)
+
+    def __call__(self, *args, **kwargs):
+        if not self.built and not self.inner.built:
+            # Calling the inner layer lets Keras build it for any signature.
+            inputs = keras.tree.map_structure(_keras.as_symbolic, (args, kwargs))
+            self.inner(*inputs[0], **inputs[1])
+        return super().__call__(*args, **kwargs)
+
+    def build(self, input_shape=None):
+        if not self.inner.built:
+            self.inner.build(input_shape)
+        self._held.build()
+        _keras.put_inside(self.inner, self._held.layers)
+        self.built = True
+
+    def get_build_config(self):
+        return {"inner": self.inner.get_build_config()} if self.inner.built else None
+
+    def build_from_config(self, config):
+        if config and config.get("inner"):
+            if not self.inner.built:
+                _keras.build_from_config(self.inner, config["inner"])
+            if not self.built:
+                self.build()
+
+    def call(self, *args, **kwargs):
+        return self.inner(*args, **kwargs)
+
+    def compute_mask(self, inputs, previous_mask=None):
+        if not self.inner.supports_masking:
+            return None
+        return self.inner.compute_mask(inputs, previous_mask)
+
+    def compute_output_shape(self, *args, **kwargs):
+        return self.inner.compute_output_shape(*args, **kwargs)
+
+    def compute_output_spec(self, *args, **kwargs):
+        return self.inner.compute_output_spec(*args, **kwargs)
+
+    def get_config(self):
+        return {**super().get_config(), "forms": self._held.to_config()}
+
+
+class _Forms:
+    """Sparse layers by place. Not a layer's attribute: Keras would save them a second time."""
+
+    def __init__(self, forms):
+        self.layers = {place: _made(form) for place, (form, _) in forms.items()}
+        self.shapes = {place: tuple(shape) for place, (_, shape) in forms.items()}
+
+    def build(self):
+        for place, form in self.layers.items():
+            if not form.built:
+                form.build(self.shapes[place])
+
+    def to_config(self):
+        serialize = keras.saving.serialize_keras_object
+        return {place: (serialize(form), self.shapes[place]) for place, form in self.layers.items()}
+
+
+def _made(form):
+    if isinstance(form, SparseLayer):
+        return form
+    return keras.saving.deserialize_keras_object(form)
