@@ -400,7 +400,7 @@ def test_the_longest_name_is_written(tmp_path):
 
 def test_the_largest_step_is_quick():
     """The look-ahead would walk back through two thousand million steps."""
-    from tfprune._base.damage import MOST_STEPS
+    from tfprune._base.validation import MOST_STEPS
     from tfprune.callbacks.lookahead import Lookahead
 
     schedule = tfprune.PolynomialDecay(0.0, 0.75, begin_step=0, end_step=4, frequency=1)

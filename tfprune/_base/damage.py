@@ -7,9 +7,6 @@ import numpy as np
 
 from tfprune._base import validation as check
 
-# Far more optimizer steps than any training takes; schedules count in 32 bits.
-MOST_STEPS = 2**31 - 1
-
 
 class DamagedFileError(OSError, ValueError):
     """A file that is damaged, or not what it is taken for.

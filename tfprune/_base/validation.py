@@ -5,6 +5,10 @@ import numbers
 
 import numpy as np
 
+# The largest step in schedules and files: JAX's integers and the step in a `tf.train.Checkpoint`
+# have 32 bits.
+MOST_STEPS = 2**31 - 1
+
 
 def message(expected, received, mend):
     """Builds an error message in tfprune's one format.
@@ -51,6 +55,20 @@ def integer(name, value, minimum, mend):
     if value < minimum:
         raise ValueError(message(f"`{name}` to be at least {minimum}", f"{name}={value!r}", mend))
     return int(value)
+
+
+def step(name, value, minimum, mend):
+    """Returns the number of an optimizer step as an `int`, or raises unless it has 32 bits."""
+    number = integer(name, value, minimum, mend)
+    if number > MOST_STEPS:
+        raise ValueError(
+            message(
+                f"`{name}` to be at most {MOST_STEPS}",
+                f"{name}={number!r:.40}",
+                "Steps are counted in 32 bits; no training takes so many.",
+            )
+        )
+    return number
 
 
 def positive(name, value, mend):

@@ -13,7 +13,7 @@ import numpy as np
 
 from tfprune import _keras
 from tfprune._base import validation as check
-from tfprune._base.damage import MOST_STEPS, checksum, checksum_of_entries, damaged
+from tfprune._base.damage import checksum, checksum_of_entries, damaged
 
 # Numbers in the states of all random generators of a model; a generator has two.
 _MOST_SEEDS = 2**20
@@ -163,9 +163,9 @@ def _step(store, name):
 
 def checked_step(step, name):
     """Returns a pruning step that was read from a file, or raises if no training reaches it."""
-    if isinstance(step, bool) or not isinstance(step, int) or not 0 <= step <= MOST_STEPS:
+    if isinstance(step, bool) or not isinstance(step, int) or not 0 <= step <= check.MOST_STEPS:
         raise damaged(
-            f"a pruning step of '{name}' from 0 to {MOST_STEPS} in the file",
+            f"a pruning step of '{name}' from 0 to {check.MOST_STEPS} in the file",
             f"{step!r:.80}",
             "The file is damaged or was made by something else: load another one.",
         )

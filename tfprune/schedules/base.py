@@ -124,24 +124,16 @@ class PruningSchedule:
 
     def _validate_step(self, begin_step, end_step, frequency, allow_negative_1):
         """Raises unless the steps are valid; `end_step=-1` needs `allow_negative_1`."""
-        check.integer("begin_step", begin_step, 0, "Steps are counted from 0.")
-        check.integer("frequency", frequency, 1, "Give the steps between two mask updates.")
+        check.step("begin_step", begin_step, 0, "Steps are counted from 0.")
+        check.step("frequency", frequency, 1, "Give the steps between two mask updates.")
         open_end = "Use -1 for a schedule without an end." if allow_negative_1 else ""
-        check.integer("end_step", end_step, -1 if allow_negative_1 else 0, open_end)
+        check.step("end_step", end_step, -1 if allow_negative_1 else 0, open_end)
         if end_step != -1 and begin_step > end_step:
             raise ValueError(
                 check.message(
                     "`begin_step` not to come after `end_step`",
                     f"begin_step={begin_step}, end_step={end_step}",
                     "Swap the two, or raise `end_step`.",
-                )
-            )
-        if not _wide_integers() and max(begin_step, end_step, frequency) >= 2**31:
-            raise ValueError(
-                check.message(
-                    "steps below 2**31 on the JAX backend, whose integers have 32 bits",
-                    f"begin_step={begin_step}, end_step={end_step}, frequency={frequency}",
-                    "Lower them, or train on another backend.",
                 )
             )
 

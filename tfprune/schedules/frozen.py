@@ -12,9 +12,6 @@ from tfprune._base.frozen import Frozen
 from tfprune.schedules.base import PruningSchedule, flat_config
 from tfprune.schedules.epochs import EpochSchedule
 
-# The largest number of 64 bits that a step may have; JAX has 32.
-_MOST_STEPS = 2**62
-
 
 class FrozenSchedule(Frozen, PruningSchedule):
     """The common base of the built-in schedules: frozen fields that double as the config."""
@@ -32,19 +29,10 @@ class FrozenSchedule(Frozen, PruningSchedule):
 
     def _check_steps(self):
         mend = "Give the number of an optimizer step; `from_epochs` counts in epochs."
-        self._freeze("begin_step", check.integer("begin_step", self.begin_step, 0, mend))
-        self._freeze("end_step", check.integer("end_step", self.end_step, -1, mend))
+        self._freeze("begin_step", check.step("begin_step", self.begin_step, 0, mend))
+        self._freeze("end_step", check.step("end_step", self.end_step, -1, mend))
         mend = "Give the steps between two mask updates."
-        self._freeze("frequency", check.integer("frequency", self.frequency, 1, mend))
-        for name in ("begin_step", "end_step", "frequency"):
-            if getattr(self, name) > _MOST_STEPS:
-                raise ValueError(
-                    check.message(
-                        f"`{name}` to be at most {_MOST_STEPS}",
-                        f"{name}={getattr(self, name)!r:.40}",
-                        "No training takes so many steps.",
-                    )
-                )
+        self._freeze("frequency", check.step("frequency", self.frequency, 1, mend))
 
     @classmethod
     def from_epochs(cls, *args, steps_per_epoch=None, begin_epoch=0, end_epoch=None, **kwargs):
