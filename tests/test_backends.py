@@ -190,7 +190,9 @@ def test_strip_save_and_load(tmp_path):
 
 @pytest.mark.parametrize("steps", [(2**31, -1), (0, 2**31), (0, -1, 2**31), (2**40, 2**41)])
 def test_steps_beyond_32_bits_are_refused(steps):
-    with pytest.raises(ValueError, match=r"at most 2147483647\. Received: (begin_step|end_step|frequency)="):
+    with pytest.raises(
+        ValueError, match=r"at most 2147483647\. Received: (begin_step|end_step|frequency)="
+    ):
         tfprune.ConstantSparsity(0.5, *steps)
 
 

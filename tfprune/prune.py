@@ -1,16 +1,18 @@
 """Wrapping: `prune_low_magnitude`."""
 
+from functools import partial
+
 import keras
 
 from tfprune import _keras, schedules
 from tfprune._base import validation as check
-from tfprune._channels.coupling import is_coupled, warn_of_whole_groups
-from tfprune._keras.checks import check_built
+from tfprune._channels.coupling import warn_of_whole_groups
 from tfprune._planning.choices import Choices
 from tfprune._planning.filters import couple_filters
 from tfprune._planning.plan import Plan
 from tfprune._updates.mask_update import MaskUpdate
 from tfprune._wrapping.in_place import MaskedModel, prune_in_place
+from tfprune._wrapping.in_place_later import prune_in_place_later
 from tfprune._wrapping.methods import Method
 from tfprune._wrapping.pruned_weight import refusal
 from tfprune._wrapping.tfmot_arguments import pattern_of
@@ -46,8 +48,10 @@ def prune_low_magnitude(
     `tfprune.sparsity_report(model)` lists them with the reason.
 
     Args:
-        to_prune: A `keras.layers.Layer`, a list of them, or a built `keras.Model`: Sequential,
-            Functional (nested, shared layers, several inputs and outputs) or subclassed.
+        to_prune: A `keras.layers.Layer`, a list of them, or a `keras.Model`: Sequential,
+            Functional (nested, shared layers, several inputs and outputs) or subclassed. One that
+            is not built yet is built on first use; filters, N:M, policies, and rules for layers
+            that come with the weights are checked then.
         pruning_schedule: A `PruningSchedule`; by default `ConstantSparsity(0.5, begin_step=0)`.
         block_size: `(height, width)` of the blocks to prune as one unit.
         block_pooling_type: "AVG" or "MAX" of the magnitudes in a block.
@@ -69,9 +73,9 @@ def prune_low_magnitude(
         The wrapped layer, list or model.
 
     Raises:
-        ValueError: If nothing can be pruned; if the model is not built, is already wrapped or
-            quantized, or cannot be copied; if a pattern does not fit a weight, a rule matches
-            nothing, or the distribution cannot reach the schedule's sparsity.
+        ValueError: If nothing can be pruned; if the model is already wrapped or quantized, or
+            cannot be copied; if a pattern does not fit a weight, a rule matches nothing, or the
+            distribution cannot reach the schedule's sparsity.
         TypeError: If an argument has the wrong type, for instance if the model is a tf_keras one.
 
     Example:
@@ -91,10 +95,8 @@ def prune_low_magnitude(
         _check_shape(to_prune, input_shape)
     if isinstance(to_prune, keras.Model):
         if not to_prune.built:
-            return _prune_unbuilt(to_prune, choices, copy)
-        pruned = _prune_model(to_prune, choices, copy)
-        _check_budgets(pruned)
-        return pruned
+            return _keras.build_before_training(_prune_unbuilt(to_prune, choices, copy))
+        return _prune_model(to_prune, choices, copy)
     if isinstance(to_prune, (list, tuple)):
         return _prune_layers(to_prune, choices, copy)
     (plan,) = _plans([to_prune], choices)
@@ -142,33 +144,46 @@ def prune_scope():
 
 def _prune_model(model, choices, copy):
     check_wrappable(model, kept=_inner_wrappers(model, copy))
+    whole = not copy or _keras.keeps_class(model)
+    plan = _plan_of(model, choices, whole)
+    pruned = _masked_whole(plan, copy) if whole else _masked_layer_by_layer(plan)
+    mask_owners(pruned)[0].remember_reasons(plan.reasons())
+    _check_budgets(pruned)
+    return pruned
+
+
+def _plan_of(model, choices, whole):
+    """Plans the pruning of a built model, and checks the plan."""
     if choices.policy is not None:
         choices.policy.ensure_model_supports_pruning(model)
     chains = list(_keras.walk(model))
     choices.check_used(chains or [((model.name, model),)])
     choices.check_can_act(chains)
-    whole = not copy or _keras.keeps_class(model)
     plan = Plan(model, choices, whole)
     if not plan.chosen:
         check_wrappable(model)
     plan.check()
     couple_filters(model, plan)
-    pruned = _masked_whole(plan, copy) if whole else _masked_layer_by_layer(plan)
-    mask_owners(pruned)[0].remember_reasons(plan.reasons())
-    return pruned
+    return plan
 
 
 def _prune_unbuilt(model, choices, copy):
     """Wraps a model that has no weights yet; it is built, and checked again, on first use."""
     check_wrappable(model)
     chains = list(_keras.walk(model))
-    choices.check_used(chains or [((model.name, model),)])
-    if choices.policy is not None or is_coupled(choices.method):
-        # Both follow the model's graph, which is not there yet.
-        check_built(model)
+    if not choices.may_match_later(model):
+        choices.check_used(chains or [((model.name, model),)])
+    later = choices.need_weights(model, chains)
     if not copy or _keras.keeps_class(model):
+        own = _keras.bare_clone(model) if copy else model
+        if later:
+            return prune_in_place_later(own, choices.method, partial(_planned_whole, choices))
         default, overrides, _, _ = Plan(model, choices, whole=True).units[0].arguments()
-        return prune_in_place(_keras.bare_clone(model) if copy else model, default, overrides)
+        return prune_in_place(own, default, overrides)
+    if later:
+        layers = [_keras.bare_clone(layer) for layer in model.layers]
+        make = partial(_prune_model, choices=choices, copy=True)
+        return _keras.SequentialLater(layers, model.name, make)
     plan = Plan(model, choices)
     if not plan.chosen:
         raise ValueError(plan.why_nothing())
@@ -180,6 +195,11 @@ def _prune_unbuilt(model, choices, copy):
         if _keras.first_shape(layer) is not None:
             _keras.set_first_shape(layers[-1], _keras.first_shape(layer))
     return keras.Sequential(layers, name=model.name)
+
+
+def _planned_whole(choices, model):
+    plan = _plan_of(model, choices, whole=True)
+    return plan.units[0].arguments(), plan.reasons()
 
 
 def _masked_whole(plan, copy):

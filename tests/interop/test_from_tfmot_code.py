@@ -308,10 +308,147 @@ def test_an_unbuilt_subclassed_model():
     assert [weight.zeros for weight in mask_owners(pruned)[0].pruned_weights] == [12, 4]
 
 
-def test_what_needs_weights_is_refused_before_there_are_any():
-    model = keras.Sequential([layers.Dense(4), layers.Dense(2)])
-    with pytest.raises(ValueError, match="a built model"):
-        tfprune.prune_low_magnitude(model, HALF, pattern="filter")
+@pytest.mark.parametrize(
+    "make", [lambda: keras.Sequential([layers.Dense(4), layers.Dense(2)]), Own]
+)
+def test_fit_is_a_first_use(make):
+    pruned = tfprune.prune_low_magnitude(make(), HALF)
+    fitted(pruned)
+    weights = [weight for owner in mask_owners(pruned) for weight in owner.pruned_weights]
+    assert [weight.zeros for weight in weights] == [12, 4]
+    assert {owner.pruning_step for owner in mask_owners(pruned)} == {2}
+
+
+def three_layers(inputs=()):
+    return [
+        *inputs,
+        layers.Dense(4, name="a"),
+        layers.Dense(4, name="b"),
+        layers.Dense(2, name="c"),
+    ]
+
+
+class AllButA(tfprune.PruningPolicy):
+    """A policy that looks at the weights."""
+
+    def allow_pruning(self, layer):
+        return layer.built and layer.name != "a"
+
+    def ensure_model_supports_pruning(self, model):
+        if not model.built:
+            raise ValueError("not built")
+
+
+CHOICES = {
+    "filter": {"pattern": "filter"},
+    "filter of one layer": {"rules": [tfprune.Rule("a", pattern="filter")]},
+    "policy": {"pruning_policy": AllButA()},
+    "2:4": {"sparsity_m_by_n": (2, 4)},
+}
+
+
+@pytest.mark.parametrize("given", CHOICES.values(), ids=list(CHOICES))
+@pytest.mark.parametrize("copy", [True, False])
+def test_an_unbuilt_model_is_planned_when_it_is_built(given, copy, tmp_path):
+    """Training gives the masks and the reasons that the built model has."""
+    found = []
+    for inputs in ((), (keras.Input((6,)),)):
+        keras.utils.set_random_seed(0)
+        pruned = tfprune.prune_low_magnitude(
+            keras.Sequential(three_layers(inputs)), HALF, copy=copy, **given
+        )
+        fitted(pruned)
+        shapes = [
+            weight.mask.shape for owner in mask_owners(pruned) for weight in owner.pruned_weights
+        ]
+        found.append((status(pruned), tfprune.sparsity_report(pruned).sparsity, shapes))
+        pruned.save(tmp_path / "model.keras")
+        loaded = keras.saving.load_model(tmp_path / "model.keras")
+        outputs = [one.predict(X, verbose=0) for one in (loaded, pruned)]
+        np.testing.assert_allclose(*outputs, rtol=1e-6)
+        assert type(tfprune.strip_pruning(pruned)) is keras.Sequential
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("given", [CHOICES["filter"], CHOICES["policy"]])
+def test_an_unbuilt_subclassed_model_is_planned_when_it_is_built(given):
+    pruned = tfprune.prune_low_magnitude(Own(), HALF, **given)
+    with pytest.raises(ValueError, match="to be built before it is saved"):
+        pruned.get_config()
+    pruned(X)
+    built = Own()
+    built(X)
+    built = tfprune.prune_low_magnitude(built, HALF, **given)
+    for model in (pruned, built):
+        fitted(model)
+    assert list(status(pruned).values()) == list(status(built).values())
+    zeros = [[w.zeros for w in mask_owners(model)[0].pruned_weights] for model in (pruned, built)]
+    assert zeros[0] == zeros[1]
+
+
+def test_depthwise_layers_of_an_unbuilt_model_stay_dense_under_n_of_m():
+    model = keras.Sequential([layers.DepthwiseConv2D(3), layers.Conv2D(4, 1, name="fits")])
+    pruned = tfprune.prune_low_magnitude(model, HALF, sparsity_m_by_n=(2, 4))
+    pruned.build((None, 6, 6, 8))
+    assert list(status(pruned).values()) == ["depthwise: exempt by default", "pruned"]
+    # As Keras allows of any Sequential model.
+    pruned.build((None, 6, 6, 8))
+
+
+def test_prediction_is_a_first_use():
+    model = keras.Sequential(three_layers())
+    pruned = tfprune.prune_low_magnitude(model, HALF, pattern="filter")
+    assert pruned.predict(X, verbose=0).shape == (8, 2)
+    kept = "its filters stay: they are the model's output"
+    assert status(pruned) == {"a": "pruned", "b": "pruned", "c": kept}
+
+
+def test_a_rule_for_a_layer_that_comes_with_the_weights():
+    def models():
+        for built in (False, True):
+            inputs = keras.Input((5, 8))
+            attention = Attending(name="attending")
+            model = keras.Sequential([inputs, attention] if built else [attention])
+            yield tfprune.prune_low_magnitude(
+                model, HALF, rules=[tfprune.Rule("query", prune=False)]
+            )
+
+    later, at_once = models()
+    later(np.ones((1, 5, 8), "float32"))
+    paths = [[w.path for o in mask_owners(m) for w in o.pruned_weights] for m in (later, at_once)]
+    assert paths[0] == paths[1] and paths[0] and not any("query" in path for path in paths[0])
+
+
+class Attending(layers.Layer):
+    """Makes its layers when it is built."""
+
+    def build(self, input_shape):
+        self.query, self.key = layers.Dense(8, name="query"), layers.Dense(8, name="key")
+        self.query.build(input_shape)
+        self.key.build(input_shape)
+
+    def call(self, inputs):
+        return self.query(inputs) * self.key(inputs)
+
+
+def test_errors_at_build_leave_the_model_to_be_built_again():
+    rules = [tfprune.Rule("missing", prune=False)]
+    model = keras.Sequential([Attending(name="attending")])
+    pruned = tfprune.prune_low_magnitude(model, HALF, rules=rules)
+    for _ in range(2):
+        with pytest.raises(ValueError, match="each rule to match a layer"):
+            pruned.build((None, 5, 8))
+    assert not mask_owners(pruned)
+    with pytest.raises(ValueError, match="each rule to match a layer"):
+        tfprune.prune_low_magnitude(keras.Sequential(three_layers()), HALF, rules=rules)
+    model = keras.Sequential(three_layers()[:1])
+    pruned = tfprune.prune_low_magnitude(model, HALF, pattern="filter")
+    with pytest.raises(ValueError, match="filters that can be removed"):
+        pruned(X)
+    with pytest.raises(ValueError, match="to be built before it is saved"):
+        pruned.get_config()
+    with pytest.raises(ValueError, match="which has no weights yet"):
+        tfprune.UpdatePruningStep(pruned)
 
 
 # 11

@@ -24,6 +24,8 @@ from tfprune._keras.cloning import copy_weights as copy_weights
 from tfprune._keras.cloning import rebuild_graph as rebuild_graph
 from tfprune._keras.cloning import refresh_constants as refresh_constants
 from tfprune._keras.cloning import replace_inside as replace_inside
+from tfprune._keras.deferred import SequentialLater as SequentialLater
+from tfprune._keras.deferred import build_before_training as build_before_training
 from tfprune._keras.devices import everywhere as everywhere
 from tfprune._keras.devices import laid_out_like as laid_out_like
 from tfprune._keras.devices import on_host as on_host

@@ -3,11 +3,15 @@
 from dataclasses import dataclass
 from typing import Any
 
+import keras
+
 from tfprune import _keras
 from tfprune._base import validation as check
+from tfprune._channels.coupling import is_coupled
 from tfprune._layers import registry
 from tfprune._layers.exemptions import exempt_by_default
 from tfprune._wrapping.methods import Method, Rule, resolve
+from tfprune.patterns import NOfM
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,27 @@ class Choices:
         layers = [layer for _, layer in chain]
         around = layers if unit in layers else [unit, *layers]
         return exempt_by_default(around, item.entry, item.method.pattern)
+
+    def may_match_later(self, model):
+        """Whether rules may be meant for layers that an unbuilt model makes in its `build`."""
+        own = type(model).build not in (keras.Model.build, keras.Sequential.build)
+        inside = (layer for layer in _keras.flatten(model) if layer is not model or own)
+        return bool(self.rules) and any(
+            registry.unknown_until_built(layer) or _keras.builds_by_itself(layer)
+            for layer in inside
+        )
+
+    def need_weights(self, model, chains):
+        """Whether only its weights show what is to be pruned in an unbuilt model.
+
+        Filters and policies follow the graph, and N:M leaves out layers that it does not fit.
+        """
+        methods = [self.method, *(self.method_of(chain) for chain in chains)]
+        return (
+            self.policy is not None
+            or self.may_match_later(model)
+            or any(m and (is_coupled(m) or isinstance(m.pattern, NOfM)) for m in methods)
+        )
 
     def check_used(self, chains):
         """Raises if a rule matches no layer.

@@ -221,6 +221,11 @@ def prune_in_place(model, method, overrides, followers=None, weights=None):
     owner = InPlace(model, method, overrides, followers, weights)
     if model.built:
         owner.make_masks()
+    return adopt(model, owner)
+
+
+def adopt(model, owner):
+    """Makes a model one with the masks of an `InPlace`; returns the model."""
     _keras.change_class(model, _keras.derived_class(model, MaskedModel, MaskedModel))
     _keras.hang_on(model, "_pruning", owner)
     _keras.refuse(model, "quantize", refusal("quantize()", model.name))

@@ -7,7 +7,7 @@ import keras
 
 from tfprune import _keras
 from tfprune._base import validation as check
-from tfprune._keras.checks import not_keras
+from tfprune._keras.checks import check_built, not_keras
 from tfprune._updates.evidence import Evidence
 from tfprune._wrapping.wrapper import mask_owners
 from tfprune.callbacks.mask_updater import MaskUpdater
@@ -235,6 +235,7 @@ def _follow_state_trees(model):
 def _check_ready(model, owners):
     """Raises unless a model has wrappers, and masks in all of them."""
     if not owners:
+        check_built(model)
         raise ValueError(
             check.message(
                 "a model with wrapped layers",
