@@ -185,7 +185,7 @@ class Global(Scope):
         asked = self._asked(requests, sparsity)
         # The effect of rounding depends on the scores, so only the rounding itself can check it.
         now = sum(request.zeros_now for request in requests)
-        steps = [request.pattern.round_to for request in requests]
+        steps = [request.pattern.step(request.units) for request in requests]
         missed = abs(now - asked)
         return now if missed and missed <= sum(n for n in steps if n > 1) / 2 else asked
 
@@ -213,7 +213,7 @@ class Global(Scope):
         return self._rounded(requests, [results[i] for i in range(len(requests))])
 
     def _rounded(self, requests, results):
-        if all(request.pattern.round_to == 1 for request in requests):
+        if all(request.pattern.step(request.units) == 1 for request in requests):
             return results
         counts = [kept.size - kept.count() for kept, _ in results]
         again = masks.rounded(requests, counts, together=True)

@@ -8,6 +8,7 @@ from structural_support import distance, randomize
 from test_coupling import examples, residual
 
 import tfprune
+from tfprune._reports import in_runtime
 
 
 @pytest.mark.parametrize("scope", ["local", "global"])
@@ -41,7 +42,8 @@ def test_the_model_computes_what_the_pruned_one_computes():
     model = randomize(residual())
     plan = tfprune.plan_shrink(model, {"macs": 0.5})
     schedule = tfprune.ConstantSparsity.one_shot(plan.sparsity)
-    pruned = tfprune.prune_low_magnitude(model, schedule, pattern="filter")
+    how = {"pattern": "filter", "scope": plan.to_distribution()}
+    pruned = tfprune.prune_low_magnitude(model, schedule, **how)
     tfprune.UpdatePruningStep(pruned)
     assert distance(tfprune.strip_pruning(pruned), plan.apply(), examples()[0]) <= 1e-4
 
@@ -64,16 +66,133 @@ def test_rounding_and_criteria_with_data():
     assert tfprune.model_cost(small).macs <= 0.6 * tfprune.model_cost(model).macs
 
 
-def test_latency():
-    inputs = keras.Input((32, 32, 3))
-    x = layers.Conv2D(64, 3, padding="same")(inputs)
-    x = layers.Conv2D(64, 3, padding="same")(x)
-    model = keras.Model(inputs, layers.Dense(2)(layers.GlobalAveragePooling2D()(x)))
-    plan = tfprune.plan_shrink(model, {"latency": 0.6}, latency_batch_size=8)
+def two_convolutions(width=64):
+    inputs = keras.Input((16, 16, 3))
+    x = layers.Conv2D(width, 3, padding="same", name="one")(inputs)
+    x = layers.Conv2D(width, 3, padding="same", name="two")(x)
+    return keras.Model(inputs, layers.Dense(2)(layers.GlobalAveragePooling2D()(x)))
+
+
+def timed(monkeypatch, seconds):
+    """Replaces measurements: `seconds(widths of "one" and "two", number of runs)`."""
+    asked = []
+
+    def measure(self, models, runs):
+        asked.append((len(models), runs))
+        found = {}
+        for name, model in models.items():
+            value = seconds([model.get_layer(n).filters for n in ("one", "two")], runs)
+            found[name] = tfprune.Latency(value, value, value, runs, 1, 1, "LiteRT")
+        return found
+
+    monkeypatch.setattr(in_runtime.InRuntime, "measure", measure)
+    return asked
+
+
+def test_latency_in_the_runtime_of_the_file():
+    plan = tfprune.plan_shrink(two_convolutions(), {"latency": 0.6}, runtime="litert")
+    before, after = plan.measured["before"], plan.measured["after"]
+    assert before.runtime == "LiteRT" and before.threads == 1 and before.runs == 60
     # Measured once more, on a machine that has other work too.
-    found = plan.latency(8)
+    found = plan.latency(runtime="litert")
     assert found["after"].median < found["before"].median
     assert 0 < plan.sparsity < 0.999
+    assert plan.reached["latency"] == after.median / before.median
+    assert "Latency, batch 1" in str(plan) and "LiteRT" in str(plan)
+
+
+def test_the_widest_model_that_is_fast_enough(monkeypatch):
+    asked = timed(monkeypatch, lambda widths, runs: sum(widths) / 128)
+    plan = tfprune.plan_shrink(two_convolutions(), {"latency": 0.5}, runtime="onnx")
+    widths = [plan.apply().get_layer(name).filters for name in ("one", "two")]
+    # Multiples of 8, so that 24 of 64 is the next below a half with a margin.
+    assert widths == [24, 24] and plan.reached["latency"] == 24 / 64
+    # Six candidates and the model in turn, and the chosen one alone; none lie between 24 and 32.
+    assert asked == [(7, 20), (2, 60)]
+
+
+def test_a_runtime_that_is_slower_at_odd_widths_is_given_even_ones(monkeypatch):
+    def seconds(widths, runs):
+        return 3.0 if widths[0] % 8 else widths[0] / 64
+
+    timed(monkeypatch, seconds)
+    plan = tfprune.plan_shrink(two_convolutions(), {"latency": 0.6})
+    assert plan.apply().get_layer("one").filters % 8 == 0
+    assert plan.reached["latency"] <= 0.6
+
+
+def test_a_final_measurement_that_misses_warns_with_both_numbers(monkeypatch):
+    def seconds(widths, runs):
+        return 1.0 if widths[0] == 64 else (0.4 if runs == 20 else 0.7)
+
+    timed(monkeypatch, seconds)
+    with pytest.warns(
+        UserWarning, match=r"at most 0\.5 of the model's in litert.*0\.7 in the final"
+    ):
+        plan = tfprune.plan_shrink(two_convolutions(), {"latency": 0.5}, runtime="litert")
+    assert "MISSED" in str(plan) and plan.reached["latency"] == 0.7
+
+
+def test_a_latency_out_of_reach_says_what_can_be_had(monkeypatch):
+    timed(monkeypatch, lambda widths, runs: 0.8 + 0.2 * widths[0] / 64)
+    with pytest.raises(ValueError, match=r"fastest candidate takes 0\.8\d*, with .*% of the MACs"):
+        tfprune.shrink(two_convolutions(), {"latency": 0.5})
+    with pytest.raises(ValueError, match="runtime='litert'"):
+        tfprune.shrink(two_convolutions(), {"latency": 0.5})
+
+
+def test_runtimes_and_threads_are_checked():
+    for options, message in (
+        ({"runtime": "tensorrt"}, "`runtime` to be one of 'keras'"),
+        ({"latency_batch_size": 0}, "`latency_batch_size`"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            tfprune.shrink(two_convolutions(), {"latency": 0.5}, **options)
+
+
+@pytest.mark.parametrize("width", [12, 16, 40])
+def test_widths_are_multiples_of_8_in_wide_groups(width):
+    model = randomize(two_convolutions(width))
+    plan = tfprune.plan_shrink(model, {"macs": 0.5})
+    widths = [plan.apply().get_layer(name).filters for name in ("one", "two")]
+    exact = tfprune.plan_shrink(model, {"macs": 0.5}, round_to=1)
+    assert max(plan.reached["macs"], exact.reached["macs"]) <= 0.5
+    if width >= 16:
+        assert all(number % 8 == 0 for number in widths)
+    else:
+        assert plan.shares == exact.shares
+
+
+def test_a_budget_is_met_to_within_one_rounding_step():
+    model = randomize(two_convolutions(40))
+    plan = tfprune.plan_shrink(model, {"macs": 0.7})
+    widths = {name: plan.apply().get_layer(name).filters for name in ("one", "two")}
+    dense = tfprune.model_cost(model).macs
+
+    def macs(one, two):
+        return 256 * 9 * (3 * one + one * two) + 2 * two
+
+    assert macs(**widths) == plan.after.macs <= 0.7 * dense
+    for name in widths:
+        if widths[name] < 40:
+            assert macs(**{**widths, name: widths[name] + 8}) > 0.7 * dense
+    left = 0.7 - plan.after.macs / dense
+    assert f"with {left:.1%}" in str(plan) and "spare" in str(plan)
+
+
+def test_training_shrinks_a_model_to_its_budget():
+    model = randomize(two_convolutions(24))
+    plan = tfprune.plan_shrink(model, {"macs": 0.5})
+    schedule = tfprune.PolynomialDecay(0.0, plan.sparsity, 0, 6, frequency=2)
+    how = {"pattern": "filter", "scope": plan.to_distribution()}
+    gradual = tfprune.prune_low_magnitude(model, schedule, **how)
+    gradual.compile("adam", "mse")
+    x, y = np.ones((32, 16, 16, 3), "float32"), np.ones((32, 2), "float32")
+    gradual.fit(x, y, batch_size=4, verbose=0, callbacks=[tfprune.UpdatePruningStep()])
+    small = tfprune.shrink(gradual)
+    assert tfprune.model_cost(small) == plan.after
+    with pytest.raises(ValueError, match="meets targets by pruning"):
+        tfprune.plan_shrink(gradual).to_distribution()
 
 
 def test_a_model_that_is_small_enough():
@@ -181,11 +300,12 @@ def test_the_layers_that_lose_least_give_most():
     x = np.random.default_rng(5).normal(size=(64, 12)).astype("float32")
     data = x, keras.ops.convert_to_numpy(model(x))
     before = model.get_weights()
-    small = tfprune.shrink(model, {"macs": 0.5}, allocation="sensitivity", data=data, verbose=0)
+    how = {"data": data, "round_to": 1, "verbose": 0}
+    small = tfprune.shrink(model, {"macs": 0.5}, allocation="sensitivity", **how)
     cost, dense = tfprune.model_cost(small), tfprune.model_cost(model)
     assert 0.45 * dense.macs <= cost.macs <= 0.5 * dense.macs
     assert small.get_layer("spare").units <= 4 and small.get_layer("needed").units >= 11
-    uniform = tfprune.shrink(model, {"macs": 0.5})
+    uniform = tfprune.shrink(model, {"macs": 0.5}, round_to=1)
     for one in (small, uniform):
         one.compile("sgd", "mse")
     losses = [one.evaluate(*data, verbose=0) for one in (small, uniform)]

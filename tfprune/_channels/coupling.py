@@ -379,7 +379,7 @@ def warn_of_whole_groups(groups):
     """Warns of groups that have too few channels to round and are not pruned."""
     whole = []
     for group in groups:
-        step = group.method.pattern.round_to
+        step = group.method.pattern.step(group.coupling.size)
         if group.coupling.size <= step and group.method.schedule.target_sparsity:
             whole.append(f"'{group.scored[0].layer.name}' ({group.coupling.size})")
     if whole:

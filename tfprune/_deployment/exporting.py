@@ -1,7 +1,5 @@
 """Exports models: writes a file, runs it in its own runtime, and compares the outputs."""
 
-import logging
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +11,7 @@ from tfprune._base.files import check_target, finished_at_once, size_on_disk
 from tfprune._formats.base import WriteOptions
 from tfprune._formats.examples import fitting_inputs
 from tfprune._formats.keras_file import outputs
+from tfprune._formats.quiet import without_log
 from tfprune._formats.table import FORMATS, by_suffix, check_packages
 from tfprune._keras.checks import check_built, not_keras
 from tfprune._wrapping.strip import strip_pruning
@@ -122,7 +121,7 @@ def export(
     plain = without_silent_channels(model) if shrink else strip_pruning(model)
     examples = fitting_inputs(plain, data, samples)
     truth = outputs(plain, examples)
-    with finished_at_once(path) as unfinished, _without_log():
+    with finished_at_once(path) as unfinished, without_log():
         format.write(plain, unfinished, options, examples)
         found = format.outputs(unfinished, examples)
         difference, relative = _difference(truth, found)
@@ -203,18 +202,6 @@ _ELSEWHERE = (
 )
 _TAKEN_BY = {"quantize": "LiteRT", "sparse": "LiteRT", "opset": "ONNX"}
 _MENDS = {"quantize": _ELSEWHERE, "sparse": _ELSEWHERE, "opset": "Leave it out."}
-
-
-@contextmanager
-def _without_log():
-    """Silences TensorFlow, which logs the temporary folders of its converters."""
-    logger = logging.getLogger("tensorflow")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
 
 
 # -- Comparing -------------------------------------------------------------------------------------

@@ -258,7 +258,7 @@ def rounded(requests, zeros, together=False):
 
 def _multiples(request, kept):
     """The possible multiples of `round_to` below and above a number of kept units."""
-    step, most = request.pattern.round_to, request.units - request.zeros_now
+    step, most = request.pattern.step(request.units), request.units - request.zeros_now
     least = request.units - request.most_zeros
     if step == 1:
         return [kept]

@@ -17,10 +17,14 @@ class Pattern(Frozen):
 
     Attributes:
         round_to: The number of kept units in a weight is a multiple of this, if the weight has
-            that many.
+            that many; see `step`.
     """
 
-    round_to = 1
+    round_to: int | None = 1
+
+    def step(self, units):
+        """Returns the number that the kept units of a weight with so many are a multiple of."""
+        return self.round_to
 
     def check(self, shape, axes, name="the weight"):
         """Raises ValueError, naming the weight, unless the pattern fits it."""

@@ -99,7 +99,7 @@ class Allocator:
         requests = candidates.requests
         self.units = [request.units for request in requests]
         self.now = [request.zeros_now for request in requests]
-        self._steps = [request.pattern.round_to for request in requests]
+        self._steps = [request.pattern.step(request.units) for request in requests]
         self.most = [self._rounded_down(i, r.most_zeros) for i, r in enumerate(requests)]
         if self.load(self.most) > 1:
             raise ValueError(self._out_of_reach())

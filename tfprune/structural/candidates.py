@@ -10,6 +10,7 @@ from tfprune.patterns.single_weights import NOfM
 from tfprune.patterns.slices import Filter
 from tfprune.prune import prune_low_magnitude
 from tfprune.schedules.constant import ConstantSparsity
+from tfprune.scopes import Local
 
 # Every scope allows a sparsity this small; the candidates set the real ones later.
 _ANY = ConstantSparsity.one_shot(0.001)
@@ -140,14 +141,32 @@ class Candidates:
             return False
         return True
 
+    @property
+    def is_coarse(self):
+        """Whether several units go at once when the sparsity rises a little."""
+        steps = (request.pattern.step(request.units) for request in self.requests)
+        together = any(known.scope == Local() for known in self._competitions)
+        return together or any(step > 1 for step in steps)
+
     def at(self, sparsity):
         """Returns the wrapped model, pruned to this sparsity under its scope."""
-        kept = [
+        return self._assigned(self._kept(sparsity))
+
+    def zeros_at(self, sparsity):
+        """Returns the numbers of pruned units at this sparsity, in the order of `competitors`."""
+        return [kept.size - int(np.count_nonzero(kept)) for kept in self._kept(sparsity)]
+
+    def shares(self, zeros):
+        """Returns `{name of a competitor: share of pruned units}`."""
+        rows = zip(self.requests, zeros, strict=True)
+        return {request.name: number / request.units for request, number in rows}
+
+    def _kept(self, sparsity):
+        return [
             mask
             for known, requests in zip(self._competitions, self._by_competition, strict=True)
             for mask, _ in known.scope.masks(requests, sparsity)
         ]
-        return self._assigned(kept)
 
     def with_zeros(self, zeros):
         """Returns the wrapped model with the given number of units of each competitor pruned.

@@ -18,14 +18,14 @@ class LatencyTable:
 
     Args:
         candidates: `Candidates` of a model with groups of filters.
-        step: Keep a multiple of this many channels.
+        round_to: Keep multiples of this many channels, as in `tfprune.Filter`.
     """
 
-    def __init__(self, candidates, step):
+    def __init__(self, candidates, round_to):
         models, macs = {}, []
         for share in _SHARES:
             zeros = [int(share * request.most_zeros) for request in candidates.requests]
-            plan = planned(plain(candidates.with_zeros(zeros)), step)
+            plan = planned(plain(candidates.with_zeros(zeros)), round_to)
             models[str(share)] = plan.apply()
             macs.append(plan.after.macs)
         measured = compare_latency(models, runs=_RUNS)

@@ -1,14 +1,18 @@
 """What shrinking would change, and the smaller model."""
 
+import glob
 from dataclasses import asdict, dataclass
 
 from rich.console import Console
 from rich.table import Table
 
+from tfprune._base import validation as check
 from tfprune._base.text import as_text, show
 from tfprune._reports.cost import model_cost
-from tfprune._reports.latency import compare_latency
+from tfprune._reports.in_runtime import InRuntime
+from tfprune._reports.latency import in_milliseconds
 from tfprune._wrapping.strip import strip_pruning
+from tfprune.distributions import PerLayer
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,9 @@ class ShrinkPlan:
         after: `ModelCost` of the smaller model.
         barriers: `{path: class name}` of layers whose channels are kept for lack of a rule.
         sparsity: The overall sparsity that meets the targets; `None` without targets.
+        shares: `{name: share}` of pruned channels by layer or group, for targets.
+        targets: The targets, as given; empty without.
+        measured: `{"before": Latency, "after": Latency}` in the runtime of a target in latency.
     """
 
     def __init__(self, groups, model, smaller, barriers, rebuilt):
@@ -48,6 +55,9 @@ class ShrinkPlan:
         self.barriers = barriers
         self._original = model
         self.sparsity = None
+        self.shares: dict = {}
+        self.targets: dict = {}
+        self.measured: dict = {}
         self._model = smaller
         self._rebuilt = rebuilt
 
@@ -70,19 +80,65 @@ class ShrinkPlan:
             "after": asdict(self.after),
             "barriers": dict(self.barriers),
             "sparsity": self.sparsity,
+            "targets": dict(self.targets),
+            "reached": self.reached,
+            "measured": {side: asdict(latency) for side, latency in self.measured.items()},
         }
 
-    def latency(self, batch_size=1, runs=30, input_shape=None):
+    @property
+    def reached(self):
+        """`{name: fraction}`: what each target's cost is, as a fraction of the model's own."""
+        found = {}
+        for name in self.targets:
+            if name == "latency":
+                if self.measured:
+                    found[name] = self.measured["after"].median / self.measured["before"].median
+            else:
+                found[name] = getattr(self.after, name) / getattr(self.before, name)
+        return found
+
+    def to_distribution(self):
+        """Returns the allocation as a `PerLayer` distribution, for gradual pruning to the targets.
+
+        Raises:
+            ValueError: If the plan was made without targets, or nothing has to be pruned.
+
+        Example:
+
+        >>> model = keras.Sequential([
+        ...     keras.Input((8,)), keras.layers.Dense(8), keras.layers.Dense(8),
+        ...     keras.layers.Dense(2)])
+        >>> plan = tfprune.plan_shrink(model, {"macs": 0.5})
+        >>> schedule = tfprune.PolynomialDecay(0.0, plan.sparsity, 0, 1000)
+        >>> gradual = tfprune.prune_low_magnitude(
+        ...     model, schedule, pattern="filter", scope=plan.to_distribution())
+        """
+        if not any(self.shares.values()):
+            raise ValueError(
+                check.message(
+                    "a plan that meets targets by pruning",
+                    "one without targets, or of a model that meets them as it is",
+                    'Use for instance plan_shrink(model, {"macs": 0.5}).',
+                )
+            )
+        return PerLayer({glob.escape(name): share for name, share in self.shares.items()})
+
+    def latency(self, batch_size=1, runs=30, input_shape=None, runtime="keras", threads=1):
         """Measures how long both models take to predict one batch, in turn.
 
         See `tfprune.compare_latency`, which has the same arguments and raises the same errors.
+
+        Args:
+            runtime: "keras", "litert", "onnx" or "saved_model": where both are measured, as files
+                of that format.
 
         Returns:
             `{"before": Latency, "after": Latency}`.
         """
         # The copy is uncompiled like the smaller model, so both run in the same way.
         models = {"before": strip_pruning(self._original), "after": self._model}
-        return compare_latency(models, batch_size, runs, input_shape=input_shape)
+        with InRuntime(runtime, threads, batch_size, input_shape) as meter:
+            return meter.measure(models, runs)
 
     def table(self, latency=None):
         """Returns the plan as a `rich.table.Table`.
@@ -104,14 +160,30 @@ class ShrinkPlan:
         for name, label in (("parameters", "Parameters"), ("macs", "MACs"), ("bytes", "Bytes")):
             old, new = getattr(self.before, name), getattr(self.after, name)
             cells = ["unknown" if value is None else f"{value:,}" for value in (old, new)]
-            table.add_row(label, *cells, f"{1 - new / old:.1%} fewer" if old and new else "")
+            table.add_row(label, *cells, self._told(name, old, new))
+        latency = latency or self.measured or None
         if latency is not None:
             old, new = latency["before"], latency["after"]
-            cells = [f"{1000 * value.median:.2f} ms" for value in (old, new)]
+            cells = [f"{in_milliseconds(value.median)} ms" for value in (old, new)]
             label = f"Latency, batch {old.batch_size}"
-            faster = f"{old.median / new.median:.2f} times as fast"
-            table.add_row(label, *cells, f"{faster} ({old.runs} runs)")
+            said = f"{old.median / new.median:.2f} times as fast ({old.runs} runs) in {old.runtime}"
+            if latency is self.measured:
+                said += f", {self._remainder('latency')}"
+            table.add_row(label, *cells, said)
         return table
+
+    def _told(self, name, old, new):
+        said = f"{1 - new / old:.1%} fewer" if old and new else ""
+        return f"{said}, {self._remainder(name)}" if name in self.targets else said
+
+    def _remainder(self, name):
+        """Says what is left of a target."""
+        target = self.targets[name]
+        part = target if target < 1 else target / getattr(self.before, name)
+        left = part - self.reached[name]
+        if left < 0:
+            return f"target {part:.1%} MISSED by {-left:.1%}"
+        return f"target {part:.1%} met with {left:.1%} to spare"
 
     def summary(self, latency=False):
         """Prints the plan.

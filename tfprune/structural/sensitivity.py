@@ -62,6 +62,7 @@ def search_by_sensitivity(candidates, model, targets, make_plan, evidence):
     for _ in range(_TRIES):
         plan = make_plan(made(zeros))
         plan.sparsity = sum(zeros) / sum(allocator.units)
+        plan.shares = candidates.shares(zeros)
         missed = share(plan, targets)
         if missed <= 1:
             return plan

@@ -4,11 +4,14 @@ from tfprune import patterns
 from tfprune._base import validation as check
 from tfprune._channels.graph import plain
 from tfprune._keras.checks import check_followable
+from tfprune._reports.in_runtime import InRuntime
 from tfprune._wrapping.wrapper import mask_owners
 from tfprune.structural.candidates import Candidates
+from tfprune.structural.latency_target import LatencyTarget
+from tfprune.structural.plan_maker import PlanMaker
 from tfprune.structural.sensitivity import search_by_sensitivity
 from tfprune.structural.silent_channels import planned
-from tfprune.structural.targets import check_targets, search, share
+from tfprune.structural.targets import check_targets, share
 
 _SCATTERED = (patterns.Unstructured, patterns.NOfM, patterns.Block)
 
@@ -20,12 +23,14 @@ def plan_shrink(
     criterion=None,
     scope=None,
     rules=None,
-    round_to=1,
+    round_to=None,
     data=None,
     batches=8,
     batch_size=32,
     loss=None,
     latency_batch_size=1,
+    runtime="keras",
+    threads=1,
     allocation=None,
     verbose=1,
 ):
@@ -49,13 +54,14 @@ def plan_shrink(
     ((1,), 46, 35)
     """
     check_followable(model)
-    step = check.integer("round_to", round_to, 1, "Use for instance 8; 1 rounds nothing.")
+    if round_to is not None:
+        round_to = check.integer("round_to", round_to, 1, "Use for instance 8; 1 rounds nothing.")
     if targets is None:
         given = {"criterion": criterion, "scope": scope, "rules": rules, "data": data}
         _check_alone(**given, loss=loss, allocation=allocation)
         _check_masks(model)
-        return planned(plain(model), step)
-    check_targets(targets)
+        return planned(plain(model), 1 if round_to is None else round_to)
+    targets = dict(check_targets(targets))
     check.choice("allocation", allocation, (None, "sensitivity"))
     if allocation is not None and scope is not None:
         raise ValueError(
@@ -65,16 +71,19 @@ def plan_shrink(
                 "Leave one of them out.",
             )
         )
-    number = check.integer("latency_batch_size", latency_batch_size, 1, "Use for instance 32.")
-    as_it_is = planned(plain(model), step)
-    if share(as_it_is, targets, number) <= 1:
-        as_it_is.sparsity = 0.0
+    mend = "Use for instance 32."
+    batch = check.integer("latency_batch_size", latency_batch_size, 1, mend)
+    meter = InRuntime(runtime, threads, batch)
+    counted = {name: target for name, target in targets.items() if name != "latency"}
+    as_it_is = planned(plain(model), round_to)
+    if len(counted) == len(targets) and share(as_it_is, counted) <= 1:
+        as_it_is.sparsity, as_it_is.targets = 0.0, targets
         return as_it_is
     evidence = {"data": data, "batches": batches, "batch_size": batch_size, "loss": loss}
     candidates = Candidates(
         model,
         plain(model),
-        patterns.Filter(round_to=step),
+        patterns.Filter(round_to=round_to),
         criterion,
         scope,
         rules,
@@ -82,11 +91,20 @@ def plan_shrink(
     )
 
     def make_plan(pruned):
-        return planned(plain(pruned), step)
+        return planned(plain(pruned), round_to)
 
     if allocation is not None:
-        return search_by_sensitivity(candidates, plain(model), targets, make_plan, evidence)
-    return search(candidates, targets, make_plan, number)
+        plan = search_by_sensitivity(candidates, plain(model), targets, make_plan, evidence)
+        plan.targets = targets
+        return plan
+    maker, low = PlanMaker(candidates, make_plan, targets), 0.0
+    if counted:
+        low, plan = maker.counted(plain(model), counted)
+    if "latency" in targets:
+        with meter:
+            target = LatencyTarget(targets["latency"], meter, plain(model), runtime)
+            plan = target.search(maker.at, low, candidates.highest)
+    return plan
 
 
 def _check_alone(**arguments):
@@ -122,12 +140,14 @@ def shrink(
     criterion=None,
     scope=None,
     rules=None,
-    round_to=1,
+    round_to=None,
     data=None,
     batches=8,
     batch_size=32,
     loss=None,
     latency_batch_size=1,
+    runtime="keras",
+    threads=1,
     allocation=None,
     verbose=1,
 ):
@@ -149,17 +169,24 @@ def shrink(
             filters, or plain with filters of zeros. It is not changed.
         targets: `{"macs": ..., "parameters": ..., "latency": ...}` with one or more entries: the
             largest cost of the smaller model, as a fraction of the model's cost. MACs and
-            parameters may also be whole numbers. Latency is measured on this machine, so the
-            result varies.
+            parameters may also be whole numbers, and are met to within one rounding step.
+            Candidates for a latency are measured on this machine, so the result varies; the
+            plan's `measured` holds the final measurement.
         criterion: For `targets`: a criterion or its name; by default, the magnitude.
         scope: For `targets`: "local" (the default: all groups get the same sparsity), "global", a
             scope or a distribution.
         rules: For `targets`: list of `Rule`s that exempt layers or vary the method by layer.
         round_to: Keep a multiple of this many channels in every layer that has as many. Many
-            processors run such layers faster.
+            processors run such layers faster, and some run others slower than the whole model. By
+            default, with `targets`, 8 in groups of 16 channels and more, else 1; without
+            `targets`, exactly the silent channels go.
         data: For criteria that need gradients or activations, as in `tfprune.pruners.one_shot`;
             likewise `batches`, `batch_size`, `loss` and `verbose`.
         latency_batch_size: Batch size for measuring the latency; 1 by default.
+        runtime: For a target in latency: "keras", "litert", "onnx" or "saved_model", the runtime
+            where the model ships. Candidates are written and measured as files of that format.
+        threads: For a target in latency: number of threads of the runtime, or `None` for as many
+            as it takes.
         allocation: "sensitivity" prunes each group of filters up to the same loss, which each
             alone is measured to cost on `data`; `None` leaves the allocation to `scope`.
             BatchNormalization gets new statistics from the same data. See
@@ -172,7 +199,12 @@ def shrink(
         TypeError: If `model` is not a Keras 3 model, `round_to` not a whole number, or `targets`
             not a dictionary of numbers.
         ValueError: If the model is not built, its `call` is code, which cannot be followed, its
-            patterns do not prune whole filters, or the targets cannot be met.
+            patterns do not prune whole filters, or the targets cannot be met; the message says
+            what can be had.
+        ImportError: If the runtime is not installed.
+
+    Warns:
+        UserWarning: If the final measurement misses the target in latency; it has both numbers.
 
     Example:
 
@@ -200,6 +232,8 @@ def shrink(
         batch_size=batch_size,
         loss=loss,
         latency_batch_size=latency_batch_size,
+        runtime=runtime,
+        threads=threads,
         allocation=allocation,
         verbose=verbose,
     )

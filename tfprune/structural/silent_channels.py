@@ -5,20 +5,28 @@ from collections import Counter
 import numpy as np
 
 from tfprune._channels.graph import channel_groups, follow
+from tfprune.patterns.slices import Filter
 from tfprune.structural.plan import GroupPlan, ShrinkPlan
 from tfprune.structural.remove import rebuild
 
 _LAST = "a layer keeps its last channel"
 
 
-def planned(model, step):
+def planned(model, round_to):
+    """Returns the `ShrinkPlan` of a plain model.
+
+    Args:
+        model: A plain model.
+        round_to: As in `tfprune.Filter`.
+    """
+    step_of = Filter(round_to=round_to).step
     ledger = follow(model)
     roots, groups_and_units = ledger.roots(), zip(*channel_groups(ledger), strict=True)
     stays = _reasons(ledger, roots)
     gone, plans = np.zeros(len(roots), bool), []
     for group, units in groups_and_units:
         why = {unit: stays[root] for unit, root in enumerate(units.tolist()) if root in stays}
-        _keep_some(group, why, step)
+        _keep_some(group, why, step_of)
         removed = [unit for unit in range(group.size) if unit not in why]
         gone[units[removed]] = True
         plans.append(_group_plan(group, removed, why))
@@ -59,7 +67,7 @@ def _reasons(ledger, roots):
     return found
 
 
-def _keep_some(group, why, step):
+def _keep_some(group, why, step_of):
     """Keeps one channel of every layer, and rounds the number of kept channels."""
     makers = list(group.makers.values())
     for units in makers:
@@ -73,6 +81,7 @@ def _keep_some(group, why, step):
     for unit in range(group.size):
         parts.setdefault(tuple(made_by[unit]), []).append(unit)
     for part in parts.values():
+        step = step_of(len(part))
         silent = [unit for unit in part if unit not in why]
         short = -(len(part) - len(silent)) % step
         for unit in silent[:short]:

@@ -3,10 +3,11 @@
 import numbers
 
 from tfprune._base import validation as check
+from tfprune.structural.allocation import Budget
+from tfprune.structural.costs import Costs
 
 _MEND = 'Use for instance targets={"macs": 0.5}, half of the present MACs.'
 _KNOWN = ("macs", "parameters", "latency")
-_RUNS = 20
 # Within this distance of a target, further steps would not keep another channel.
 _CLOSE = 0.005
 
@@ -31,29 +32,27 @@ def check_targets(targets):
     return targets
 
 
-def search(candidates, targets, make_plan, batch_size=1):
+def search(candidates, targets, make_plan):
     """Finds the lowest sparsity at which all targets are met.
 
     Args:
         candidates: `Candidates`.
-        targets: `{"macs", "parameters" or "latency": fraction or number}`.
-        make_plan: Function from a model to its `ShrinkPlan`.
-        batch_size: For latency.
+        targets: `{"macs" or "parameters": fraction or number}`.
+        make_plan: Function from a sparsity to its `ShrinkPlan`.
 
     Returns:
-        The `ShrinkPlan`.
+        `(sparsity, ShrinkPlan)`.
     """
 
     def tried(sparsity):
-        plan = make_plan(candidates.at(sparsity))
-        plan.sparsity = sparsity
-        return plan, share(plan, targets, batch_size)
+        plan = make_plan(sparsity)
+        return plan, share(plan, targets)
 
     low, (_, low_share) = 0.0, tried(0.0)
     high = candidates.highest
     best, best_share = tried(high)
     if best_share > 1:
-        reached = _shares(best, targets, batch_size).items()
+        reached = shares(best, targets).items()
         raise ValueError(
             check.message(
                 "targets that can be reached by removing channels",
@@ -75,30 +74,58 @@ def search(candidates, targets, make_plan, batch_size=1):
             best, best_share, high = plan, found, middle
         else:
             low, low_share = middle, found
-    return best
+    return high, best
 
 
-def share(plan, targets, batch_size=1):
-    """Returns the largest ratio of a cost to its target; at most 1 meets all targets."""
-    return max(_shares(plan, targets, batch_size).values())
+def filled(candidates, model, targets, zeros):
+    """Gives channels back, one rounding step at a time, while all targets are still met.
 
+    Groups of one size reach the next multiple at the same sparsity, so uniform sparsity alone can
+    miss a budget by one step of each. The group that has lost most gets the next step back.
 
-def _shares(plan, targets, batch_size):
-    """Returns the ratio of each cost to its target."""
-    shares = {}
-    for name, target in targets.items():
-        if name == "latency":
-            found = plan.latency(batch_size, _RUNS)
-            before, after = found["before"].median, found["after"].median
+    Args:
+        candidates: `Candidates`.
+        model: The plain model.
+        targets: `{"macs" or "parameters": fraction or number}`.
+        zeros: Numbers of pruned units with which the targets are met.
+
+    Returns:
+        Numbers of pruned units.
+    """
+    costs = Costs(model, candidates)
+    parts = {name: t if t < 1 else t / costs.dense[name] for name, t in targets.items()}
+    budget = Budget({name: part for name, part in parts.items() if part < 1}, costs.dense)
+    zeros = list(zeros)
+    requests = candidates.requests
+    waiting = set(range(len(zeros)))
+    while waiting:
+        number = max(waiting, key=lambda i: (zeros[i] / requests[i].units, -i))
+        fewer = list(zeros)
+        fewer[number] -= requests[number].pattern.step(requests[number].units)
+        if fewer[number] >= requests[number].zeros_now and budget.load(costs.at(fewer)) <= 1:
+            zeros = fewer
         else:
-            before, after = getattr(plan.before, name), getattr(plan.after, name)
-            if before is None:
-                raise ValueError(
-                    check.message(
-                        "a model whose multiplications can be counted",
-                        "one whose inputs have unknown lengths",
-                        "Give its keras.Input a full shape, or use another target.",
-                    )
+            waiting.discard(number)
+    return zeros
+
+
+def share(plan, targets):
+    """Returns the largest ratio of a cost to its target; at most 1 meets all targets."""
+    return max(shares(plan, targets).values())
+
+
+def shares(plan, targets):
+    """Returns the ratio of each cost in MACs and parameters to its target."""
+    found = {}
+    for name, target in targets.items():
+        before, after = getattr(plan.before, name), getattr(plan.after, name)
+        if before is None:
+            raise ValueError(
+                check.message(
+                    "a model whose multiplications can be counted",
+                    "one whose inputs have unknown lengths",
+                    "Give its keras.Input a full shape, or use another target.",
                 )
-        shares[name] = after / (target * before if target < 1 else target)
-    return shares
+            )
+        found[name] = after / (target * before if target < 1 else target)
+    return found

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tfprune.cli.choices import CRITERIA, DISTRIBUTIONS, SCOPES
+from tfprune.cli.choices import CRITERIA, DISTRIBUTIONS, FORMATS, SCOPES
 from tfprune.cli.parsers.options import add_model, add_name, add_target, add_trust
 
 
@@ -27,7 +27,23 @@ def add(commands, shared):
             f"--{name}", type=float, metavar="SHARE", help=f"largest share of {meaning} to keep"
         )
     parser.add_argument(
-        "--round-to", type=int, default=1, metavar="N", help="keep multiples of N channels"
+        "--round-to",
+        type=int,
+        metavar="N",
+        help="keep multiples of N channels (default with targets: 8 in groups of 16 and more)",
+    )
+    where = parser.add_argument_group("where --latency is measured")
+    where.add_argument(
+        "--runtime",
+        choices=FORMATS,
+        default="keras",
+        help="format and runtime of the candidates: %(choices)s (default: keras)",
+    )
+    where.add_argument(
+        "--threads", type=int, default=1, metavar="N", help="threads of the runtime (default: 1)"
+    )
+    where.add_argument(
+        "--batch-size", type=int, default=1, metavar="N", help="batch size (default: 1)"
     )
     add_name(parser, "--criterion", CRITERIA, "how channels are scored, with targets")
     meaning = "which channels compete, or how layers share the sparsity, with targets"

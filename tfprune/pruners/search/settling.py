@@ -88,11 +88,11 @@ def _smaller(session, budget, zeros):
         The numbers of pruned units, the smaller model, and `{name: cost}`.
     """
     allocator, factor = session.allocator, 1.0
-    step = max(request.pattern.round_to for request in session.candidates.requests)
+    round_to = session.candidates.requests[0].pattern.round_to
     for _ in range(_TRIES):
         wrapped = session.model_with(zeros)
         plain = strip_pruning(wrapped)
-        plan = planned(plain, step)
+        plan = planned(plain, round_to)
         costs = _measured(plan, allocator.costs(zeros), budget, session.dense)
         load = budget.load(costs)
         if load <= 1:
@@ -119,7 +119,7 @@ def _measured(plan, counted, budget, dense):
         "macs": plan.after.macs,
     }
     if "latency" in budget.targets:
-        seconds = plan.latency()
+        seconds = plan.latency(threads=None)
         ratio = seconds["after"].median / seconds["before"].median
         costs["latency"] = ratio * dense["latency"]
     return costs

@@ -1,0 +1,48 @@
+"""Makes the plans of candidates, by sparsity or by numbers of pruned channels."""
+
+from tfprune.structural.targets import filled, search, share
+
+
+class PlanMaker:
+    """Makes the plans of candidates.
+
+    Args:
+        candidates: `Candidates`.
+        make_plan: Function from a wrapped model to its `ShrinkPlan`.
+        targets: The targets that the plans are for.
+    """
+
+    def __init__(self, candidates, make_plan, targets):
+        self._candidates, self._make, self._targets = candidates, make_plan, targets
+
+    def at(self, sparsity):
+        """Returns the plan at a sparsity under the scope."""
+        pruned = self._candidates.at(sparsity)
+        return self._described(self._make(pruned), self._candidates.zeros_at(sparsity))
+
+    def counted(self, model, targets):
+        """Finds the plan that meets targets in MACs and parameters with the least pruning.
+
+        Args:
+            model: The plain model.
+            targets: `{"macs" or "parameters": fraction or number}`.
+
+        Returns:
+            `(sparsity, ShrinkPlan)`: the lowest sparsity under the scope that meets the targets,
+            and the plan, which may give channels back.
+        """
+        sparsity, plan = search(self._candidates, targets, self.at)
+        if self._candidates.is_coarse:
+            zeros = self._candidates.zeros_at(sparsity)
+            fewer = filled(self._candidates, model, targets, zeros)
+            fuller = self._described(self._make(self._candidates.with_zeros(fewer)), fewer)
+            # Counting assumes that all pruned channels can be removed.
+            if share(fuller, targets) <= 1:
+                plan = fuller
+        return sparsity, plan
+
+    def _described(self, plan, zeros):
+        units = sum(request.units for request in self._candidates.requests)
+        plan.sparsity, plan.targets = sum(zeros) / units, self._targets
+        plan.shares = self._candidates.shares(zeros)
+        return plan
