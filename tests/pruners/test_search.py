@@ -402,8 +402,8 @@ def test_latency_is_measured_on_the_result(slower, monkeypatch):
             macs["after"] *= slower
         return {name: types.SimpleNamespace(median=number) for name, number in macs.items()}
 
-    for module in ("latency_table", "plan"):
-        monkeypatch.setattr(f"tfprune.structural.{module}.compare_latency", compare)
+    for module in ("structural.latency_table", "_reports.in_runtime"):
+        monkeypatch.setattr(f"tfprune.{module}.compare_latency", compare)
     result = search_of("SensitivitySearch", budget={"latency": 0.5}).run(evaluate, verbose=0)
     macs = tfprune.model_cost(result.model).macs
     assert result.costs["latency"] == slower * macs <= 0.5 * result.dense["latency"]

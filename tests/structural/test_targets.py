@@ -163,6 +163,14 @@ def test_widths_are_multiples_of_8_in_wide_groups(width):
         assert plan.shares == exact.shares
 
 
+def test_multiples_too_coarse_for_a_target_are_given_up():
+    model = randomize(two_convolutions(16))
+    plan = tfprune.plan_shrink(model, {"macs": 0.2})
+    assert 0.15 < plan.reached["macs"] <= 0.2
+    with pytest.raises(ValueError, match="targets that can be reached"):
+        tfprune.plan_shrink(model, {"macs": 0.2}, round_to=8)
+
+
 def test_a_budget_is_met_to_within_one_rounding_step():
     model = randomize(two_convolutions(40))
     plan = tfprune.plan_shrink(model, {"macs": 0.7})

@@ -28,7 +28,7 @@ class LatencyTable:
             plan = planned(plain(candidates.with_zeros(zeros)), round_to)
             models[str(share)] = plan.apply()
             macs.append(plan.after.macs)
-        measured = compare_latency(models, runs=_RUNS)
+        measured = compare_latency(models, runs=_RUNS, threads=None)
         pairs = sorted(zip(macs, (measured[name].median for name in models), strict=True))
         self._macs = np.array([count for count, _ in pairs], "float64")
         self._seconds = np.maximum.accumulate([seconds for _, seconds in pairs])

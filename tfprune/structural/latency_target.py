@@ -5,6 +5,7 @@ import warnings
 import numpy as np
 
 from tfprune._base import validation as check
+from tfprune.structural.targets import OutOfReach
 
 # Parts of the range of sparsities that are measured first, and then between two of these.
 _FIRST = (0.15, 0.3, 0.45, 0.6, 0.8, 1.0)
@@ -45,13 +46,13 @@ class LatencyTarget:
             The `ShrinkPlan`, with the final measurement in `measured`.
 
         Raises:
-            ValueError: If no candidate is fast enough.
+            OutOfReach: If no candidate is fast enough.
         """
         tried = [low + part * (high - low) for part in _FIRST]
         shares = self._shares(make_plan, [low, *tried] if low else tried)
         fast = self._fast(shares)
         if not fast:
-            raise ValueError(self._out_of_reach(shares))
+            raise OutOfReach(self._out_of_reach(shares))
         slower = [s for s in shares if s < fast[0]] or [low]
         start = max(slower)
         between = [start + part * (fast[0] - start) for part in _BETWEEN]
@@ -72,8 +73,9 @@ class LatencyTarget:
             return {}
         models = {None: self._dense, **{s: plan.apply() for s, plan in new.items()}}
         found = self._meter.measure(models, _RUNS)
-        dense = found.pop(None).median
-        return {sparsity: latency.median / dense for sparsity, latency in found.items()}
+        # Other work on the machine disturbs the lower quartile least; the final one is the median.
+        dense = found.pop(None).low
+        return {sparsity: latency.low / dense for sparsity, latency in found.items()}
 
     def _settled(self, fast):
         """Returns the first of some plans that is fast enough when it is measured once more."""

@@ -9,11 +9,10 @@ class PlanMaker:
     Args:
         candidates: `Candidates`.
         make_plan: Function from a wrapped model to its `ShrinkPlan`.
-        targets: The targets that the plans are for.
     """
 
-    def __init__(self, candidates, make_plan, targets):
-        self._candidates, self._make, self._targets = candidates, make_plan, targets
+    def __init__(self, candidates, make_plan):
+        self._candidates, self._make = candidates, make_plan
 
     def at(self, sparsity):
         """Returns the plan at a sparsity under the scope."""
@@ -43,6 +42,6 @@ class PlanMaker:
 
     def _described(self, plan, zeros):
         units = sum(request.units for request in self._candidates.requests)
-        plan.sparsity, plan.targets = sum(zeros) / units, self._targets
+        plan.sparsity = sum(zeros) / units
         plan.shares = self._candidates.shares(zeros)
         return plan

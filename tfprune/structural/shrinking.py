@@ -11,7 +11,7 @@ from tfprune.structural.latency_target import LatencyTarget
 from tfprune.structural.plan_maker import PlanMaker
 from tfprune.structural.sensitivity import search_by_sensitivity
 from tfprune.structural.silent_channels import planned
-from tfprune.structural.targets import check_targets, share
+from tfprune.structural.targets import OutOfReach, check_targets, share
 
 _SCATTERED = (patterns.Unstructured, patterns.NOfM, patterns.Block)
 
@@ -75,35 +75,45 @@ def plan_shrink(
     batch = check.integer("latency_batch_size", latency_batch_size, 1, mend)
     meter = InRuntime(runtime, threads, batch)
     counted = {name: target for name, target in targets.items() if name != "latency"}
-    as_it_is = planned(plain(model), round_to)
-    if len(counted) == len(targets) and share(as_it_is, counted) <= 1:
-        as_it_is.sparsity, as_it_is.targets = 0.0, targets
-        return as_it_is
     evidence = {"data": data, "batches": batches, "batch_size": batch_size, "loss": loss}
-    candidates = Candidates(
-        model,
-        plain(model),
-        patterns.Filter(round_to=round_to),
-        criterion,
-        scope,
-        rules,
-        {**evidence, "verbose": verbose},
-    )
 
-    def make_plan(pruned):
-        return planned(plain(pruned), round_to)
+    def found(step):
+        as_it_is = planned(plain(model), step)
+        if len(counted) == len(targets) and share(as_it_is, counted) <= 1:
+            as_it_is.sparsity = 0.0
+            return as_it_is
+        candidates = Candidates(
+            model,
+            plain(model),
+            patterns.Filter(round_to=step),
+            criterion,
+            scope,
+            rules,
+            {**evidence, "verbose": verbose},
+        )
 
-    if allocation is not None:
-        plan = search_by_sensitivity(candidates, plain(model), targets, make_plan, evidence)
-        plan.targets = targets
+        def make_plan(pruned):
+            return planned(plain(pruned), step)
+
+        if allocation is not None:
+            return search_by_sensitivity(candidates, plain(model), targets, make_plan, evidence)
+        maker, low = PlanMaker(candidates, make_plan), 0.0
+        if counted:
+            low, plan = maker.counted(plain(model), counted)
+        if "latency" in targets:
+            with meter:
+                target = LatencyTarget(targets["latency"], meter, plain(model), runtime)
+                plan = target.search(maker.at, low, candidates.highest)
         return plan
-    maker, low = PlanMaker(candidates, make_plan, targets), 0.0
-    if counted:
-        low, plan = maker.counted(plain(model), counted)
-    if "latency" in targets:
-        with meter:
-            target = LatencyTarget(targets["latency"], meter, plain(model), runtime)
-            plan = target.search(maker.at, low, candidates.highest)
+
+    try:
+        plan = found(round_to)
+    except OutOfReach:
+        if round_to is not None:
+            raise
+        # Only multiples of 8 are too coarse, or nothing is fine enough: the message says which.
+        plan = found(1)
+    plan.targets = targets
     return plan
 
 
@@ -178,8 +188,9 @@ def shrink(
         rules: For `targets`: list of `Rule`s that exempt layers or vary the method by layer.
         round_to: Keep a multiple of this many channels in every layer that has as many. Many
             processors run such layers faster, and some run others slower than the whole model. By
-            default, with `targets`, 8 in groups of 16 channels and more, else 1; without
-            `targets`, exactly the silent channels go.
+            default, with `targets`, 8 in groups of 16 channels and more, else 1, and 1 everywhere
+            if the targets cannot be reached otherwise; without `targets`, exactly the silent
+            channels go.
         data: For criteria that need gradients or activations, as in `tfprune.pruners.one_shot`;
             likewise `batches`, `batch_size`, `loss` and `verbose`.
         latency_batch_size: Batch size for measuring the latency; 1 by default.

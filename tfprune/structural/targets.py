@@ -12,6 +12,10 @@ _KNOWN = ("macs", "parameters", "latency")
 _CLOSE = 0.005
 
 
+class OutOfReach(ValueError):
+    """No removal of channels meets the targets."""
+
+
 def check_targets(targets):
     """Returns `targets`, or raises if they are not valid."""
     if not isinstance(targets, dict):
@@ -53,7 +57,7 @@ def search(candidates, targets, make_plan):
     best, best_share = tried(high)
     if best_share > 1:
         reached = shares(best, targets).items()
-        raise ValueError(
+        raise OutOfReach(
             check.message(
                 "targets that can be reached by removing channels",
                 f"targets={targets!r}, while a model with one channel per group still has "
