@@ -115,6 +115,16 @@ def rigl(folder):
     return digest_of(model)
 
 
+def admm(folder):
+    """The same with ADMM."""
+    callback = tfprune.pruners.ADMM(0.75, EPOCHS * STEPS - 4, rho=0.1, every=3)
+    model = callback.prune(plain_model())
+    model.compile("adam", "mse", run_eagerly=True)
+    keeping = tfprune.PruningBackup(folder / "run.weights.h5", delete_checkpoint=False)
+    fit(model, [keeping, callback])
+    return digest_of(model)
+
+
 def keras_backup(folder):
     """`fit` with Keras's own callback, as careful as it can be."""
     model = wrapped()
@@ -192,7 +202,7 @@ def searched(search, folder):
     model = plain_model()
     model.compile("adam", "mse", run_eagerly=True)
     found = search(model).run(loss, path=folder / "search", train=train_a_little, verbose=0)
-    return digest(np.asarray(v) for v in getattr(found, "model", found).get_weights())
+    return digest(np.asarray(v) for v in found.model.get_weights())
 
 
 SEARCHES = {
@@ -212,6 +222,7 @@ SEARCHES = {
 WAYS = {
     "PruningBackup": backup,
     "RigL with PruningBackup": rigl,
+    "ADMM with PruningBackup": admm,
     "a .keras file per epoch": one_file,
     "PruningCheckpoint": best,
     "LotteryTicket": lottery,

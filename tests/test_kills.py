@@ -1,4 +1,4 @@
-"""24 kills of benchmarks/kill_and_resume.py, which makes a hundred of each way to train."""
+"""28 kills of benchmarks/kill_and_resume.py, which makes a hundred of each way to train."""
 
 import json
 import subprocess
@@ -12,6 +12,7 @@ KILLS = 4
 WAYS = [
     "PruningBackup",
     "RigL with PruningBackup",
+    "ADMM with PruningBackup",
     "PruningCheckpoint",
     "LotteryTicket",
     "sensitivity",

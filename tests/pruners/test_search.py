@@ -154,6 +154,21 @@ def dense_layers():
 
 
 @each_of_candidates
+def test_the_budget_is_met_to_within_one_filter(name):
+    result = found(name)
+    search = search_of(name)
+    costs = search._allocator(search._candidates()).costs
+    zeros = [row.zeros for row in result.allocation]
+    assert costs(zeros)["macs"] == result.costs["macs"]
+    back = [
+        costs([z - (place == i) for place, z in enumerate(zeros)])["macs"]
+        for i, gone in enumerate(zeros)
+        if gone
+    ]
+    assert max(back) > 0.5 * result.dense["macs"]
+
+
+@each_of_candidates
 def test_the_chosen_candidate_is_worth_what_was_measured(name):
     result = found(name)
     expected = evaluate(result.pruned)["loss"]
@@ -250,6 +265,42 @@ def test_table_plot_and_plain_data(name, tmp_path):
     assert json.loads(json.dumps(result.to_dict()))["shares"] == result.shares
     result.plot(tmp_path / "search.png")
     assert (tmp_path / "search.png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize("recalibrate", [None, False])
+def test_candidates_get_new_statistics_unless_asked_otherwise(recalibrate):
+    objective = pruners.Objective(recalibrate=recalibrate, **BATCHES)
+    data = digits()[0] if recalibrate is None else None
+    search = search_of("SensitivitySearch", data=data, objective=objective, levels=1)
+    means = []
+
+    def noted(model):
+        norm = model.get_layer("norm").inner
+        means.append(np.array(ops.convert_to_numpy(norm.moving_mean)))
+        return evaluate(model)
+
+    search.run(noted, verbose=0)
+    old = ops.convert_to_numpy(trained().get_layer("norm").moving_mean)
+    # The second candidate is without most filters of the layer before.
+    assert np.array_equal(means[1], old) == (recalibrate is False)
+    if recalibrate is None:
+        outputs = trained().layers[0](digits()[0][0][:200])
+        expected = np.mean(ops.convert_to_numpy(outputs), axis=(0, 1, 2))
+        np.testing.assert_allclose(means[0], expected, atol=1e-4)
+
+
+def test_an_objective_is_its_config():
+    objective = pruners.Objective("beauty", mode="max", recalibrate=False, batches=3, batch_size=5)
+    assert pruners.Objective.from_config(objective.get_config()) == objective
+    names = {
+        "loss": "min",
+        "val_mse": "min",
+        "accuracy": "max",
+        "top_k_categorical_accuracy": "max",
+    }
+    assert {name: pruners.Objective(name).direction for name in names} == names
+    config = keras.saving.serialize_keras_object(objective)
+    assert keras.saving.deserialize_keras_object(config) == objective
 
 
 # -- NetAdapt --------------------------------------------------------------------------------------
@@ -435,14 +486,23 @@ def test_a_model_that_meets_the_budget_already():
         ({"objective": "beauty"}, ValueError, "`mode` for a metric.*mode="),
         ({"objective": 3}, TypeError, "`objective` to be a tfprune.pruners.Objective"),
         ({"data": None}, ValueError, "statistics of BatchNormalization"),
+        ({"objective": {"mode": "up"}}, ValueError, "`mode` to be one of"),
+        ({"objective": {"metric": 3}}, TypeError, "`metric` to be a name"),
+        ({"objective": {"batches": 0}}, ValueError, "`batches` to be at least 1"),
+        ({"objective": {"recalibrate": "yes"}}, TypeError, "`recalibrate` to be True"),
+        ({"rules": [tfprune.Rule("*", prune=False)]}, ValueError, "one prunable weight"),
         ({"least": 1.5}, ValueError, "`least` to be a fraction"),
         ({"rules": [tfprune.Rule("one", pattern="row")]}, ValueError, "leave schedule and pattern"),
     ],
     ids=lambda value: str(value)[:30],
 )
 def test_arguments_that_do_not_fit(change, error, line):
+    before = arrays(trained())
     with pytest.raises(error, match=f"(?s)Expected.*({line})"):
+        if isinstance(change.get("objective"), dict):
+            change = {"objective": pruners.Objective(**change["objective"])}
         search_of("SensitivitySearch", **change).run(evaluate, verbose=0)
+    assert same(before, arrays(trained()))
 
 
 def trains_too(model):
@@ -480,17 +540,38 @@ def test_an_evaluate_that_does_not_work(bad, error, line, tmp_path):
         assert len(search.run(evaluate, tmp_path, verbose=0).trials) == 4
 
 
+def adds_weights(model, callback):
+    model.get_layer("three").inner.enable_lora(2)
+    train(model, callback)
+
+
+def changes_masks(model, callback):
+    from tfprune._wrapping.wrapper import mask_owners
+
+    train(model, callback)
+    weight = mask_owners(model)[0].pruned_weights[0]
+    weight.set_mask(~np.array(ops.convert_to_numpy(weight.mask), dtype=bool))
+
+
 @pytest.mark.parametrize(
-    ("bad", "line"),
+    ("name", "bad", "line"),
     [
-        (lambda model, callback: None, "use the callback that it is given"),
-        (3, "`train` to be a function"),
+        ("NetAdapt", lambda model, callback: None, "use the callback that it is given"),
+        ("NetAdapt", adds_weights, "`train` to leave the model's layers and shapes"),
+        ("NetAdapt", changes_masks, "`train` to leave the masks as they are"),
+        ("NetAdapt", 3, "`train` to be a function"),
+        ("AutoCompress", adds_weights, "`train` to leave the model's layers and shapes"),
+        ("AutoCompress", None, "`train`, with which ADMM leads"),
     ],
-    ids=["does nothing", "number"],
 )
-def test_a_train_that_does_not_work(bad, line):
+def test_a_train_that_does_not_work(name, bad, line, tmp_path):
+    before = arrays(trained())
     with pytest.raises((ValueError, TypeError), match=f"(?s)Expected.*{line}"):
-        search_of("NetAdapt").run(evaluate, train=bad, verbose=0)
+        search_of(name).run(evaluate, tmp_path, bad, verbose=0)
+    assert same(before, arrays(trained()))
+    # What was evaluated before is kept.
+    kept = list(tmp_path.rglob("trial_*.npz"))
+    assert bool(kept) == callable(bad)
 
 
 @pytest.fixture(scope="module")

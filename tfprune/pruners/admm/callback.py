@@ -12,18 +12,19 @@ from tfprune.schedules.constant import ConstantSparsity
 class ADMM(OwnLoop, PruningCallback):
     """Pulls weights towards a pattern while they train, prunes them to it, and keeps the masks.
 
-    The loss gets `rho / 2 * ||W - Z + U||^2` for every pruned weight W. Every few optimizer steps,
-    Z becomes the point of the pattern nearest to W + U, and U grows by W - Z. So the weights that
-    are to go are led to zero by the gradients, whatever the optimizer, and at `end_step`, when the
-    masks are made from W + U, little is lost. From then on the masks stay, and nothing pulls.
+    `rho / 2 * ||W - Z + U||^2` is added to the loss for every pruned weight W. Every few optimizer
+    steps, Z becomes the point of the pattern nearest to W + U, and U grows by W - Z. So gradients
+    lead the weights that will be pruned to zero, whatever the optimizer, and little is lost at
+    `end_step`, when the masks are made from W + U. From then on the masks stay, and nothing pulls.
 
     `prune` wraps the model, and the callback takes the place of `UpdatePruningStep`, in `fit` and
-    in loops of one's own. What it keeps is saved with the model: a training that was interrupted
-    goes on exactly. The logs hold "admm_primal", ||W - Z|| over all weights, and "admm_dual",
-    rho ||Z - Z before||; a TensorBoard callback that follows this one in the list writes them.
+    in your own loops. Z, U and rho are saved with the model, so an interrupted training goes on
+    exactly. The logs hold "admm_primal", ||W - Z|| over all weights, and "admm_dual", the norm of
+    the last change of Z times rho; a TensorBoard callback after this one in the list writes them.
 
-    The project's benchmarks do not measure ADMM yet, so no gain over gradual pruning is claimed:
-    start with `PolynomialDecay`, and see the guide "Which layers give how much".
+    In the measurements of the guide "Which layers give how much" (single weights at 98 %, LAMP's
+    shares), ADMM is no better than gradual pruning with the same shares: start with
+    `PolynomialDecay`.
 
     Args:
         sparsity: Fraction of pruned units at the end, in (0, 1).
@@ -31,9 +32,9 @@ class ADMM(OwnLoop, PruningCallback):
         pattern: A pattern or the name of one, of any kind; single weights by default.
         scope: A scope, a distribution, or the name of one; "local" by default.
         rules: List of `Rule`s that exempt layers or give them another pattern.
-        rho: Strength of the pull at first. What it has to be grows with the loss: raise it if
-            "admm_primal" stays where it is.
-        growth: `rho` is multiplied by it at each update, at least 1.
+        rho: Strength of the pull at first. A larger loss needs a larger rho: raise it if
+            "admm_primal" does not fall.
+        growth: Factor of `rho` at each update, at least 1.
         every: Optimizer steps between updates of Z and U.
 
     Raises:

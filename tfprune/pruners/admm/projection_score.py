@@ -10,9 +10,9 @@ from tfprune.criteria.base import Criterion
 @keras.saving.register_keras_serializable(package="tfprune")
 @dataclass(frozen=True)
 class ProjectionScore(Criterion):
-    """`(weight + dual)^2`: what a unit adds to the distance from the pattern if it goes.
+    """`(weight + dual)^2`: the squared distance from the pattern that pruning a weight adds.
 
-    Units with the lowest go, so the projection is the nearest point of the pattern.
+    The lowest scores are pruned, so the projection is the nearest point of the pattern.
     """
 
     elementwise = True

@@ -10,7 +10,7 @@ from tfprune.callbacks.pruning_training import TrainingPart
 
 
 class Pulling(TrainingPart):
-    """Updates Z, U and rho every few optimizer steps, and lets go where the masks are made.
+    """Updates Z, U and rho every few optimizer steps, and ends the pull when masks are made.
 
     Args:
         sparsity: Fraction of pruned units on the pattern.
@@ -66,7 +66,7 @@ class Pulling(TrainingPart):
 
     def _is_due(self, training, step):
         if self._updated is None or step < self._updated:
-            # Training begins, or goes on from a file: what is there is of the step before.
+            # Training begins, or goes on from a file with the Z and U of the step before.
             started = self._started(training)
             self._updated = step if started and step else -1
             if started and step >= self._end:
@@ -93,7 +93,7 @@ class Pulling(TrainingPart):
         return True
 
     def _project(self, training, weights, first):
-        """Z is W + U on the pattern; U grows by what W is away from it."""
+        """Makes Z of W + U by the pattern, and adds W - Z to U."""
         aims = [(self._sparsity, weight) for weight in weights]
         masks = training.updater.update.proposed(aims, training.evidence)
         totals = np.zeros(3)
@@ -106,7 +106,7 @@ class Pulling(TrainingPart):
             nearest = np.where(masks[id(weight)], value + dual, np.float32(0))
             away = value - nearest
             if not first:
-                # Scaled by rho: what grows with it shrinks here.
+                # U is scaled by rho, so it shrinks by the factor by which rho grows.
                 dual = (dual + away) / np.float32(self._growth)
                 totals[1] += rho**2 * float(np.sum(np.square(nearest - before), dtype="float64"))
                 rho *= self._growth

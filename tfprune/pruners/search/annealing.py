@@ -9,7 +9,7 @@ from tfprune.pruners.search.candidate_search import CandidateSearch
 from tfprune.pruners.search.result import SearchResult
 
 _STARTS = ("uniform", "erdos_renyi_kernel", "lamp")
-# From the first temperature to the last, in spreads of what candidates are worth.
+# The first and the last temperature, in units of the candidates' spread.
 _TEMPERATURES = (1.0, 0.02)
 _REDRAWN = 4
 
@@ -18,28 +18,27 @@ _REDRAWN = 4
 class SimulatedAnnealing(CandidateSearch):
     """Perturbs the shares of the layers, and keeps what is better, or by chance a little worse.
 
-    Layers' densities are perturbed in their logarithms and moved by one factor onto the budget, so
-    every candidate meets it and none is drawn in vain. Differences count in units of their spread
-    among the candidates so far, so the temperature means the same for every metric. No layer gives
-    so much that less than `least` of its uniform share stays: a search that may empty a layer
-    falls off a cliff.
+    The search perturbs the logarithms of the layers' densities and then multiplies all densities by
+    the one factor that meets the budget, so no candidate is drawn in vain. A difference between
+    candidates counts in units of the spread of all candidates so far, so a temperature has the same
+    meaning for every metric. Each layer keeps at least `least` of its uniform share: accuracy
+    collapses where a search may empty a layer.
 
-    What it is worth stands in the guide "Which layers give how much": in the measurements there it
-    gained nothing over the same share everywhere, and cost more than
-    `SensitivitySearch`.
+    In the measurements of the guide "Which layers give how much", annealing gained nothing over
+    uniform shares for filters, or over LAMP for single weights, which cost no evaluation.
 
     Args:
         {model}
         {budget}
         {pattern}
         {methods}
-        evaluations: How many candidates are drawn, the starts included; one that is drawn again is
-            not evaluated again.
-        start: Where to start from, in addition to the same share everywhere, Erdos-Renyi-Kernel
-            and LAMP: a `SearchResult` of the same model, a sensitivity search for instance, or
-            `None`. The best of all is perturbed.
-        perturbation: Standard deviation of the first changes to the logarithm of a density; it
-            falls with the root of the temperature.
+        evaluations: Number of candidates that are drawn, starts included. A candidate that is drawn
+            twice is evaluated once.
+        start: A further start: a `SearchResult` of the same model, from a sensitivity search for
+            instance. Uniform shares, Erdos-Renyi-Kernel and LAMP are starts in any case; the search
+            perturbs the best of all.
+        perturbation: Standard deviation of the first changes to the logarithm of a density. It
+            falls with the square root of the temperature.
         {options}
 
     {raises}
@@ -150,7 +149,7 @@ class SimulatedAnnealing(CandidateSearch):
         return zeros
 
     def _perturbed(self, session, trial, width, random):
-        """A candidate that is not known yet, if a few draws that get wider find one."""
+        """Draws a few times, wider each time, until a candidate is not known yet."""
         allocator = session.allocator
         density = np.log([(n - z) / n for n, z in zip(allocator.units, trial.zeros, strict=True)])
         for _ in range(_REDRAWN):
@@ -162,7 +161,7 @@ class SimulatedAnnealing(CandidateSearch):
         return zeros
 
     def _starts(self, session):
-        """`{name: zeros}` of the allocations to start from, each once."""
+        """Returns `{name: zeros}` of the different allocations to start from."""
         allocator = session.allocator
         found: dict = {}
         if self._start is not None:
@@ -180,7 +179,7 @@ class SimulatedAnnealing(CandidateSearch):
 
     @staticmethod
     def _by_distribution(session, distribution):
-        """The lowest sparsity at which a distribution's shares meet the budget."""
+        """Returns a distribution's zeros at the lowest sparsity that meets the budget."""
         allocator, requests = session.allocator, session.candidates.requests
 
         def at(sparsity):

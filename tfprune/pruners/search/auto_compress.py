@@ -26,18 +26,22 @@ from tfprune.structural.optimizer_state import compile_copy, shrink_compiled
 class AutoCompress(Search):
     """Makes a model smaller in rounds: annealing finds shares, ADMM leads there, filters go.
 
-    Each round takes an equal factor off the budget. `SimulatedAnnealing` finds which groups of
-    filters give how much; `train` trains with the `ADMM` callback, which pulls the weights there
-    and prunes them; filters that are left nearly empty go too (purification); the model is made
-    physically smaller, and its optimizer goes on with what it remembers.
+    Each round lowers the cost by an equal factor. `SimulatedAnnealing` finds the share of each
+    group of filters. `train` trains with the `ADMM` callback, which pulls the weights towards these
+    shares and prunes them. Filters that are nearly empty go too (purification). Then the filters
+    are removed, and the optimizer keeps its state for the weights that are left.
+
+    In the measurements of the guide "Which layers give how much", AutoCompress is as accurate as
+    gradual pruning with `PolynomialDecay` within the spread of the seeds, and takes twice as long:
+    start with `PolynomialDecay`.
 
     The paper also prunes columns: the weights by which all filters of a layer read one place of
     one input channel. They narrow the matrix of a convolution that is computed as one, but a layer
     of Keras with such zeros is as large and as slow as before, so filters alone go here. An input
     channel that loses all of its places is a filter of the layer before.
 
-    `run` needs `train`: it trains for at least `admm_steps` optimizer steps at each call, and what
-    it trains beyond them is with masks.
+    `run` needs `train`, which has to train for at least `admm_steps` optimizer steps at each call;
+    further steps keep the masks.
 
     Args:
         {model}
@@ -219,9 +223,7 @@ class AutoCompress(Search):
         )
         wrapped = compile_copy(admm.prune(model), model)
         self._set_random_states(wrapped, number)
-        same = SameWeights(wrapped)
-        train(wrapped, admm)
-        same.check(wrapped)
+        SameWeights(wrapped).trained(train, wrapped, admm)
         update = MaskUpdate(wrapped)
         if not any(weight.zeros for weight in update.weights):
             raise ValueError(

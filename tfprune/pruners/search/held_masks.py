@@ -1,4 +1,4 @@
-"""The callback with which a search lets a candidate be trained."""
+"""Lets the user train a candidate, and checks the model afterwards."""
 
 import numpy as np
 
@@ -26,6 +26,16 @@ class SameWeights:
         self._variables = list(model.weights)
         self._shapes = [tuple(variable.shape) for variable in self._variables]
 
+    def trained(self, train, model, callback):
+        """Calls the user's `train`; raises ValueError if it changes which weights there are."""
+        try:
+            train(model, callback)
+        except Exception:
+            # If the weights changed, that is the reason why training failed.
+            self.check(model)
+            raise
+        self.check(model)
+
     def check(self, model):
         """Raises ValueError unless the model has the same weights, in the same shapes."""
         now = list(model.weights)
@@ -43,7 +53,7 @@ class SameWeights:
 
 
 class HeldMasks(OwnLoop, PruningCallback):
-    """Keeps the masks of a candidate through training, and knows afterwards whether it did.
+    """Keeps the masks of a candidate through training, and checks afterwards that it did.
 
     Args:
         model: The wrapped model.
@@ -52,7 +62,6 @@ class HeldMasks(OwnLoop, PruningCallback):
     def __init__(self, model):
         super().__init__(PruningTraining(_Held()), model)
         self._owners = mask_owners(model)
-        self._same = SameWeights(model)
         self._steps = self._counted()
         self._masks = [np.array(_keras.host_array(w.mask)) for w in self._weights()]
 
@@ -62,9 +71,8 @@ class HeldMasks(OwnLoop, PruningCallback):
     def _counted(self):
         return max(owner.pruning_step for owner in self._owners)
 
-    def check(self, model):
-        """Raises unless the model was trained, is the same, and has the same masks."""
-        self._same.check(model)
+    def check(self):
+        """Raises ValueError unless the model was trained, and has the same masks."""
         if self._counted() == self._steps:
             raise ValueError(
                 check.message(

@@ -1,4 +1,4 @@
-"""What a candidate is worth: one number of what `evaluate` returns."""
+"""Calls the user's `evaluate`, and takes the number that counts."""
 
 import math
 
@@ -32,7 +32,7 @@ class Judge:
         self._sign = 1 if objective.direction == "min" else -1
 
     def badness(self, metrics):
-        """Returns the number that counts, so that less is better."""
+        """Returns the number that counts, negated where more is better."""
         return self._sign * metrics[self._metric]
 
     def __call__(self, model):

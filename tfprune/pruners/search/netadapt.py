@@ -8,9 +8,9 @@ from tfprune._base import validation as check
 from tfprune.pruners.search.base import described
 from tfprune.pruners.search.candidate_search import CandidateSearch
 
-# Of the model as it is, as the authors' first step.
+# The authors' first step, as a fraction of the unpruned model.
 _FIRST = 0.025
-# With steps that are found by themselves, the last is no smaller than this part of the first.
+# Where `steps` is None, the last step is at least this fraction of the first.
 _LAST = 0.1
 
 
@@ -18,27 +18,27 @@ _LAST = 0.1
 class NetAdapt(CandidateSearch):
     """Takes one step of the budget after the other, each from the layer where it hurts least.
 
-    In each step, every layer (every group of filters) is a candidate: so many of its units go that
-    the step is made, an amount that is computed for it each time. The candidate that
-    `evaluate` likes best is kept. With `train`, the chosen model is trained after each step, its
-    optimizer going on, and units are scored again: the candidates themselves are judged without
-    training, which costs little and measured better at the same number of training steps.
+    In each step, every layer (every group of filters) is a candidate: it loses as many units as the
+    step needs, a number that is computed again each time. The best candidate by `evaluate` is kept.
+    With `train`, the search trains the chosen model after each step, without resetting its
+    optimizer, and scores the units again. Candidates are judged without training, because the same
+    training steps gain more when they all go to the chosen model.
 
-    What it is worth stands in the guide "Which layers give how much": in the measurements there it
-    gained nothing over the same share everywhere.
+    In the measurements of the guide "Which layers give how much", NetAdapt gained nothing over
+    uniform shares, which cost no evaluation.
 
     Args:
         {model}
         {budget}
         {pattern}
         {methods}
-        steps: How many steps lead to the budget; `None` for as many as it takes with a first one
-            of 2.5 % of the model, up to those that `decay` makes a tenth of it.
-        decay: Each step is this part of the one before, in (0, 1].
-        candidates: Try only so many layers in each step, those that were least sensitive when
-            they were tried last; `None` for all.
+        steps: Number of steps to the budget. `None` makes the first step 2.5 % of the model, and
+            stops adding steps when `decay` has made the last one a tenth of the first.
+        decay: Size of each step as a fraction of the one before, in (0, 1].
+        candidates: Number of layers to try in each step: the least sensitive ones when they were
+            last tried. `None` tries all.
         train_candidates: Whether `train` trains every candidate before it is judged, as in the
-            paper, and not only the chosen one. It takes as many times longer.
+            paper, and not only the chosen one. The run takes that many times longer.
         {options}
 
     {raises}
@@ -135,7 +135,7 @@ class NetAdapt(CandidateSearch):
         return zeros
 
     def _best(self, session, zeros, load, step, worth):
-        """The best `Trial` of a step, and whether it is trained already."""
+        """Returns the best `Trial` of a step, and whether it is already trained."""
         options = self._candidates_of(session.allocator, zeros, load)
         if self._tried is not None and len(worth) >= len(options):
             known = sorted(options, key=lambda i: (worth.get(i, np.inf), i))
@@ -151,7 +151,7 @@ class NetAdapt(CandidateSearch):
 
     @staticmethod
     def _candidates_of(allocator, zeros, load):
-        """`{competitor: zeros}` of those that make the step alone, or as much of it as they can."""
+        """Returns `{competitor: zeros}` for those that can make the whole step, else for all."""
         whole, part = {}, {}
         for i, most in enumerate(allocator.most):
             changed = list(zeros)
@@ -186,12 +186,12 @@ class NetAdapt(CandidateSearch):
 
 
 def loads_of(start, steps, decay):
-    """Returns what is to be left after each step, in parts of the budget; the last one is 1.
+    """Returns the cost to reach after each step, as a multiple of the budget; the last is 1.
 
     Args:
-        start: What the model has, in parts of the budget.
+        start: Cost of the model, as a multiple of the budget.
         steps: Number of steps, or `None`.
-        decay: Each step is this part of the one before.
+        decay: Size of each step as a fraction of the one before.
     """
     missing = start - 1
     if missing <= 0:

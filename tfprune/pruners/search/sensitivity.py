@@ -1,4 +1,4 @@
-"""An allocation from what each layer alone loses: few evaluations, no search."""
+"""An allocation from the loss of each layer alone: few evaluations, no search."""
 
 from tfprune._base import validation as check
 from tfprune.pruners.search.base import described
@@ -10,20 +10,19 @@ from tfprune.structural.allocation import levels, tolerated
 class SensitivitySearch(CandidateSearch):
     """Prunes every layer up to the same loss, which each alone is measured to cost.
 
-    Each layer (each group of filters) alone is pruned to a few levels and evaluated. What it loses
-    is taken as rising with what it gives. Then one threshold of loss is found by bisection: every
-    layer gives as much as it can below it, and together they meet the budget.
+    Each layer (each group of filters) is pruned alone to a few levels and evaluated. The losses are
+    made to rise with the pruned share. Bisection then finds one threshold of loss: every layer
+    gives as much as it can below the threshold, and together they meet the budget.
 
-    What it is worth stands in the guide "Which layers give how much": in the measurements there it
-    gained nothing over the same share everywhere, at fewer
-    evaluations than the other searches.
+    Of the searches, start with this one: it needs the fewest evaluations. The guide "Which layers
+    give how much" has the measured gain over uniform shares: at most one point, mostly none.
 
     Args:
         {model}
         {budget}
         {pattern}
         {methods}
-        levels: To how many levels each layer is pruned.
+        levels: Number of levels to which each layer is pruned.
         {options}
 
     {raises}

@@ -9,7 +9,7 @@ from keras import ops
 from tfprune import _keras
 from tfprune._base import validation as check
 from tfprune.pruners.records import RecordStore
-from tfprune.pruners.search.held_masks import HeldMasks
+from tfprune.pruners.search.held_masks import HeldMasks, SameWeights
 
 
 @dataclass(frozen=True)
@@ -18,11 +18,11 @@ class Trial:
 
     Attributes:
         number: Its number, from 0.
-        what: What the search tried there.
+        what: Step of the search, as text.
         zeros: Pruned units of each layer or group.
-        costs: `{"sparsity", "parameters", "macs"}`, by count.
-        metrics: What `evaluate` returned, `{name: number}`.
-        badness: The number that counts, so that less is better.
+        costs: `{"sparsity", "parameters", "macs"}`, counted, not measured.
+        metrics: `{name: number}` from `evaluate`.
+        badness: The objective's number, negated where more is better.
     """
 
     number: int
@@ -34,10 +34,10 @@ class Trial:
 
 
 class Session:
-    """What a search works with.
+    """Evaluates and trains candidates for a search, and keeps a record of each.
 
-    A search is a function of its seed and of what candidates are worth. So it is resumed by running
-    it again: a record that is there takes the place of an evaluation or a training.
+    A search depends on its seed and on the candidates' metrics alone. So it is resumed by running
+    it again: an evaluation or a training with a record is not repeated.
 
     Args:
         candidates: `Candidates`.
@@ -83,7 +83,7 @@ class Session:
         return self._train is not None
 
     def expect(self, evaluations):
-        """Says how many evaluations there will be, at most, for the progress bar."""
+        """Sets the largest number of evaluations, for the progress bar."""
         self._progress = keras.utils.Progbar(
             evaluations, verbose=self._verbose, unit_name="evaluation", stateful_metrics=["best"]
         )
@@ -101,7 +101,7 @@ class Session:
             self._progress.update(done, values=values, finalize=finalize)
 
     def name_of(self, number):
-        """What messages call a competitor."""
+        """Returns the name of a competitor in messages."""
         return self.candidates.requests[number].name.rpartition("/")[0]
 
     def knows(self, zeros):
@@ -116,11 +116,11 @@ class Session:
         return model
 
     def judge(self, zeros, what):
-        """Evaluates a candidate, or reads what it was worth; a known one costs nothing.
+        """Evaluates a candidate, or reads its record; a known candidate costs nothing.
 
         Args:
             zeros: Pruned units of each competitor.
-            what: What the search tries.
+            what: Step of the search, as text.
 
         Returns:
             A `Trial`.
@@ -157,7 +157,7 @@ class Session:
         return trial
 
     def train(self, zeros):
-        """Trains a candidate, or reads what training made of it; scores are taken again then."""
+        """Trains a candidate, or reads the record of it; then scores the units again."""
         name = f"trained_{self.trained:05}"
         model = self.model_with(zeros)
         if name in self._store:
@@ -167,7 +167,7 @@ class Session:
         self._go_on()
 
     def judge_trained(self, zeros, what):
-        """Evaluates a candidate after training; the model is then what it was before."""
+        """Trains and evaluates a candidate; the model is then set back."""
         number = len(self.trials)
         name = f"trial_{number:05}"
         if name not in self._store:
@@ -180,7 +180,7 @@ class Session:
         return self._noted(number, tuple(zeros), what, self._store.data(name))
 
     def keep(self, trial):
-        """Goes on with what training made of a candidate that `judge_trained` evaluated."""
+        """Goes on with the trained weights of a candidate that `judge_trained` evaluated."""
         _restore(self.candidates.model, self._store.arrays(f"trial_{trial.number:05}"))
         self._go_on()
 
@@ -189,9 +189,9 @@ class Session:
             keras.utils.set_random_seed(self._seed + number)
         held = HeldMasks(model)
         optimizer = getattr(model, "optimizer", None)
-        self._train(model, held)
-        held.check(model)
-        # One that `train` made itself is made again in each training.
+        SameWeights(model).trained(self._train, model, held)
+        held.check()
+        # An optimizer that `train` made is made again in each training.
         same = getattr(model, "optimizer", None) is optimizer
         return _arrays(model, with_optimizer=same)
 

@@ -15,7 +15,7 @@ from tfprune.structural.optimizer_state import compile_copy, compile_smaller
 from tfprune.structural.silent_channels import planned
 
 _TRIES = 12
-# A little more than what is missing, so that rounding to whole units does not stop it.
+# Removes a little more than is missing, so that rounding to whole units cannot stall the loop.
 _CLOSER = 0.995
 
 
