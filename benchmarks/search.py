@@ -395,8 +395,50 @@ def table(cells, budgets, options):
         else:
             row += ["", ""]
         rows.append(row)
+    draw(parsed, names, budgets, options)
     title = f"{options.network}, {options.images} images, {options.epochs} epochs: test accuracy"
     show(title, ["method", *map(str, budgets), "evaluations", "seconds"], rows)
+
+
+def draw(parsed, names, budgets, options):
+    """A point for each cell: accuracy across, methods down, the dense networks as a line."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    shown = [b for b in budgets if any(share == str(b) for _, share, _ in parsed)]
+    names = [name for name in names if name != "dense"]
+    if not shown:
+        return
+    size = (1.8 + 3.4 * len(shown), 0.9 + 0.28 * len(names))
+    figure, axes = pyplot.subplots(1, len(shown), figsize=size, sharey=True, squeeze=False)
+    dense = [100 * v["accuracy"] for (name, _, _), v in parsed.items() if name == "dense"]
+    colors = {seed: f"C{number}" for number, seed in enumerate(sorted({s for _, _, s in parsed}))}
+    for axis, budget in zip(axes[0], shown, strict=True):
+        axis.axvline(np.mean(dense), color="#909090", lw=1, label="dense, mean")
+        for seed, color in colors.items():
+            found = [
+                (100 * parsed[name, str(budget), seed]["accuracy"], row)
+                for row, name in enumerate(names)
+                if (name, str(budget), seed) in parsed
+            ]
+            if found:
+                axis.scatter(*zip(*found, strict=True), s=22, color=color, label=f"seed {seed}")
+        left = "zeros" if options.network == "mnist" else "of the MACs left"
+        axis.set_title(f"{budget:.0%} {left}", fontsize=9)
+        axis.set_xlabel("test accuracy, %", fontsize=9)
+        axis.tick_params(labelsize=8)
+        axis.set_yticks(range(len(names)), names, fontsize=8)
+        axis.grid(axis="x", alpha=0.3)
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[0][0].invert_yaxis()
+    handles, labels = axes[0][0].get_legend_handles_labels()
+    columns = {"ncol": len(labels), "fontsize": 8, "frameon": False}
+    figure.legend(handles, labels, loc="upper center", bbox_to_anchor=(0.5, 0), **columns)
+    path = options.output / f"search_{options.network}.png"
+    figure.savefig(path, dpi=120, bbox_inches="tight")
+    pyplot.close(figure)
 
 
 if __name__ == "__main__":
