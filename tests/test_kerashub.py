@@ -1,6 +1,7 @@
 """KerasHub: a third of the families through all checks, and what a pruned task still does."""
 
 import importlib
+import json
 import os
 import sys
 from pathlib import Path
@@ -147,6 +148,56 @@ def test_experts_are_known():
         for weight in experts:
             masks = np.array(weight.mask)
             assert {int(mask.sum()) * 2 for mask in masks} == {masks[0].size}
+
+
+def calibration(model):
+    tokens = np.random.default_rng(0).integers(0, 6, (8, 8)).astype("int32")
+    inputs = {name: tokens if "ids" in name else np.ones_like(tokens) for name in model.input}
+    return tfprune.pruners.Calibration(inputs, num_samples=8)
+
+
+@pytest.mark.parametrize(
+    ("name", "method"),
+    [
+        *[("GPT-2", "sparse_gpt"), ("Gemma3", "wanda"), ("T5", "wanda")],
+        *[("Mixtral", "wanda"), ("Mixtral", "sparse_gpt")],
+    ],
+)
+def test_pruning_without_training(name, method):
+    model = BY_NAME[name].make()
+    data = calibration(model)
+    result = getattr(tfprune.pruners, method)(model, 0.5, data, verbose=0)
+    assert all("layer" in block.name or "block" in block.name for block in result.blocks)
+    assert result.left_dense == {}
+    assert result.sparsity == pytest.approx(0.5, abs=0.01)
+    assert type(result.stripped()) is type(model)
+
+
+def test_experts_that_no_token_reaches_are_listed():
+    model = BY_NAME["Mixtral"].make()
+    layers = [layer for layer in model._flatten_layers() if "gate_dense" in layer.name]
+    routers = [layer for layer in layers if "feedforward" in layer.name]
+    assert routers
+    for router in routers:
+        kernel = np.zeros(router.kernel.shape, "float32")
+        router.kernel.assign(kernel)
+    result = tfprune.pruners.sparse_gpt(model, 0.5, calibration(model), verbose=0)
+    assert any("by magnitude: no sample reached" in text for text in result.notes.values())
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="takes a process of its own")
+def test_the_tutorial_on_language_models(tmp_path):
+    support = importlib.import_module("tutorial_support")
+    arguments = ["--steps", 2, "--lora-steps", 1, "--output", tmp_path]
+    done = support.run_tutorial("pruning_a_language_model.py", *arguments)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "results.json").read_text())
+    zeros = [row["zeros"] for row in rows.values()]
+    assert zeros[0] < 0.01
+    # 8 bits may round small weights to zero; none comes back.
+    assert zeros[1:4] == [0.5, 0.5, 0.5] and zeros[4] >= 0.5
+    assert rows["in 8 bits"]["bytes"] < rows["2:4 by SparseGPT"]["bytes"] / 2
+    assert "def __init__(self, " in done.stdout
 
 
 def test_without_a_copy():

@@ -59,7 +59,7 @@ def imports(folder, at_import_only=False):
     [
         ("tfprune", [], True),
         ("tfprune", [*CHOSEN, "litert", "onnx", "plots", "tfmot"], False),
-        ("tutorials", ["demo"], False),
+        ("tutorials", ["demo", "hub"], False),
         ("tests", ["test", "hub"], False),
         ("benchmarks", ["test", "hub"], False),
     ],

@@ -178,6 +178,7 @@ CASES += [
     (SHRINKING, ["--data", "nowhere"], "nowhere: neither digits"),
 ]
 CASES.append((CHOOSING, ["--seed", "-1"], "--seed has to be at least 0"))
+CASES.append(("pruning_a_language_model.py", ["--steps", "0"], "--steps has to be at least 1"))
 CASES.append((DYNAMIC, ["--seeds", "0"], "--seeds has to be at least 1"))
 
 

@@ -9,7 +9,12 @@ from pathlib import Path
 
 DOCS = Path(__file__).parents[1]
 PROGRAMS = DOCS.parent / "tutorials"
-SHOWN = ("choosing_a_criterion_and_scope", "dynamic_sparse_training", "shrinking_filters")
+SHOWN = (
+    "choosing_a_criterion_and_scope",
+    "dynamic_sparse_training",
+    "pruning_a_language_model",
+    "shrinking_filters",
+)
 
 
 def page(name):
@@ -27,7 +32,8 @@ def page(name):
             f"![{_caption(picture, name)}](../pictures/tutorials/{picture.name})"
             for picture in pictures
         ]
-    for file in (f"{name}.py", "data_and_model.py"):
+    shared = ["data_and_model.py"] if "data_and_model" in text else []
+    for file in (f"{name}.py", *shared):
         parts += [f"## {file}", f"```{{literalinclude}} ../../tutorials/{file}\n```"]
     return "\n\n".join(parts) + "\n"
 

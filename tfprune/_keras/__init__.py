@@ -12,6 +12,7 @@ from tfprune._keras.calls import symbolic_inputs as symbolic_inputs
 from tfprune._keras.calls import symbolic_outputs as symbolic_outputs
 from tfprune._keras.calls import trace as trace
 from tfprune._keras.calls import watched_calls as watched_calls
+from tfprune._keras.calls import watched_operations as watched_operations
 from tfprune._keras.calls import without_gradients as without_gradients
 from tfprune._keras.checkpoints import WholeFileCheckpoint as WholeFileCheckpoint
 from tfprune._keras.cloning import bare_clone as bare_clone

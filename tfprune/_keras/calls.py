@@ -91,6 +91,36 @@ class watched_calls(intercepted_calls):
         super().__init__(layers, handle)
 
 
+class watched_operations:
+    """Calls `seen(name, arguments, outputs)` after each call of operations of `keras.ops`.
+
+    Args:
+        names: Names of the operations, as code calls them: `keras.ops.einsum`.
+        seen: The function to call.
+    """
+
+    def __init__(self, names, seen):
+        self._originals = {name: getattr(ops, name) for name in names}
+        self._seen = seen
+
+    def __enter__(self):
+        for name, operation in self._originals.items():
+            setattr(ops, name, self._watched(name, operation))
+
+    def _watched(self, name, operation):
+        @functools.wraps(operation)
+        def watched(*args, **kwargs):
+            outputs = operation(*args, **kwargs)
+            self._seen(name, args, outputs)
+            return outputs
+
+        return watched
+
+    def __exit__(self, *error):
+        for name, operation in self._originals.items():
+            setattr(ops, name, operation)
+
+
 class RunStopped(Exception):
     """Ends the run of a model in the middle, from within the call of a layer."""
 

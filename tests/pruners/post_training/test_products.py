@@ -6,7 +6,9 @@ import pytest
 from keras import layers, ops
 
 from tfprune._layers import registry
+from tfprune.pruners.post_training.experts import watched_experts
 from tfprune.pruners.post_training.products import product_of
+from tfprune.pruners.post_training.statistics import InputStatistics
 
 CASES = {
     "dense": (layers.Dense(5, use_bias=False), (3, 4)),
@@ -77,3 +79,41 @@ def test_it_needs_no_particular_data_format():
         ops.convert_to_numpy(layer.kernel)
     )
     np.testing.assert_allclose(found.reshape(expected.shape), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_bank_of_experts_counts_the_tokens_that_were_sent_to_each():
+    """Against a loop over experts; the last one gets no token."""
+    experts, inputs, outputs = 3, 4, 5
+    random = np.random.default_rng(0)
+    x = random.normal(size=(8, inputs)).astype("float32")
+    scores = random.normal(size=(8, experts)).astype("float32")
+    scores[:, 2] = -9
+    keep = np.arange(8) < 6
+    weight = keras.Variable(random.normal(size=(experts, inputs, outputs)), dtype="float32")
+
+    class Bank:
+        variable = weight
+        shape = tuple(weight.shape)
+
+    for hessian in (False, True):
+        statistics = InputStatistics(Bank(), hessian)
+        with watched_experts({id(weight): statistics}, keep.reshape(2, 4)):
+            ops.top_k(ops.convert_to_tensor(scores), k=1)
+            ops.einsum("th,ehm->etm", ops.convert_to_tensor(x), weight)
+        assert statistics.unseen == [2]
+        for expert in range(experts):
+            rows = x[keep & (scores.argmax(1) == expert)]
+            np.testing.assert_allclose(
+                statistics.norms()[expert], np.linalg.norm(rows, axis=0), rtol=1e-5, atol=1e-6
+            )
+            if hessian:
+                np.testing.assert_allclose(
+                    statistics.hessian()[expert], rows.T @ rows, rtol=1e-4, atol=1e-5
+                )
+    hidden = random.normal(size=(experts, 8, inputs)).astype("float32")
+    statistics = InputStatistics(Bank(), True)
+    with watched_experts({id(weight): statistics}, None):
+        ops.einsum("eti,eih->eth", ops.convert_to_tensor(hidden), weight)
+    np.testing.assert_allclose(
+        statistics.hessian(), hidden.transpose(0, 2, 1) @ hidden, rtol=1e-4, atol=1e-5
+    )

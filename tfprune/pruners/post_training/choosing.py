@@ -8,7 +8,9 @@ from tfprune.patterns.single_weights import NOfM
 
 def by_magnitude(product, kernel, sparsity, pattern):
     """Returns the mask of a kernel by the magnitude of its weights: True = keep."""
-    return masks.compute_mask(kernel, sparsity, pattern=pattern, axes=product.axes)
+    if product.apart == 1:
+        return masks.compute_mask(kernel, sparsity, pattern=pattern, axes=product.axes)
+    return np.stack([masks.compute_mask(one, sparsity, pattern=pattern) for one in kernel])
 
 
 def by_wanda(product, kernel, norms, sparsity, pattern):

@@ -36,10 +36,10 @@ class ByMagnitude:
 
     def zeros(self, product, sparsity, pattern):
         """Number of weights that go from one kernel."""
-        units = int(np.prod(product.shape))
         if isinstance(pattern, NOfM):
             return pattern.most_zeros(product.shape, product.axes)
-        return units - masks.kept_count(units, sparsity)
+        units = int(np.prod(product.shape)) // product.apart
+        return product.apart * (units - masks.kept_count(units, sparsity))
 
     def prune(self, product, kernel, statistics, sparsity, pattern, name):
         """Returns the `Pruned` kernel.
@@ -70,12 +70,12 @@ class ByWanda(ByMagnitude):
 
     def prune(self, product, kernel, statistics, sparsity, pattern, name):
         _check_finite(statistics, name)
+        norms = np.ones(product.matrices(kernel).shape[:2])
         if statistics.seen:
-            norms = statistics.norms()
-            return Pruned(choosing.by_wanda(product, kernel, norms, sparsity, pattern))
-        shape = product.matrices(kernel).shape
-        mask = choosing.by_wanda(product, kernel, np.ones(shape[:2]), sparsity, pattern)
-        return Pruned(mask, note=_UNSEEN)
+            norms = np.array(np.broadcast_to(statistics.norms(), norms.shape))
+            norms[statistics.unseen] = 1.0
+        mask = choosing.by_wanda(product, kernel, norms, sparsity, pattern)
+        return Pruned(mask, note=_unseen(statistics))
 
 
 @dataclass(frozen=True)
@@ -95,15 +95,22 @@ class BySparseGPT(ByMagnitude):
 
     def prune(self, product, kernel, statistics, sparsity, pattern, name):
         _check_finite(statistics, name)
+        mask = choosing.by_magnitude(product, kernel, sparsity, pattern)
         if not statistics.seen:
-            mask = choosing.by_magnitude(product, kernel, sparsity, pattern)
-            return Pruned(mask, note=_UNSEEN)
+            return Pruned(mask, note=_unseen(statistics))
+        by_magnitude = product.matrices(mask)
         matrices = product.matrices(kernel).astype("float64")
         groups = None
         if isinstance(pattern, NOfM):
             groups = least_squares.groups_of(pattern, matrices.shape[1], product.run)
         kept, damping = np.empty(matrices.shape, bool), self.damping
-        for number, hessian in enumerate(statistics.hessian()):
+        hessians = statistics.hessian()
+        shared = len(hessians) == 1
+        for number in range(len(matrices)):
+            if number in statistics.unseen:
+                kept[number] = by_magnitude[number]
+                continue
+            hessian = hessians[0 if shared else number]
             dead = np.diagonal(hessian) == 0
             hessian = hessian + np.diag(dead.astype("float64") * _typical(hessian))
             found = least_squares.inverse_factor(hessian, self.damping)
@@ -122,10 +129,15 @@ class BySparseGPT(ByMagnitude):
                 matrices[number], factor, dead, sparsity, groups
             )
         note = "" if damping == self.damping else f"damping raised to {damping:g}"
+        note = "; ".join(filter(None, (note, _unseen(statistics))))
         return Pruned(product.kernel(kept), product.kernel(matrices), note)
 
 
-_UNSEEN = "by magnitude: no sample reached it"
+def _unseen(statistics):
+    if not statistics.seen:
+        return "by magnitude: no sample reached it"
+    which = ", ".join(map(str, statistics.unseen))
+    return f"experts or groups {which} by magnitude: no sample reached them" if which else ""
 
 
 def _typical(hessian):

@@ -20,14 +20,13 @@ def divided(owl, sparsity, blocks, flow, batches):
     requests = []
     for number, block in enumerate(blocks):
         statistics = {
-            id(weight.product.layer): InputStatistics(weight.product, hessian=False)
-            for weight in block.weights
+            weight.name: InputStatistics(weight.product, hessian=False) for weight in block.weights
         }
         calls = flow.calls(number)
         masks = [padding_of(batches[call.batch]) for call in calls]
         outputs = watch(statistics, calls, lambda call, at=block: call.run(at.layer), masks)
         flow.passed([[_keras.HeldTensor(tensor) for tensor in one] for one in outputs])
-        scores = [_scores(weight, statistics[id(weight.product.layer)]) for weight in block.weights]
+        scores = [_scores(weight, statistics[weight.name]) for weight in block.weights]
         requests.append(BlockRequest(block.name, block.size, owl.share_of_outliers(scores)))
     zeros = owl.zeros(requests, sparsity)
     return [count / request.units for count, request in zip(zeros, requests, strict=True)]

@@ -87,11 +87,12 @@ class Planned:
         schedules: dict = {}
         for block in self.blocks:
             for weight in block.weights:
-                units = int(np.prod(weight.product.shape))
+                size = int(np.prod(weight.product.shape))
+                apart = weight.product.apart
                 zeros = method.zeros(weight.product, block.sparsity, pattern)
-                usual = units - masks.kept_count(units, sparsity)
+                usual = apart * (size // apart - masks.kept_count(size // apart, sparsity))
                 same = isinstance(pattern, NOfM) or zeros == usual
-                schedules[weight.path] = None if same else zeros / units
+                schedules[weight.path] = None if same else zeros / size
         rules = _exactly(schedules, self.others)
         schedule = ConstantSparsity.one_shot(sparsity)
         return {"pruning_schedule": schedule, "pattern": pattern, "rules": rules}

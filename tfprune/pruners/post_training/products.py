@@ -20,14 +20,21 @@ class Product:
         entry: The `PrunableWeight` that is multiplied.
 
     Attributes:
-        shape: Shape of the kernel.
+        variable: The kernel.
+        shape: Its shape.
         axes: Its `KernelAxes`.
     """
 
     def __init__(self, layer, entry):
         self.layer = layer
-        self.shape = tuple(entry.get(layer).shape)
+        self.variable = entry.get(layer)
+        self.shape = tuple(self.variable.shape)
         self.axes = entry.axes_of(layer).resolve(len(self.shape))
+
+    @property
+    def apart(self):
+        """How many parts of the kernel are pruned each for itself: the experts."""
+        return self.shape[0] if self.axes.experts else 1
 
     @property
     def run(self):
@@ -112,6 +119,16 @@ class ConvolutionProduct(Product):
         return np.ascontiguousarray(matrices.transpose(1, 0, 2)).reshape(self.shape)
 
 
+class ExpertProduct(Product):
+    """A bank of experts: a weight of shape (experts, inputs, outputs), multiplied by an einsum.
+
+    Its layer does not show which expert has which inputs; `experts.py` finds out.
+    """
+
+    def rows(self, x):
+        raise NotImplementedError("The inputs of experts are seen where they are multiplied.")
+
+
 _BY_FLOW = {
     "dense": DenseProduct,
     "einsum_dense": EinsumProduct,
@@ -121,6 +138,8 @@ _BY_FLOW = {
 
 def product_of(layer, entry):
     """Returns the `Product` of a layer's weight; `None` if its inputs are not known to be rows."""
+    if entry.axes_of(layer).experts and len(entry.get(layer).shape) == 3:
+        return ExpertProduct(layer, entry)
     flow = facts.fact(layer, "flow")
     made = _BY_FLOW.get(flow) if isinstance(flow, str) else None
     if made is None or (flow == "convolution" and layer.rank > 2):

@@ -114,8 +114,8 @@ class BlockPruning:
         start = time.perf_counter()
         products = {w.name: product_of(self._copy(w), w.entry) for w in block.weights}
         statistics = {
-            id(product.layer): InputStatistics(product, self._method.needs_hessian)
-            for product in products.values()
+            name: InputStatistics(product, self._method.needs_hessian)
+            for name, product in products.items()
         }
         masks = [padding_of(batches[call.batch]) for call in calls]
         before = watch(statistics, calls, lambda call: _held(call.run(copy)), masks)
@@ -125,7 +125,7 @@ class BlockPruning:
             found[weight.name] = self._method.prune(
                 product,
                 weight.kernel,
-                statistics[id(product.layer)],
+                statistics[weight.name],
                 block.sparsity,
                 self._pattern,
                 weight.name,

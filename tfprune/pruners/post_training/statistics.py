@@ -5,6 +5,8 @@ import numpy as np
 from keras import ops
 
 from tfprune import _keras
+from tfprune.pruners.post_training.experts import watched_experts
+from tfprune.pruners.post_training.products import ExpertProduct
 
 
 class InputStatistics:
@@ -13,14 +15,10 @@ class InputStatistics:
     Args:
         product: The layer's `Product`.
         hessian: Whether to sum the products of all pairs of inputs, not only the squares.
-
-    Attributes:
-        rows: Number of rows so far.
     """
 
     def __init__(self, product, hessian):
         self.product = product
-        self.rows = 0
         self._hessian = hessian
         self._sum: np.ndarray | float = 0.0
 
@@ -34,11 +32,12 @@ class InputStatistics:
         x = ops.cast(x, "float32")
         if mask is not None:
             x = _without_padding(x, mask)
-        rows = self.product.rows(x)
-        number = int(rows.shape[1])
-        if not number:
+        self.add_rows(self.product.rows(x))
+
+    def add_rows(self, rows):
+        """Adds rows: a tensor of shape (groups, rows, inputs)."""
+        if not int(rows.shape[1]):
             return
-        self.rows += number
         if self._hessian:
             new = ops.matmul(ops.transpose(rows, (0, 2, 1)), rows)
         else:
@@ -50,6 +49,11 @@ class InputStatistics:
     def seen(self):
         """Whether any input was other than zero."""
         return bool(np.any(self._sum))
+
+    @property
+    def unseen(self):
+        """List of the groups whose inputs were all zero."""
+        return [group for group, own in enumerate(np.asarray(self._sum)) if not np.any(own)]
 
     @property
     def finite(self):
@@ -83,7 +87,7 @@ def watch(statistics, calls, run, masks):
     """Runs calls and adds the inputs of layers to their statistics.
 
     Args:
-        statistics: `{id(layer): InputStatistics}`.
+        statistics: `{name: InputStatistics}`.
         calls: The calls to run.
         run: Function from a call to its outputs.
         masks: Bool array for each call, or `None`.
@@ -91,16 +95,24 @@ def watch(statistics, calls, run, masks):
     Returns:
         List of what `run` returned.
     """
-    layers = [one.product.layer for one in statistics.values()]
+    by_layer: dict = {}
+    experts = {}
+    for one in statistics.values():
+        if isinstance(one.product, ExpertProduct):
+            experts[id(one.product.variable)] = one
+        else:
+            by_layer.setdefault(id(one.product.layer), []).append(one)
+    layers = [own[0].product.layer for own in by_layer.values()]
     found = []
     for call, mask in zip(calls, masks, strict=True):
 
         def handle(layer, own, args, kwargs, mask=mask):
             x = args[0] if args else next(iter(kwargs.values()))
-            statistics[id(layer)].add(x, mask)
+            for one in by_layer[id(layer)]:
+                one.add(x, mask)
             return own(*args, **kwargs)
 
-        with _keras.intercepted_calls(layers, handle):
+        with _keras.intercepted_calls(layers, handle), watched_experts(experts, mask):
             found.append(run(call))
     return found
 
