@@ -147,6 +147,43 @@ def test_pruned_weights_stay_zero_in_8_bits(quantize, tmp_path):
         assert not array[expected == 0].any(), layer.name
 
 
+def onnx_weights(path):
+    """Weights of an ONNX file as they are computed with, from their 8 bits, by shape."""
+    import onnx
+    from onnx import numpy_helper
+
+    graph = onnx.load(str(path)).graph
+    arrays = {entry.name: numpy_helper.to_array(entry) for entry in graph.initializer}
+    for name, array in arrays.items():
+        stem = name.removesuffix("_quantized")
+        if array.dtype.itemsize == 1 and stem != name:
+            zero = arrays[f"{stem}_zero_point"].astype(int)
+            assert not (array.dtype == np.int8 and zero.any())
+            # Only symmetric weights have a scale for each channel.
+            yield array.astype(int) - (zero if zero.ndim == 0 else 0)
+
+
+@pytest.mark.parametrize("quantize", ["dynamic", "int8"])
+def test_pruned_weights_stay_zero_in_8_bits_of_onnx(quantize, tmp_path):
+    model = pruned(every_kernel)
+    plain = tfprune.export(model, tmp_path / "plain.onnx")
+    exported = tfprune.export(model, tmp_path / "m.onnx", quantize=quantize, data=images())
+    assert exported.runtime == "ONNX Runtime" and exported.relative < 0.1
+    assert exported.bytes < 0.6 * plain.bytes
+    found = list(onnx_weights(tmp_path / "m.onnx"))
+    for name in ("conv", "point", "wide", "out"):
+        kernel = keras.ops.convert_to_numpy(tfprune.strip_pruning(model).get_layer(name).kernel)
+        expected = kernel if kernel.ndim == 2 else kernel.transpose(3, 2, 0, 1)
+        large = np.abs(expected) > 0.3 * np.abs(expected).max()
+        (array,) = [
+            array
+            for array in found
+            if array.shape == expected.shape
+            and (np.sign(array)[large] == np.sign(expected)[large]).all()
+        ]
+        assert np.mean(expected == 0) == 0.5 and not array[expected == 0].any(), name
+
+
 def test_pruned_weights_stay_zero_when_keras_quantizes():
     inputs = keras.Input((6, 12))
     x = layers.EinsumDense("abc,cd->abd", output_shape=(6, 10), name="einsum")(inputs)
@@ -291,9 +328,11 @@ def test_a_failed_export_leaves_nothing_behind(path, tmp_path, monkeypatch):
         (ValueError, r"ends with \.keras, \.onnx, \.tflite or \.pt2", "model.h5", {}),
         (ValueError, "format", "model.keras", {"format": "pickle"}),
         (ValueError, r"ends with \.onnx", "model.keras", {"format": "onnx"}),
-        (ValueError, "`quantize` for LiteRT alone", "model.onnx", {"quantize": "int8"}),
+        (ValueError, "for LiteRT alone", "model.onnx", {"quantize": "float16"}),
         (ValueError, "`sparse` for LiteRT alone", "folder", {"sparse": True}),
-        (ValueError, "`opset` for ONNX alone", "model.keras", {"opset": 15}),
+        (ValueError, "for ONNX Runtime or LiteRT alone", "model.keras", {"quantize": "int8"}),
+        (ValueError, "`data` to find the ranges", "model.onnx", {"quantize": "int8"}),
+        (ValueError, "`opset` for ONNX Runtime alone", "model.keras", {"opset": 15}),
         (ValueError, "`opset` to be at least 1", "model.onnx", {"opset": 0}),
         (TypeError, "`opset` to be a whole number", "model.onnx", {"opset": "15"}),
         (ValueError, "quantize", "model.tflite", {"quantize": "int4"}),

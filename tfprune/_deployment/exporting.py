@@ -80,8 +80,10 @@ def export(
         format: "keras", "saved_model", "onnx", "litert" or "torch"; by default, the suffix of the
             path decides.
         shrink: Whether to remove silent channels first; see `tfprune.shrink`.
-        quantize: For LiteRT: "dynamic" (8-bit weights, floating-point computation), "float16", or
-            "int8" (8-bit weights and activations, floating-point inputs and outputs).
+        quantize: For LiteRT and ONNX: "dynamic" (8-bit weights; activations are quantized in each
+            run) or "int8" (8-bit weights and activations, floating-point inputs and outputs). For
+            LiteRT also "float16". Pruned weights stay zero. Files with convolutions are often
+            slower with "dynamic": `tfprune.compare` says so.
         sparse: For LiteRT: whether to store weights without their zeros where this is smaller.
         opset: For ONNX: version of the operator set; by default, Keras chooses.
         data: Examples for the comparison and for the ranges of activations: an array, a data set,
@@ -172,15 +174,17 @@ def _format(path, format):
 def _options(format, quantize, sparse, opset, data):
     if quantize is not None:
         check.choice("quantize", quantize, QUANTIZED)
-    given = {"quantize": quantize, "sparse": sparse, "opset": opset}
+        if quantize not in format.quantized:
+            raise ValueError(_quantize_message(format, quantize))
+    given = {"sparse": sparse, "opset": opset}
     for name, value in given.items():
-        takes = value in format.quantized if name == "quantize" else name in format.options
-        if value and not takes:
+        if value and name not in format.options:
+            takers = [known for known in FORMATS.values() if name in known.options]
             raise ValueError(
                 check.message(
-                    f"`{name}` for {_TAKEN_BY[name]} alone",
+                    f"`{name}` for {' or '.join(taker.runtime for taker in takers)} alone",
                     f"{name}={value!r} with format={format.name!r}",
-                    _MENDS[name],
+                    f"Leave it out, or write a {' or '.join(t.suffix for t in takers)} file.",
                 )
             )
     if opset is not None:
@@ -193,15 +197,17 @@ def _options(format, quantize, sparse, opset, data):
                 "Pass some of the training inputs.",
             )
         )
-    return WriteOptions(**given)
+    return WriteOptions(quantize=quantize, **given)
 
 
-_ELSEWHERE = (
-    "Leave it out, or write a .tflite file. Keras's own model.quantize() works on a stripped model "
-    "for other formats."
-)
-_TAKEN_BY = {"quantize": "LiteRT", "sparse": "LiteRT", "opset": "ONNX"}
-_MENDS = {"quantize": _ELSEWHERE, "sparse": _ELSEWHERE, "opset": "Leave it out."}
+def _quantize_message(format, quantize):
+    takers = [known for known in FORMATS.values() if quantize in known.quantized]
+    return check.message(
+        f"quantize={quantize!r} for {' or '.join(known.runtime for known in takers)} alone",
+        f"quantize={quantize!r} with format={format.name!r}",
+        f"Leave it out, or write a {' or '.join(known.suffix for known in takers)} file. Keras's "
+        "own model.quantize() works on a stripped model for other formats.",
+    )
 
 
 # -- Comparing -------------------------------------------------------------------------------------

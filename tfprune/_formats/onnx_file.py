@@ -1,9 +1,13 @@
 """`.onnx` files, run by ONNX Runtime."""
 
+import tempfile
+from pathlib import Path
+
 import keras
 
 from tfprune._base import validation as check
 from tfprune._formats.base import FileFormat, Session, TensorSpec
+from tfprune._formats.onnx_quantization import quantize_file
 
 _DTYPES = {"float": "float32", "double": "float64"}
 
@@ -46,10 +50,19 @@ class OnnxFile(FileFormat):
     runtime = "ONNX Runtime"
     packages = ("onnx", "tf2onnx", "onnxruntime")
     extra = "onnx"
+    quantized = ("dynamic", "int8")
     options = ("opset",)
 
     def write(self, model, path, options, examples):
-        wanted = options.opset
+        if options.quantize is None:
+            self._write_float(model, path, options.opset)
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            plain = Path(folder) / path.name
+            self._write_float(model, plain, options.opset)
+            quantize_file(plain, path, options.quantize, examples)
+
+    def _write_float(self, model, path, wanted):
         given = {} if wanted is None else {"opset_version": wanted}
         try:
             model.export(str(path), format="onnx", verbose=False, **given)

@@ -65,6 +65,8 @@ COMPARED = (
     "float16 litert",
     "int8 litert",
     "onnx",
+    "dynamic onnx",
+    "int8 onnx",
     "saved_model",
 )
 COMPARED_BY_DEFAULT = ("keras", "litert", "sparse litert", "int8 litert", "onnx")

@@ -157,8 +157,8 @@ def compare(
             Some of the inputs calibrate the int8 file. With `None`, neither metrics nor the int8
             file are measured.
         formats: File formats to measure: "keras", "litert", "sparse litert", "dynamic litert",
-            "float16 litert", "int8 litert", "onnx", "saved_model". If a file cannot be written, a
-            note gives the reason.
+            "float16 litert", "int8 litert", "onnx", "dynamic onnx", "int8 onnx", "saved_model". If
+            a file cannot be written, a note gives the reason.
         latency: Whether to measure the latency.
         batch_size: Examples in each timed batch, or a list of such numbers.
         runs: Number of timed runs.
@@ -201,7 +201,7 @@ def compare(
         costs = [{row.layer: row for row in layer_costs(model)} for model in plain]
     inputs = None if data is None else _inputs(data)
     if inputs is None:
-        formats = tuple(name for name in formats if name != "int8 litert")
+        formats = tuple(name for name in formats if not name.startswith("int8 "))
     how = {"runs": runs, "threads": threads}
     with tempfile.TemporaryDirectory() as folder:
         sides = tuple(

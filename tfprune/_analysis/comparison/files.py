@@ -19,6 +19,8 @@ FORMATS: dict[str, tuple[str, dict]] = {
     "float16 litert": ("model.tflite", {"quantize": "float16"}),
     "int8 litert": ("model.tflite", {"quantize": "int8"}),
     "onnx": ("model.onnx", {}),
+    "dynamic onnx": ("model.onnx", {"quantize": "dynamic"}),
+    "int8 onnx": ("model.onnx", {"quantize": "int8"}),
     "saved_model": ("model", {}),
 }
 BY_DEFAULT = ("keras", "litert", "sparse litert", "int8 litert", "onnx")

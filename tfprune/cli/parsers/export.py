@@ -20,7 +20,7 @@ def add(commands, shared):
     parser.add_argument(
         "--quantize",
         choices=QUANTIZED,
-        help="quantize the weights (.tflite only); int8 needs --data",
+        help="quantize the weights (.tflite, and but for float16 .onnx); int8 needs --data",
     )
     parser.add_argument(
         "--sparse", action="store_true", help="store weights without their zeros (.tflite only)"

@@ -1,0 +1,72 @@
+"""Writes ONNX files with 8-bit weights, by ONNX Runtime's own tools."""
+
+import logging
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+
+import keras
+
+
+def quantize_file(source, target, how, examples):
+    """Quantizes an ONNX file. Weights are symmetric, or have a zero point, so zeros stay zero.
+
+    Args:
+        source: The file with weights in floating point.
+        target: Path of the file to write.
+        how: "dynamic" (8-bit weights; activations are quantized anew in each run) or "int8"
+            (weights and activations, as pairs of QuantizeLinear and DequantizeLinear).
+        examples: For "int8": arrays in the structure of the model's inputs, to find ranges with.
+    """
+    from onnxruntime import quantization
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    with tempfile.TemporaryDirectory() as folder, _without_advice():
+        prepared = Path(folder) / "prepared.onnx"
+        quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
+        if how == "dynamic":
+            # ONNX Runtime has no dynamic convolution with signed weights.
+            kind = quantization.QuantType.QUInt8
+            quantization.quantize_dynamic(str(prepared), str(target), weight_type=kind)
+        else:
+            quantization.quantize_static(
+                str(prepared),
+                str(target),
+                _reader(quantization.CalibrationDataReader, prepared, examples),
+                per_channel=True,
+            )
+
+
+def _reader(base, path, examples):
+    """Returns a reader that gives the examples one by one, so that memory stays small."""
+    import onnx
+
+    known = onnx.load(str(path), load_external_data=False).graph
+    constants = {entry.name for entry in known.initializer}
+    names = [entry.name for entry in known.input if entry.name not in constants]
+    arrays = keras.tree.flatten(examples)
+
+    class Reader(base):  # type: ignore[misc, valid-type]
+        def __init__(self):
+            self._next = 0
+
+        def get_next(self):
+            start, self._next = self._next, self._next + 1
+            if start >= len(arrays[0]):
+                return None
+            return {
+                name: array[start : start + 1] for name, array in zip(names, arrays, strict=True)
+            }
+
+    return Reader()
+
+
+@contextmanager
+def _without_advice():
+    """Silences the tools, which advise on preparing the file whatever was done before."""
+    level = logging.root.level
+    logging.root.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logging.root.setLevel(level)
