@@ -185,3 +185,16 @@ CASES.append((DYNAMIC, ["--seeds", "0"], "--seeds has to be at least 1"))
 @pytest.mark.parametrize(("name", "arguments", "expected"), CASES)
 def test_bad_input_is_one_line(name, arguments, expected):
     assert_refused(name, arguments, expected)
+
+
+@pytest.mark.slow
+def test_many_devices():
+    pytest.importorskip("jax")
+    done = run_tutorial("many_devices.py", "--epochs", 3)
+    assert done.returncode == 0, done.stderr
+    # Four devices share each weight and its mask; the output layer is whole on each.
+    (row,) = [line for line in done.stdout.splitlines() if "second/kernel" in line]
+    assert row.count("(256, 64)") == 2 and "(256, 256)" in row
+    (row,) = [line for line in done.stdout.splitlines() if "output/kernel" in line]
+    assert row.count("(256, 10)") == 3
+    assert float(done.stdout.rpartition(": ")[2]) > 0.8

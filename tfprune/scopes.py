@@ -93,16 +93,11 @@ class Local(Scope):
         return masks.rounded(requests, counts)
 
     def masks(self, requests, sparsity):
-        def mask_of(pair):
-            request, zeros = pair
-            (kept,), threshold = masks.masks_with_zeros([request], zeros, packed=True)
-            return kept, threshold
-
         apart = [request.split() for request in requests]
         parts = [part for own in apart for part in own]
-        pairs = list(zip(parts, self._zeros_of_each(parts, sparsity), strict=True))
-        with masks.Workers(sum(request.weight.size for request in requests)) as workers:
-            results = iter(workers.map(mask_of, pairs))
+        zeros = self._zeros_of_each(parts, sparsity)
+        found = masks.masks_in_groups([([p], n, None) for p, n in zip(parts, zeros, strict=True)])
+        results = iter([(kept, threshold) for (kept,), threshold in found])
         return [_joined([next(results) for _ in own]) for own in apart]
 
 
@@ -196,7 +191,7 @@ class Global(Scope):
         while competing:
             group = [requests[i] for i in competing]
             how = [self._normalization(request) for request in group]
-            kept, threshold = masks.masks_with_zeros(group, zeros, how, packed=True)
+            ((kept, threshold),) = masks.masks_in_groups([(group, zeros, how)])
             counts = [item.size - item.count() for item in kept]
             caps = [self._most_zeros(request, sparsity) for request in group]
             over = [n for n, count in enumerate(counts) if count > caps[n]]
@@ -206,7 +201,7 @@ class Global(Scope):
                 )
                 break
             for n in over:
-                (only,), own = masks.masks_with_zeros([group[n]], caps[n], packed=True)
+                (((only,), own),) = masks.masks_in_groups([([group[n]], caps[n], None)])
                 results[competing[n]] = (only, own)
                 zeros -= caps[n]
             competing = [i for n, i in enumerate(competing) if n not in over]

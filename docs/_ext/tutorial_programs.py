@@ -12,6 +12,7 @@ PROGRAMS = DOCS.parent / "tutorials"
 SHOWN = (
     "choosing_a_criterion_and_scope",
     "dynamic_sparse_training",
+    "many_devices",
     "pruning_a_language_model",
     "shrinking_filters",
 )

@@ -100,3 +100,71 @@ def _meet():
                 "not inside of `if process_id == 0`.",
             )
         ) from error
+
+
+def on_accelerator(variable):
+    """Whether a variable lies on a GPU or a TPU."""
+    value = variable.value
+    if keras.backend.backend() == "jax":
+        return any(device.platform != "cpu" for device in value.devices())
+    if keras.backend.backend() == "torch":
+        return value.device.type != "cpu"
+    return any(kind in getattr(value, "device", "") for kind in ("GPU", "TPU"))
+
+
+def is_one_tensor(variable):
+    """Whether a variable is one tensor, not one for each replica of a `tf.distribute` strategy."""
+    return keras.backend.backend() != "tensorflow" or not hasattr(variable.value, "values")
+
+
+def is_fully_sharded(model):
+    """Whether PyTorch's `fully_shard` replaced the parameters of a model."""
+    if keras.backend.backend() != "torch":
+        return False
+    return any(type(parameter).__name__ == "DTensor" for parameter in model.parameters())
+
+
+def layout_of(tensor):
+    """Returns a text that differs for tensors that lie differently on the devices."""
+    return str(getattr(tensor, "sharding", ""))
+
+
+def as_bits(tensor):
+    """Returns the bits of a float32 tensor as int32."""
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return jax.lax.bitcast_convert_type(tensor, "int32")
+    if keras.backend.backend() == "torch":
+        import torch
+
+        return tensor.contiguous().view(torch.int32)
+    import tensorflow as tf
+
+    return tf.bitcast(tensor, tf.int32)
+
+
+def compiled(function):
+    """Compiles a function of tensors in lists and tuples, where the backend compiles."""
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return jax.jit(function)
+    if keras.backend.backend() == "torch":
+        import torch
+
+        return torch.no_grad()(function)
+    import tensorflow as tf
+
+    run = tf.function(function, jit_compile=True)
+
+    def on_tensors(*args):
+        # A NumPy array would be a constant, and each new one would be compiled again.
+        return run(*keras.tree.map_structure(tf.convert_to_tensor, args))
+
+    return on_tensors
+
+
+def count_kept(variable):
+    """Returns the number of True values in a bool variable, counted where it lies."""
+    return int(on_host(ops.sum(variable)))

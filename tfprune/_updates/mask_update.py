@@ -6,8 +6,9 @@ import numpy as np
 
 from tfprune import _keras
 from tfprune._channels.coupling import Couplings, PrunedGroup
+from tfprune._updates.placement import on_device
 from tfprune._wrapping.wrapper import MaskOwner, mask_owners, owner_of, plain_path
-from tfprune.masks import Bits, masks_with_zeros
+from tfprune.masks import Bits, DeviceMask, masks_with_zeros
 
 
 @dataclass(frozen=True)
@@ -24,13 +25,16 @@ class Competition:
     sparsity: float
     competitors: list
 
-    def requests(self, found=None, positions=None):
+    def requests(self, found=None, positions=None, masks_on="host"):
         """Returns one `Request` for each competitor.
 
         Args:
             found: Evidence from `tfprune._updates.evidence.Evidence`.
             positions: `{id(competitor): index among all competitors of the update}`.
+            masks_on: Where masks are computed: "auto", "host" or "device".
         """
+        if on_device(self.scope, self.competitors, masks_on):
+            return [item.device_request() for item in self.competitors]
         return [
             item.request(found or {}, (positions or {}).get(id(item), 0))
             for item in self.competitors
@@ -49,6 +53,7 @@ class MaskUpdate:
 
     Args:
         model: A built layer or model with wrappers.
+        masks_on: Where masks are computed: "auto", "host" or "device".
 
     Attributes:
         owners: List of the wrappers.
@@ -56,7 +61,8 @@ class MaskUpdate:
         groups: List of the groups of coupled filters.
     """
 
-    def __init__(self, model):
+    def __init__(self, model, masks_on="host"):
+        self._masks_on = masks_on
         self.owners = mask_owners(model)
         self.weights = [weight for owner in self.owners for weight in owner.pruned_weights]
         _name_by_path(model)
@@ -105,7 +111,7 @@ class MaskUpdate:
             ValueError: If a weight is not finite or evidence cannot be collected; the message
                 names the layer.
         """
-        computed = self._chosen(aims, evidence)
+        computed = self._chosen(aims, evidence, self._masks_on)
         computed.reverse()
         changed = False
         while computed:
@@ -117,7 +123,10 @@ class MaskUpdate:
             # Masks are nested, so an equal count means an equal mask.
             if kept.size - kept.count() == request.zeros_now:
                 continue
-            competitor.set_mask(request.spread(kept))
+            if isinstance(kept, DeviceMask):
+                competitor.set_mask(kept.tensor, kept.zeros)
+            else:
+                competitor.set_mask(request.spread(kept))
             changed = True
         return changed
 
@@ -140,8 +149,8 @@ class MaskUpdate:
                 masks[id(weight)] = masks.get(id(weight), np.ones(shape, bool)) & stays
         return masks
 
-    def _chosen(self, aims, evidence):
-        """`(competitor, request, (Bits, threshold))` for all that compete."""
+    def _chosen(self, aims, evidence, masks_on="host"):
+        """`(competitor, request, (kept, threshold))` for all that compete."""
         competitions = self.competitions(aims)
         everything = [item for known in competitions for item in known.competitors]
         needing = [
@@ -156,7 +165,7 @@ class MaskUpdate:
         positions = {id(competitor): position for position, competitor in enumerate(everything)}
         computed: list = []
         for known in competitions:
-            requests = known.requests(found, positions)
+            requests = known.requests(found, positions, masks_on)
             results = known.scope.masks(requests, known.sparsity)
             for request in requests:
                 # Frees the arrays that were read, so that they do not add to the memory of the
@@ -164,7 +173,10 @@ class MaskUpdate:
                 request.release()
             # The new masks wait here until all of them are known, one bit a weight.
             packed = [
-                (kept if isinstance(kept, Bits) else Bits.of(np.asarray(kept)), threshold)
+                (
+                    kept if isinstance(kept, (Bits, DeviceMask)) else Bits.of(np.asarray(kept)),
+                    threshold,
+                )
                 for kept, threshold in results
             ]
             computed += zip(known.competitors, requests, packed, strict=True)
@@ -173,13 +185,14 @@ class MaskUpdate:
     def check(self, aims):
         """Raises ValueError if weights can never reach the requested sparsity."""
         for known in self.competitions(aims):
-            known.scope.check(known.requests(), known.sparsity)
+            requests = known.requests(masks_on=self._masks_on)
+            known.scope.check(requests, known.sparsity)
 
     def expected_zeros(self, aims):
         """Returns `(pruned, expected, units)` for each competition, counted in units."""
         found = []
         for known in self.competitions(aims):
-            requests = known.requests()
+            requests = known.requests(masks_on=self._masks_on)
             found.append(
                 (
                     sum(request.zeros_now for request in requests),

@@ -8,7 +8,7 @@ from keras import ops
 
 from tfprune import _keras
 from tfprune._base import validation as check
-from tfprune.masks import Competitor, MaskRequest
+from tfprune.masks import Competitor, DeviceRequest, MaskRequest
 
 
 def refusal(call, name):
@@ -120,6 +120,24 @@ class PrunedWeight(Competitor):
             position,
         )
 
+    def device_request(self):
+        """Returns its `DeviceRequest`; nothing is copied to the host."""
+        return DeviceRequest(
+            ops.convert_to_tensor(self.variable),
+            self.method.pattern,
+            self.method.criterion,
+            self.axes.resolve(len(self.variable.shape)),
+            ops.convert_to_tensor(self.mask),
+            self.zeros,
+            self.name,
+        )
+
+    @property
+    def is_plain_tensor(self):
+        """Whether the weight is one tensor, not a sum with LoRA weights nor one of each replica."""
+        added = _keras.with_lora(self.layer, self._entry.name)
+        return added is None and _keras.is_one_tensor(self.variable)
+
     def resolve(self, steps_per_epoch):
         """Converts an epoch-based schedule to steps."""
         self.method = self._method.resolved(steps_per_epoch)
@@ -185,8 +203,12 @@ class PrunedWeight(Competitor):
     def zeros(self):
         """Number of pruned weights."""
         if self._zeros is None:
-            mask = _keras.host_array(self.mask)
-            self._zeros = int(mask.size - np.count_nonzero(mask))
+            away = _keras.on_accelerator(self.mask) or _keras.spans_processes(self.mask.value)
+            if away and _keras.is_one_tensor(self.mask):
+                self._zeros = self.size - _keras.count_kept(self.mask)
+            else:
+                mask = _keras.host_array(self.mask)
+                self._zeros = int(mask.size - np.count_nonzero(mask))
         return self._zeros
 
     @property
@@ -194,9 +216,14 @@ class PrunedWeight(Competitor):
         """Number of weights."""
         return int(np.prod(self.variable.shape))
 
-    def set_mask(self, mask):
-        """Assigns a mask and zeroes the masked values of the weight."""
-        self._zeros = int(mask.size - np.count_nonzero(mask))
+    def set_mask(self, mask, zeros=None):
+        """Assigns a mask and zeroes the masked values of the weight.
+
+        Args:
+            mask: The mask, a bool array or a tensor.
+            zeros: How many weights it prunes, if that is known.
+        """
+        self._zeros = int(mask.size - np.count_nonzero(mask)) if zeros is None else zeros
         self.mask.assign(mask)
         self.project()
 

@@ -12,6 +12,7 @@ class MaskUpdater:
         model: A built model with wrappers.
         counter: The `StepCounter` of the model.
         evidence: The `Evidence` for the criteria.
+        masks_on: Where masks are computed: "auto", "host" or "device".
 
     Attributes:
         update: The `MaskUpdate` of the model.
@@ -19,8 +20,8 @@ class MaskUpdater:
         sparsity: Fraction of zeros over all pruned weights together.
     """
 
-    def __init__(self, model, counter, evidence):
-        self.update = MaskUpdate(model)
+    def __init__(self, model, counter, evidence, masks_on="auto"):
+        self.update = MaskUpdate(model, masks_on)
         self.schedules = Lookahead()
         self._model = model
         self._counter = counter

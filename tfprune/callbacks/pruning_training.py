@@ -9,6 +9,7 @@ from tfprune import _keras
 from tfprune._base import validation as check
 from tfprune._keras.checks import check_built, not_keras
 from tfprune._updates.evidence import Evidence
+from tfprune._updates.placement import checked_place
 from tfprune._wrapping.wrapper import mask_owners
 from tfprune.callbacks.mask_updater import MaskUpdater
 from tfprune.callbacks.projection import Projection, mask_averages
@@ -61,6 +62,7 @@ class PruningTraining:
     Args:
         part: A `TrainingPart`, or `None`.
         data, batches, batch_size, loss: For criteria, as in `Evidence`.
+        masks_on: Where masks are computed: "auto", "host" or "device".
 
     Attributes:
         model: The model, or `None` before `attach`.
@@ -71,7 +73,8 @@ class PruningTraining:
         params: Keras's parameters of the training: "steps", "epochs".
     """
 
-    def __init__(self, part=None, data=None, batches=1, batch_size=32, loss=None):
+    def __init__(self, part=None, data=None, batches=1, batch_size=32, loss=None, masks_on="auto"):
+        self._masks_on = checked_place(masks_on)
         self._part = TrainingPart() if part is None else part
         self._evidence_from = {
             "data": data,
@@ -104,7 +107,7 @@ class PruningTraining:
                 weight.forget_count()
         self.counter = StepCounter(model, owners)
         self._resumption = Resumption(owners)
-        self.updater = MaskUpdater(model, self.counter, self.evidence)
+        self.updater = MaskUpdater(model, self.counter, self.evidence, self._masks_on)
         self.counter.take_over()
         self.counter.restore_seeds()
         _follow_state_trees(model)
@@ -241,6 +244,17 @@ def _check_ready(model, owners):
                 "a model with wrapped layers",
                 f"model '{model.name}' without any",
                 "Call model = tfprune.prune_low_magnitude(model, schedule) before fit.",
+            )
+        )
+    if _keras.is_fully_sharded(model):
+        raise ValueError(
+            check.message(
+                "a model whose layers compute with the parameters that train",
+                f"model '{model.name}' after fully_shard",
+                "fully_shard puts new, sharded parameters in place of those that Keras's variables "
+                "hold, so training does not reach the layers' variables, masks among them. Use "
+                "DistributedDataParallel, or shard weights on the JAX backend with "
+                "keras.distribution.ModelParallel.",
             )
         )
     unbuilt = [owner.name for owner in owners if owner.mask_set is None]

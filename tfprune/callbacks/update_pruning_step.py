@@ -26,6 +26,14 @@ class UpdatePruningStep(OwnLoop, PruningCallback):
         batches: Number of batches for each mask update.
         batch_size: Size of the batches that arrays are cut into.
         loss: A Keras loss for criteria on gradients, if the model is not compiled.
+        masks_on: Where masks are computed. "device" counts where the weights are, and the host
+            reads counts and thresholds alone; the masks are those of "host". It takes single
+            weights (`Unstructured`) of float32, float16 or bfloat16, the criteria `magnitude` and
+            `small_final`, and the scopes `local`, with any distribution but LAMP, and `global`
+            without `normalize`. All else is computed on the host: other patterns and criteria,
+            weights of experts, layers with LoRA, and the replicas of a `tf.distribute` strategy.
+            "auto" chooses "device" for weights on a GPU or a TPU and for those that span
+            processes, and "host" on a CPU, where it is faster.
 
     Raises:
         ValueError: If a weight turns NaN or infinite, a second
@@ -45,6 +53,8 @@ class UpdatePruningStep(OwnLoop, PruningCallback):
     [0.75]
     """
 
-    def __init__(self, model=None, data=None, batches=1, batch_size=32, loss=None):
-        training = PruningTraining(data=data, batches=batches, batch_size=batch_size, loss=loss)
+    def __init__(self, model=None, data=None, batches=1, batch_size=32, loss=None, masks_on="auto"):
+        training = PruningTraining(
+            data=data, batches=batches, batch_size=batch_size, loss=loss, masks_on=masks_on
+        )
         super().__init__(training, model)

@@ -59,6 +59,9 @@ class Criterion(Frozen):
     """
 
     elementwise = False
+    # Whether `__call__` uses operators alone, so that tensors of a backend work as arrays do, and
+    # every device computes the same bits.
+    on_tensors = False
     needs: tuple = ()
     # Whether all scores are equal until training moves the weights.
     needs_movement = False

@@ -24,9 +24,10 @@ class Magnitude(Criterion):
     """
 
     elementwise = True
+    on_tensors = True
 
     def __call__(self, weight):
-        return np.abs(weight)
+        return abs(weight)
 
 
 @CRITERIA.part("squared_final")
@@ -63,9 +64,10 @@ class SmallFinal(Criterion):
     """
 
     elementwise = True
+    on_tensors = True
 
     def __call__(self, weight):
-        return -np.abs(weight)
+        return -abs(weight)
 
 
 @CRITERIA.part("large_init")

@@ -28,6 +28,9 @@ class Distribution(Frozen):
     Local(distribution=LaterIsSparser())
     """
 
+    # Whether it reads more of the weights than their shapes and counts.
+    reads_weights = True
+
     def densities(self, requests):
         """Returns one positive number for each request: its density relative to the others.
 

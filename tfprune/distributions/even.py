@@ -19,6 +19,8 @@ class Uniform(Distribution):
     Local(distribution=Uniform())
     """
 
+    reads_weights = False
+
     def densities(self, requests):
         return [1] * len(requests)
 
@@ -41,6 +43,8 @@ class FirstLayerDense(Distribution):
 
     - [Evci et al., 2020: Rigging the Lottery](https://arxiv.org/abs/1911.11134)
     """
+
+    reads_weights = False
 
     def densities(self, requests):
         return [1] * len(requests)

@@ -39,6 +39,8 @@ class PerLayer(Distribution):
     [40, 80]
     """
 
+    reads_weights = False
+
     sparsities: tuple = (("*", 0.5),)
 
     def __init__(self, sparsities=(("*", 0.5),)):

@@ -14,6 +14,8 @@ from tfprune.distributions.base import DISTRIBUTIONS, Distribution
 class _Random(Distribution):
     """Base of distributions with the densities of random graphs."""
 
+    reads_weights = False
+
     power: float = 1.0
 
     def __post_init__(self):
