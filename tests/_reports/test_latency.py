@@ -144,8 +144,8 @@ def test_bad_models():
         def call(self, inputs):
             return inputs
 
-    own = Own()
-    own(np.zeros((1, 2)))
+    own = Own(name="own")
+    own([np.zeros((1, 2)), np.zeros((1, 2))])
     with pytest.raises(ValueError, match="'own', whose call"):
         tfprune.measure_latency(own)
     with pytest.raises(TypeError, match="Keras 3"):

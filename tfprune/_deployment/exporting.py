@@ -6,6 +6,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from tfprune import _keras
 from tfprune._base import validation as check
 from tfprune._base.files import check_target, finished_at_once, size_on_disk
 from tfprune._formats.base import WriteOptions
@@ -116,7 +117,9 @@ def export(
     format = _format(path, format)
     options = _options(format, quantize, sparse, opset, data)
     samples = check.integer("samples", samples, 1, "Use for instance 32.")
-    limit = _TOLERANCES[quantize] if tolerance is None else tolerance
+    half = quantize is None and _keras.computes_in_half(model)
+    usual = _TOLERANCES["float16" if half else quantize]
+    limit = usual if tolerance is None else tolerance
     check.positive("tolerance", limit, "Use for instance 0.01.")
     check_packages(format)
     check_target(path, format.name)
@@ -124,7 +127,7 @@ def export(
     examples = fitting_inputs(plain, data, samples)
     truth = outputs(plain, examples)
     with finished_at_once(path) as unfinished, without_log():
-        format.write(plain, unfinished, options, examples)
+        _written(format, plain, unfinished, options, examples)
         found = format.outputs(unfinished, examples)
         difference, relative = _difference(truth, found)
         if not relative <= limit:
@@ -198,6 +201,28 @@ def _options(format, quantize, sparse, opset, data):
             )
         )
     return WriteOptions(quantize=quantize, **given)
+
+
+def _written(format, model, path, options, examples):
+    """Writes a file. Where Keras cannot on this backend, the error says where it can."""
+    try:
+        format.write(model, path, options, examples)
+    except Exception as error:
+        backend = _keras.backend()
+        # Converters raise errors of all kinds. The library's own messages say enough.
+        if backend == "tensorflow" or not format.extra or "Received: " in str(error):
+            raise
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise ValueError(
+            check.message(
+                f"the TensorFlow backend to write {format.suffix or 'a SavedModel'}",
+                f"KERAS_BACKEND={backend}, where Keras fails with: {first}"[:300],
+                'Save the stripped model: tfprune.strip_pruning(model).save("plain.keras"). Then '
+                "load the stripped .keras file under KERAS_BACKEND=tensorflow: "
+                'tfprune.export(keras.saving.load_model("plain.keras"), path). Nothing was '
+                "written.",
+            )
+        ) from error
 
 
 def _quantize_message(format, quantize):

@@ -27,7 +27,8 @@ def random_inputs(session, batch_size, input_shape=None):
             check.message(
                 "a Sequential or Functional model, which knows the shapes of its inputs",
                 f"'{session.name}', whose call() is code",
-                "Build the same layers with keras.Model(inputs, outputs).",
+                "Pass `data` where there is such an argument, or build the same layers with "
+                "keras.Model(inputs, outputs).",
             )
         )
     shapes, random = _shapes(session, input_shape), np.random.default_rng(0)
@@ -91,6 +92,19 @@ def _array(session, spec, shape, random):
     return np.zeros(shape, spec.dtype)
 
 
+def _texts(session, data, samples):
+    """Returns texts for the inputs of a session, empty ones without `data`."""
+    if data is None:
+        shapes = [tuple(size or 1 for size in spec.shape[1:]) for spec in session.inputs]
+        return session.packed([np.full((samples, *shape), "", object) for shape in shapes])
+    if isinstance(data, tuple):
+        data = data[0]
+    if hasattr(data, "as_numpy_iterator"):
+        batch = next(iter(data.as_numpy_iterator()))
+        data = batch[0] if isinstance(batch, tuple) else batch
+    return session.packed([np.asarray(a, object)[:samples] for a in keras.tree.flatten(data)])
+
+
 def fitting_inputs(model, data, samples):
     """Returns arrays in the structure of a model's inputs.
 
@@ -103,8 +117,10 @@ def fitting_inputs(model, data, samples):
     Raises:
         ValueError: If there is no example, or the arrays do not fit the model.
     """
+    session = KerasSession(model)
+    if session.inputs is not None and all(spec.dtype == "string" for spec in session.inputs):
+        return _texts(session, data, samples)
     if data is None:
-        session = KerasSession(model)
         return session.packed(random_inputs(session, samples))
     batch = next(_keras.numpy_batches(data, samples), None)
     if batch is None:

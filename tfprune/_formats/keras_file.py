@@ -27,7 +27,7 @@ class KerasSession(Session):
         self._model = model
         self._function = model.predict_function
         self._structure = _keras.symbolic_inputs(model) if _keras.is_graph(model) else None
-        self.inputs = None if self._structure is None else _specs(self._structure)
+        self.inputs = _built_for(model) if self._structure is None else _specs(self._structure)
 
     def run(self, inputs):
         return keras.tree.flatten(self._model.predict_on_batch(self.packed(inputs)))
@@ -35,7 +35,8 @@ class KerasSession(Session):
     def packed(self, inputs):
         """Returns inputs in the structure that the model takes."""
         if self._structure is None:
-            return inputs
+            alone = isinstance(inputs, list) and len(inputs) == 1
+            return inputs[0] if alone else inputs
         return keras.tree.pack_sequence_as(self._structure, keras.tree.flatten(inputs))
 
     def confined(self):
@@ -65,8 +66,29 @@ class KerasFile(FileFormat):
 
 def outputs(model, examples):
     """Returns the outputs of a model as a list of arrays, without compiling it."""
-    found = model(examples, training=False)
+    found = model(_as_tensors(examples), training=False)
     return [np.asarray(_keras.on_host(array)) for array in keras.tree.flatten(found)]
+
+
+def _as_tensors(examples):
+    """Texts have to be tensors before a model that reads them is called."""
+
+    def tensor(array):
+        if getattr(getattr(array, "dtype", None), "kind", "") != "O":
+            return array
+        return keras.ops.convert_to_tensor(array.tolist(), dtype="string")
+
+    return keras.tree.map_structure(tensor, examples)
+
+
+def _built_for(model):
+    """Returns the one input that a model whose call() is code was built for; `None` if unknown."""
+    shape = (model.get_build_config() or {}).get("input_shape")
+    if not isinstance(shape, (list, tuple)) or not all(
+        size is None or isinstance(size, int) for size in shape
+    ):
+        return None
+    return [TensorSpec("inputs", (None, *shape[1:]), "float32")]
 
 
 def _specs(structure):

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 
+from tfprune import _keras
 from tfprune._base import validation as check
 from tfprune._formats.base import FileFormat, Session, TensorSpec
 
@@ -85,6 +86,8 @@ class LiteRTFile(FileFormat):
     def write(self, model, path, options, examples):
         import tensorflow as tf
 
+        # LiteRT has no kernels for mixed precision; quantize="float16" stores half of the bits.
+        model = _keras.in_float32(model)
         given: dict = {"optimizations": []}
         if options.quantize is not None:
             given["optimizations"].append(tf.lite.Optimize.DEFAULT)

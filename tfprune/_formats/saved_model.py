@@ -38,11 +38,18 @@ class _SavedModelSession(Session):
         ]
 
     def run(self, inputs):
-        given = keras.tree.pack_sequence_as(self._structure, keras.tree.flatten(inputs))
+        inputs = [_for_tensorflow(array) for array in keras.tree.flatten(inputs)]
+        given = keras.tree.pack_sequence_as(self._structure, inputs)
         return as_arrays(self._loaded.serve(given))
 
     def confined(self):
         return kept_to(self.threads)
+
+
+def _for_tensorflow(array):
+    import tensorflow as tf
+
+    return tf.constant(array, tf.string) if array.dtype == object else array
 
 
 class SavedModel(FileFormat):

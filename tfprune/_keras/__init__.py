@@ -82,6 +82,8 @@ from tfprune._keras.own_class import take_off as take_off
 from tfprune._keras.own_class import without as without
 from tfprune._keras.parts import expert_matrices as expert_matrices
 from tfprune._keras.parts import projections as projections
+from tfprune._keras.precision import computes_in_half as computes_in_half
+from tfprune._keras.precision import in_float32 as in_float32
 from tfprune._keras.replacing import can_put_inside as can_put_inside
 from tfprune._keras.replacing import put_inside as put_inside
 from tfprune._keras.resizing import resize as resize
