@@ -1,5 +1,7 @@
 """`.tflite` files, run by LiteRT."""
 
+import tempfile
+
 import keras
 import numpy as np
 
@@ -72,6 +74,22 @@ def _by_number(name):
     return (stem, int(number), "") if number.isdigit() else (name, 0, name)
 
 
+def _convert(model, path, options):
+    """Writes a file by TensorFlow's own converter, as Keras 3.12 and older cannot write LiteRT."""
+    import tensorflow as tf
+
+    with tempfile.TemporaryDirectory() as folder:
+        model.export(folder, format="tf_saved_model", verbose=False)
+        converter = tf.lite.TFLiteConverter.from_saved_model(folder)
+        for name, value in options.items():
+            if name == "target_spec":
+                for part, setting in value.items():
+                    setattr(converter.target_spec, part, setting)
+            else:
+                setattr(converter, name, value)
+        path.write_bytes(converter.convert())
+
+
 class LiteRTFile(FileFormat):
     """A LiteRT file."""
 
@@ -102,7 +120,12 @@ class LiteRTFile(FileFormat):
             given["representative_dataset"] = lambda: (
                 [array[i : i + 1] for array in arrays] for i in range(number)
             )
-        model.export(str(path), format="litert", verbose=False, **given)
+        try:
+            model.export(str(path), format="litert", verbose=False, **given)
+        except ValueError as error:
+            if "Unrecognized format" not in str(error):
+                raise
+            _convert(model, path, given)
 
     def open(self, path, threads=None):
         return _LiteRTSession(path, threads)

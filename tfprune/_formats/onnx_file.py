@@ -7,6 +7,7 @@ import keras
 
 from tfprune._base import validation as check
 from tfprune._formats.base import FileFormat, Session, TensorSpec
+from tfprune._formats.keras_file import outputs
 from tfprune._formats.onnx_quantization import quantize_file
 
 _DTYPES = {"float": "float32", "double": "float64"}
@@ -54,6 +55,8 @@ class OnnxFile(FileFormat):
     options = ("opset",)
 
     def write(self, model, path, options, examples):
+        # Keras exports only models that have been called.
+        outputs(model, examples)
         if options.quantize is None:
             self._write_float(model, path, options.opset)
             return
