@@ -435,7 +435,7 @@ def draw(parsed, names, budgets, options):
     axes[0][0].invert_yaxis()
     handles, labels = axes[0][0].get_legend_handles_labels()
     columns = {"ncol": len(labels), "fontsize": 8, "frameon": False}
-    figure.legend(handles, labels, loc="upper center", bbox_to_anchor=(0.5, 0), **columns)
+    figure.legend(handles, labels, loc="upper center", bbox_to_anchor=(0.5, -0.02), **columns)
     path = options.output / f"search_{options.network}.png"
     figure.savefig(path, dpi=120, bbox_inches="tight")
     pyplot.close(figure)
