@@ -44,6 +44,7 @@ def run(args, output):
         pattern=patterns.Filter(round_to=args.round_to),
         criterion=args.criterion,
         data=(x[:-held], y[:-held]),
+        runtime=args.runtime,
         objective=pruners.Objective(batch_size=args.batch_size),
         seed=0 if args.seed is None else args.seed,
         **options,

@@ -3,7 +3,7 @@
 import numpy as np
 
 from tfprune._channels.graph import plain
-from tfprune._reports.latency import compare_latency
+from tfprune._reports.in_runtime import InRuntime
 from tfprune.structural.silent_channels import planned
 
 _SHARES = (0.0, 0.25, 0.5, 0.75, 0.9)
@@ -19,16 +19,20 @@ class LatencyTable:
     Args:
         candidates: `Candidates` of a model with groups of filters.
         round_to: Keep multiples of this many channels, as in `tfprune.Filter`.
+        runtime: As in `tfprune.shrink`, likewise `threads`.
+        threads: Number of threads, or `None` for as many as the runtime takes.
     """
 
-    def __init__(self, candidates, round_to):
+    def __init__(self, candidates, round_to, runtime, threads):
+        meter = InRuntime(runtime, threads)
         models, macs = {}, []
         for share in _SHARES:
             zeros = [int(share * request.most_zeros) for request in candidates.requests]
             plan = planned(plain(candidates.with_zeros(zeros)), round_to)
             models[str(share)] = plan.apply()
             macs.append(plan.after.macs)
-        measured = compare_latency(models, runs=_RUNS, threads=None)
+        with meter:
+            measured = meter.measure(models, _RUNS)
         pairs = sorted(zip(macs, (measured[name].median for name in models), strict=True))
         self._macs = np.array([count for count, _ in pairs], "float64")
         self._seconds = np.maximum.accumulate([seconds for _, seconds in pairs])

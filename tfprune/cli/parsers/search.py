@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tfprune.cli.choices import CRITERIA
+from tfprune.cli.choices import CRITERIA, FORMATS
 from tfprune.cli.parsers.options import (
     add_data,
     add_model,
@@ -36,6 +36,12 @@ def add(commands, shared):
     budget = parser.add_argument_group("budget, as shares of the model's own cost")
     for name in ("macs", "parameters", "latency"):
         budget.add_argument(f"--{name}", type=float, metavar="SHARE")
+    budget.add_argument(
+        "--runtime",
+        choices=FORMATS,
+        default="keras",
+        help="where --latency is measured: %(choices)s (default: keras)",
+    )
     parser.add_argument(
         "--evaluations", type=int, metavar="N", help="candidates of anneal (default: 60)"
     )

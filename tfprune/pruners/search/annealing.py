@@ -40,6 +40,7 @@ class SimulatedAnnealing(CandidateSearch):
         perturbation: Standard deviation of the first changes to the logarithm of a density. It
             falls with the square root of the temperature.
         {options}
+        {runtime}
 
     {raises}
 
@@ -75,6 +76,7 @@ class SimulatedAnnealing(CandidateSearch):
         perturbation=0.5,
         data=None,
         objective=None,
+        runtime="keras",
         least=0.25,
         seed=0,
     ):
@@ -97,6 +99,7 @@ class SimulatedAnnealing(CandidateSearch):
             rules=rules,
             data=data,
             objective=objective,
+            runtime=runtime,
             least=least,
             seed=seed,
         )

@@ -5,6 +5,7 @@ import keras
 from tfprune import _keras, criteria, patterns
 from tfprune._base import validation as check
 from tfprune._keras.checks import check_followable
+from tfprune._reports.in_runtime import InRuntime
 from tfprune._updates.recalibration import learning_norms
 from tfprune._wrapping.methods import Rule
 from tfprune._wrapping.strip import strip_pruning
@@ -26,7 +27,8 @@ _TEXTS = {
         budget: `{"macs" | "parameters" | "sparsity" | "latency": number}`, one or more: what the
             result has at most, as a fraction of what the model has. MACs and parameters may be
             whole numbers. Sparsity is that of units: filters, or single weights. Latency goes
-            with filters alone; it is that of `model.predict_on_batch` on this machine.
+            with filters alone: candidates go by a table that is fitted to a few widths, measured on
+            this machine, and the model that was found is measured itself.
 """,
     "{pattern}": """
         pattern: A pattern or the name of one: "filter" searches over groups of filters that can
@@ -44,6 +46,10 @@ _TEXTS = {
         least: What every layer or group keeps at least, as a share of what the same density
             everywhere would leave it.
         seed: For all that is random, so that a resumed run is the same run.
+""",
+    "{runtime}": """
+        runtime: Where a budget of latency is measured, for one example: "keras", or as a file on
+            one thread in "litert", "onnx" or "saved_model".
 """,
     "{raises}": """
     Raises:
@@ -73,6 +79,7 @@ class Search:
         {budget}
         {pattern}
         {methods}
+        {runtime}
         {options}
 
     {raises}
@@ -88,6 +95,7 @@ class Search:
         rules=None,
         data=None,
         objective=None,
+        runtime="keras",
         least=0.25,
         seed=0,
     ):
@@ -108,6 +116,9 @@ class Search:
         self._objective = objectives.get(objective)
         self._data = data
         self._budget = dict(budget)
+        # Keras takes the threads that it has.
+        self._where = {"runtime": runtime, "threads": None if runtime == "keras" else 1}
+        InRuntime(**self._where)
         self._least = check.sparsity("least", least)
         mend = "Give a whole number, or None to leave random states alone."
         self._seed = None if seed is None else check.integer("seed", seed, 0, mend)
@@ -117,7 +128,7 @@ class Search:
         candidates = self._candidates()
         self._table = None
         if "latency" in budget:
-            self._table = LatencyTable(candidates, self._pattern.round_to)
+            self._table = LatencyTable(candidates, self._pattern.round_to, **self._where)
         self._allocator(candidates)
         self._config = {
             "search": type(self).__name__,
@@ -128,6 +139,7 @@ class Search:
             "pattern": keras.saving.serialize_keras_object(self._pattern),
             "criterion": keras.saving.serialize_keras_object(self._criterion),
             "objective": self._objective.get_config(),
+            "runtime": runtime,
             "least": self._least,
             "seed": self._seed,
         }

@@ -34,7 +34,8 @@ class CandidateSearch(Search):
             "rules": self._rules,
         }
         parts = {"method": type(self).__name__, "metric": self._objective.metric}
-        return settled(session, self._budget, self._removes_filters, method, zeros, parts)
+        removes = self._removes_filters
+        return settled(session, self._budget, removes, method, zeros, parts, self._where)
 
     def _search(self, session):
         """Returns the numbers of pruned units that were found, trained where it can be."""

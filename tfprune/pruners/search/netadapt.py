@@ -40,6 +40,7 @@ class NetAdapt(CandidateSearch):
         train_candidates: Whether `train` trains every candidate before it is judged, as in the
             paper, and not only the chosen one. The run takes that many times longer.
         {options}
+        {runtime}
 
     {raises}
 
@@ -76,6 +77,7 @@ class NetAdapt(CandidateSearch):
         train_candidates=False,
         data=None,
         objective=None,
+        runtime="keras",
         least=0.25,
         seed=0,
     ):
@@ -98,6 +100,7 @@ class NetAdapt(CandidateSearch):
             rules=rules,
             data=data,
             objective=objective,
+            runtime=runtime,
             least=least,
             seed=seed,
         )

@@ -24,6 +24,7 @@ class SensitivitySearch(CandidateSearch):
         {methods}
         levels: Number of levels to which each layer is pruned.
         {options}
+        {runtime}
 
     {raises}
 
@@ -52,6 +53,7 @@ class SensitivitySearch(CandidateSearch):
         levels=8,
         data=None,
         objective=None,
+        runtime="keras",
         least=0.25,
         seed=0,
     ):
@@ -64,6 +66,7 @@ class SensitivitySearch(CandidateSearch):
             rules=rules,
             data=data,
             objective=objective,
+            runtime=runtime,
             least=least,
             seed=seed,
         )

@@ -19,7 +19,7 @@ _TRIES = 12
 _CLOSER = 0.995
 
 
-def settled(session, budget, removes, method, zeros, parts):
+def settled(session, budget, removes, method, zeros, parts, where):
     """Makes the model that a search chose, and measures what it costs.
 
     Args:
@@ -29,6 +29,7 @@ def settled(session, budget, removes, method, zeros, parts):
         method: `{"pattern", "criterion", "rules"}` with which the model was wrapped.
         zeros: The numbers of pruned units that were found.
         parts: `{"method", "metric"}` of the result.
+        where: `{"runtime", "threads"}` in which a latency is measured.
 
     Returns:
         A `SearchResult`.
@@ -39,7 +40,7 @@ def settled(session, budget, removes, method, zeros, parts):
     candidates, small = session.candidates, None
     zeros, costs = list(zeros), session.allocator.costs(zeros)
     if removes:
-        zeros, small, costs = _smaller(session, Budget(budget, session.dense), zeros)
+        zeros, small, costs = _smaller(session, Budget(budget, session.dense), zeros, where)
     allocation = shares(candidates, zeros)
     known = [trial for trial in session.trials if trial.zeros == tuple(zeros)]
     found = SearchResult(
@@ -77,7 +78,7 @@ def shares(candidates, zeros):
     )
 
 
-def _smaller(session, budget, zeros):
+def _smaller(session, budget, zeros, where):
     """Removes the pruned filters, and more of them until the measured costs are in the budget.
 
     Counting and measuring may differ a little: a channel may have to stay because it is another
@@ -93,7 +94,7 @@ def _smaller(session, budget, zeros):
         wrapped = session.model_with(zeros)
         plain = strip_pruning(wrapped)
         plan = planned(plain, round_to)
-        costs = _measured(plan, allocator.costs(zeros), budget, session.dense)
+        costs = _measured(plan, allocator.costs(zeros), budget, session.dense, where)
         load = budget.load(costs)
         if load <= 1:
             return zeros, compile_smaller(plan, plain, wrapped), costs
@@ -112,14 +113,14 @@ def _smaller(session, budget, zeros):
     )
 
 
-def _measured(plan, counted, budget, dense):
+def _measured(plan, counted, budget, dense, where):
     costs = {
         "sparsity": counted["sparsity"],
         "parameters": plan.after.parameters,
         "macs": plan.after.macs,
     }
     if "latency" in budget.targets:
-        seconds = plan.latency(threads=None)
+        seconds = plan.latency(**where)
         ratio = seconds["after"].median / seconds["before"].median
         costs["latency"] = ratio * dense["latency"]
     return costs
