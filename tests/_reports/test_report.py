@@ -138,14 +138,16 @@ def test_wrapped():
     assert [row.sparsity for row in report.rows] == [0.5, 0.5, 0.5, 0.5, 0.5, 0.0]
     assert (report.prunable.parameters, report.prunable.zeros) == (PRUNABLE, 218)
     assert report.sparsity == 218 / PRUNABLE
-    # Those are no sparsity of the model.
-    assert (report.total.parameters, report.total.zeros) == (PRUNABLE + 80, 218)
-    assert report.total.sparsity == 218 / (PRUNABLE + 80)
+    # Those are no sparsity of the model. The total counts biases too.
+    assert (report.total.parameters, report.total.zeros) == (report.weights, 218)
+    assert report.total.sparsity == 218 / report.weights
+    assert report.weights == sum(row.weights for row in report.rows) > PRUNABLE + 80
     (line,) = [line for line in str(report).splitlines() if "BatchNormalization" in line]
     assert [cell.strip() for cell in line.strip("│").split("│")][2:] == [
+        "",
+        "",
+        "",
         "80",
-        "",
-        "",
         "nothing to prune",
     ]
 
@@ -183,10 +185,15 @@ def test_data_is_json():
         "zeros": 100,
         "sparsity": 0.5,
         "status": "pruned",
+        "weights": 220,
     }
     assert len(data["layers"]) == len(PARTS)
     assert data["prunable"] == {"parameters": PRUNABLE, "zeros": 228, "sparsity": 0.5}
-    assert data["total"]["parameters"] == PRUNABLE + 80
+    assert (
+        data["total"]["parameters"]
+        == data["weights"]
+        == sum(row["weights"] for row in data["layers"])
+    )
 
 
 def test_text_is_a_table():
@@ -201,9 +208,10 @@ def test_text_is_a_table():
         "2,048",
         "1,536",
         "75.00%",
+        "2,080",
         "pruned",
     ]
-    for title in ("Layer", "Type", "Parameters", "Zeros", "Sparsity", "Status"):
+    for title in ("Layer", "Type", "Prunable", "Zeros", "Sparsity", "With biases", "Status"):
         assert any(title in line for line in lines[:4])
     assert sum("1,536" in line for line in lines) == 3
 
@@ -303,6 +311,9 @@ def test_all_weights_are_those_that_the_cost_counts(wrapped):
     report = tfprune.sparsity_report(model)
     assert report.weights == report.to_dict()["weights"] == count
     assert report.prunable.parameters == 3 * 4 + 9 * 4 * 4 + 144 * 2
+    assert report.total.parameters == report.to_dict()["total"]["parameters"] == count
+    each = [row["weights"] for row in report.to_dict()["layers"]]
+    assert each == [3 * 4 + 4, 4 * 4, 9 * 4 * 4 + 4, 144 * 2 + 2]
     lines = str(report).splitlines()
     (prunable,) = (line for line in lines if "prunable weights" in line)
     (everything,) = (line for line in lines if "all, with biases" in line)

@@ -30,6 +30,7 @@ class LayerSparsity:
             stripped), "token embedding: exempt by default", "quantized", "not built: it never ran",
             or "nothing to prune".
             Where a weight holds those of all experts, "experts" is added.
+        weights: Number of all its own weights, biases included.
     """
 
     layer: str
@@ -37,6 +38,7 @@ class LayerSparsity:
     parameters: int
     zeros: int
     status: str
+    weights: int = 0
 
     @property
     def sparsity(self):
@@ -66,12 +68,11 @@ class SparsityReport:
 
     @property
     def total(self):
-        """The total over all listed weights, with the zeros of the prunable ones.
+        """The total over all weights, biases included, with the zeros of the prunable ones.
 
         Other zeros do not come from pruning: the offsets of BatchNormalization start as zeros.
         """
-        everything = sum(row.parameters for row in self.rows)
-        return LayerSparsity("total", "", everything, self.prunable.zeros, "")
+        return LayerSparsity("total", "", self.weights, self.prunable.zeros, "", self.weights)
 
     @property
     def sparsity(self):
@@ -96,15 +97,16 @@ class SparsityReport:
         table = Table(title="Sparsity")
         table.add_column("Layer", overflow="fold")
         table.add_column("Type")
-        for name in ("Parameters", "Zeros", "Sparsity"):
+        for name in ("Prunable", "Zeros", "Sparsity", "With biases"):
             table.add_column(name, justify="right")
         table.add_column("Status")
         for row in self.rows:
             table.add_row(*_cells(row))
         table.add_section()
         table.add_row(*_cells(self.prunable))
-        everything = LayerSparsity("", "", self.weights, self.prunable.zeros, "")
-        table.add_row("all, with biases", *_cells(everything)[1:])
+        total = self.total
+        cells = (f"{total.zeros:,}", f"{total.sparsity:.2%}", f"{total.weights:,}", "")
+        table.add_row("all, with biases", "", "", *cells)
         return table
 
     def __str__(self):
@@ -120,17 +122,19 @@ def _cells(row):
     return (
         row.layer,
         row.type,
-        f"{row.parameters:,}",
+        "" if row.status in (_NOTHING, _QUANTIZED) else f"{row.parameters:,}",
         "" if row.status == _NOTHING else f"{row.zeros:,}",
         "" if row.status == _NOTHING else f"{row.sparsity:.2%}",
+        f"{row.weights:,}",
         row.status,
     )
 
 
 def _total(name, rows):
-    return LayerSparsity(
-        name, "", sum(row.parameters for row in rows), sum(row.zeros for row in rows), ""
+    parameters, zeros, weights = (
+        sum(getattr(row, number) for row in rows) for number in ("parameters", "zeros", "weights")
     )
+    return LayerSparsity(name, "", parameters, zeros, "", weights)
 
 
 def sparsity_report(model):
@@ -149,8 +153,9 @@ def sparsity_report(model):
     Example:
 
     >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4, name="last")])
-    >>> tfprune.sparsity_report(model).rows[0]
-    LayerSparsity(layer='last', type='Dense', parameters=32, zeros=0, status='not wrapped')
+    >>> row = tfprune.sparsity_report(model).rows[0]
+    >>> row.layer, row.parameters, row.weights, row.status
+    ('last', 32, 36, 'not wrapped')
     """
     if not isinstance(model, keras.layers.Layer):
         raise TypeError(not_keras(model, "model"))
@@ -187,20 +192,21 @@ def _all_weights(layers, added):
         # A wrapper's own state belongs to no plain layer.
         if not isinstance(layer, MaskOwner)
         for variable in layer.weights
-        if id(variable) not in added and "seed_generator" not in variable.path
+        if id(variable) not in added and not _is_seed(variable)
     }
     return sum(math.prod(variable.shape) for variable in found.values())
 
 
 def _row(path, layer, around, masked, added, reason):
     entries = registry.own_prunable_weights(layer) if layer.built else None
+    inner = added.union(id(v) for below in _keras.children(layer) for v in below.weights)
+    own = [v for v in layer.weights if id(v) not in inner and not _is_seed(v)]
     if entries and not _keras.is_quantized(layer):
         variables = [entry.get(layer) for entry in entries]
         pruned = any(id(v) in masked for v in variables)
         status = _status(layer, around, entries, pruned, masked, reason)
     else:
-        inner = added.union(id(v) for below in _keras.children(layer) for v in below.weights)
-        variables = [v for v in layer.weights if id(v) not in inner]
+        variables = own
         status = _QUANTIZED if entries else _NOTHING
         if not variables and registry.own_prunable_weights(layer) and not layer.built:
             status = _NEVER_RAN
@@ -209,7 +215,13 @@ def _row(path, layer, around, masked, added, reason):
     arrays = [_keras.host_array(variable) for variable in variables]
     parameters = sum(int(array.size) for array in arrays)
     zeros = sum(int(array.size - np.count_nonzero(array)) for array in arrays)
-    return LayerSparsity(path, type(layer).__name__, parameters, zeros, status)
+    weights = sum(math.prod(variable.shape) for variable in own)
+    return LayerSparsity(path, type(layer).__name__, parameters, zeros, status, weights)
+
+
+def _is_seed(variable):
+    """Whether a variable is the state of a random generator."""
+    return "seed_generator" in variable.path
 
 
 def _status(layer, around, entries, pruned, masked, reason):
