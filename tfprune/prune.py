@@ -14,10 +14,9 @@ from tfprune._updates.mask_update import MaskUpdate
 from tfprune._wrapping.in_place import MaskedModel, prune_in_place
 from tfprune._wrapping.in_place_later import prune_in_place_later
 from tfprune._wrapping.methods import Method
-from tfprune._wrapping.pruned_weight import refusal
+from tfprune._wrapping.pruned_model import PrunedModel
 from tfprune._wrapping.tfmot_arguments import pattern_of
 from tfprune._wrapping.wrapper import (
-    PrunedModel,
     PruneLowMagnitude,
     check_wrappable,
     mask_owners,
@@ -228,7 +227,6 @@ def _masked_layer_by_layer(plan):
         return layer, clone, clone if unit is None else _wrapper_of(unit, clone)
 
     pruned = _keras.clone_graph(plan.root, make)
-    _keras.refuse(pruned, "quantize", refusal("quantize()", plan.root.name))
     for layer, clone in kept:
         clone.mask_set.set_state(layer.mask_set.state())
     known = [weight for _, clone in kept for weight in clone.pruned_weights]

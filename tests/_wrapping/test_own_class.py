@@ -426,6 +426,25 @@ def test_quantizing_a_pruned_model_is_refused():
         np.testing.assert_array_equal(old, new.numpy())
 
 
+@pytest.mark.parametrize("copy", [True, False])
+def test_quantizing_a_loaded_model_changes_nothing(copy, tmp_path):
+    plain = keras.Sequential(
+        [keras.Input((8,)), layers.Dense(4, name="exempt"), layers.Dense(3, name="pruned")]
+    )
+    model = tfprune.prune_low_magnitude(plain, HALF, rules=[Rule("exempt", prune=False)], copy=copy)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    around = keras.Sequential([keras.Input((8,)), loaded])
+    for outer in (model, loaded, around):
+        with pytest.raises(ValueError, match=r"strip_pruning\(model\) first, then quantize\(\)"):
+            outer.quantize("int8")
+        assert outer.count_params() == model.count_params()
+        assert loaded.get_layer("exempt").quantization_mode is None
+    stripped = tfprune.strip_pruning(loaded)
+    stripped.quantize("int8")
+    assert stripped.get_layer("exempt").quantization_mode == "int8"
+
+
 def test_strip_without_a_copy_of_a_model_with_wrappers():
     model = tfprune.prune_low_magnitude(
         keras.Sequential([keras.Input((8,)), layers.Dense(3)]), HALF

@@ -62,6 +62,7 @@ from tfprune._keras.layers import seed_generators as seed_generators
 from tfprune._keras.layers import set_first_shape as set_first_shape
 from tfprune._keras.layers import walk as walk
 from tfprune._keras.lora import allow as allow
+from tfprune._keras.lora import check_first as check_first
 from tfprune._keras.lora import is_quantized as is_quantized
 from tfprune._keras.lora import mask_lora as mask_lora
 from tfprune._keras.lora import merge_copied as merge_copied

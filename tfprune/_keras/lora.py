@@ -1,5 +1,7 @@
 """LoRA weights under a mask, and the calls that a masked layer refuses."""
 
+import functools
+
 import keras
 from keras.src import api_export
 
@@ -81,6 +83,23 @@ def refuse(layer, name, function):
         # Keras itself sets methods on layers that wrap the methods of their classes.
         function.before = vars(layer).get(name)
         hang_on(layer, name, function)
+
+
+def check_first(cls, name, check):
+    """Makes a method of a class of Keras's call `check(self)` first, for all models.
+
+    It is for calls that change one layer after the other, so that a layer's refusal comes too late.
+    A model that is loaded gives no other occasion: nothing of it but its wrappers is of this
+    library's.
+    """
+    method = getattr(cls, name)
+
+    @functools.wraps(method)
+    def checked(self, *args, **kwargs):
+        check(self)
+        return method(self, *args, **kwargs)
+
+    setattr(cls, name, checked)
 
 
 def allow(layer, name):

@@ -13,7 +13,6 @@ from tfprune._wrapping.methods import Method
 from tfprune._wrapping.owner import Owner, overrides_from
 from tfprune._wrapping.preset_files import write_preset
 from tfprune._wrapping.prunable import BEFORE_LISTS
-from tfprune._wrapping.pruned_weight import refusal
 
 _STATE = "_pruning_state"
 
@@ -228,7 +227,6 @@ def adopt(model, owner):
     """Makes a model one with the masks of an `InPlace`; returns the model."""
     _keras.change_class(model, _keras.derived_class(model, MaskedModel, MaskedModel))
     _keras.hang_on(model, "_pruning", owner)
-    _keras.refuse(model, "quantize", refusal("quantize()", model.name))
     return model
 
 
@@ -241,7 +239,6 @@ def release(model):
     if _STATE in vars(model):
         delattr(model, _STATE)
     owner.remove_variables()
-    _keras.allow(model, "quantize")
     _keras.take_off(model, "_pruning")
     _keras.change_class(model, _keras.plain_class(model))
     _keras.forget_compiled(model)

@@ -1,4 +1,4 @@
-"""Wrappers, which hold a layer or a subclassed model together with the masks of its weights."""
+"""Wrappers, which hold a layer together with the masks of its weights."""
 
 from contextlib import nullcontext
 
@@ -137,7 +137,7 @@ def _wrap_around(outer, layer):
     )
 
 
-def _scope_of(custom_objects):
+def scope_of(custom_objects):
     """An empty scope would hide the objects of the one around it."""
     if not custom_objects:
         return nullcontext()
@@ -295,79 +295,9 @@ class PruneLowMagnitude(MaskOwner, keras.layers.Wrapper):
     def from_config(cls, config, custom_objects=None):
         config = dict(config)
         # The old .h5 format hands over what the schedule and the other parts need too.
-        with _scope_of(custom_objects):
+        with scope_of(custom_objects):
             layer = keras.saving.deserialize_keras_object(config.pop("layer"))
             return cls(layer, **{"weights": BEFORE_LISTS, **config})
-
-
-@keras.saving.register_keras_serializable(package="tfprune")
-class PrunedModel(MaskOwner, keras.Model):
-    """A model around another model, with masks on its weights.
-
-    It exists for files of version 0.1. `prune_low_magnitude` now adds the masks to the model and
-    keeps its class. `strip_pruning` returns the inner model.
-
-    Args:
-        model: The model to prune.
-        pruning_schedule: A `PruningSchedule`.
-        pattern: A pattern or its name.
-        scope: A scope or its name.
-        criterion: A criterion or its name.
-        overrides: Methods for single layers inside `model`, in the form of `get_config`.
-        weights: The weights to mask, in the form of `get_config`; by default, all prunable
-            weights.
-        reasons: Reasons why other layers of the model are not pruned, in the form of
-            `get_config`.
-        **kwargs: Arguments of `keras.Model`.
-
-    Raises:
-        ValueError: If the model has a custom `train_step` or another custom training method.
-    """
-
-    def __init__(
-        self,
-        model,
-        pruning_schedule,
-        *,
-        pattern=None,
-        criterion=None,
-        scope=None,
-        overrides=None,
-        weights=None,
-        reasons=None,
-        **kwargs,
-    ):
-        own = _keras.own_loop(model)
-        if own:
-            raise ValueError(
-                check.message(
-                    f"a subclassed model without a custom {own[0]}()",
-                    f"{type(model).__name__} with {', '.join(own)}",
-                    "Wrap the layers in its constructor with prune_low_magnitude(layer, ...) "
-                    "instead, which keeps its own methods.",
-                )
-            )
-        method = Method.of(pruning_schedule, pattern, criterion, scope)
-        kwargs.setdefault("name", model.name)
-        kwargs.setdefault("trainable", model.trainable)
-        super().__init__(**kwargs)
-        self.model = model
-        self._init_masks(method, overrides_from(overrides), weights=weights, reasons=reasons)
-
-    @property
-    def inner(self):
-        return self.model
-
-    def get_config(self):
-        model = keras.saving.serialize_keras_object(self.model)
-        return {"name": self.name, "model": model, **self.pruning_config()}
-
-    @classmethod
-    def from_config(cls, config, custom_objects=None):
-        config = dict(config)
-        with _scope_of(custom_objects):
-            model = keras.saving.deserialize_keras_object(config.pop("model"))
-            return cls(model, **{"weights": BEFORE_LISTS, **config})
 
 
 def mask_owners(model):
@@ -411,3 +341,12 @@ def check_wrappable(layer, kept=()):
                 "Strip it first with tfprune.strip_pruning, or use it without wrapping it again.",
             )
         )
+
+
+def _check_unmasked(model):
+    if mask_owners(model):
+        refusal("quantize()", model.name)()
+
+
+# Keras quantizes layer by layer, and a loaded model may have plain layers before the first wrapper.
+_keras.check_first(keras.Model, "quantize", _check_unmasked)
