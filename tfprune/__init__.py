@@ -41,8 +41,8 @@ from tfprune._reports.latency import Latency, compare_latency, measure_latency
 from tfprune._reports.report import SparsityReport, sparsity_report
 from tfprune._wrapping.methods import Rule
 from tfprune._wrapping.presets import load_preset
-from tfprune._wrapping.strip import load_plain_weights, strip_pruning
 from tfprune._wrapping.pruned_model import PrunedModel
+from tfprune._wrapping.strip import load_plain_weights, strip_pruning
 from tfprune._wrapping.wrapper import PruneLowMagnitude
 from tfprune.callbacks import (
     SET,
