@@ -212,6 +212,72 @@ def test_a_model_of_its_own_class_inside_another(tmp_path):
     same(stripped, pruned)
 
 
+@register
+class TwoTowers(keras.Model):
+    """A retrieval model: its loss and its metrics look at both towers, and there are no targets."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.towers = {
+            name: keras.Sequential(
+                [layers.Embedding(12, 8), layers.Dense(6, name="dense")], name=name
+            )
+            for name in ("user", "item")
+        }
+        self.found = keras.metrics.Mean(name="found")
+
+    def call(self, inputs):
+        return {name: tower(inputs[name]) for name, tower in self.towers.items()}
+
+    def scores(self, y_pred):
+        scores = ops.matmul(y_pred["user"], ops.transpose(y_pred["item"]))
+        return scores, ops.arange(ops.shape(scores)[0])
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        scores, own = self.scores(y_pred)
+        losses = keras.losses.sparse_categorical_crossentropy(own, scores, from_logits=True)
+        return ops.mean(losses)
+
+    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+        scores, own = self.scores(y_pred)
+        self.found.update_state(ops.equal(ops.cast(ops.argmax(scores, axis=1), own.dtype), own))
+        return self.get_metrics_result()
+
+    def get_config(self):
+        return {"name": self.name}
+
+
+@pytest.mark.parametrize("copy", [True, False])
+def test_two_towers_keep_their_loss_and_metrics(copy):
+    if copy and keras.backend.backend() == "jax":
+        pytest.skip("Keras keeps no dtypes, and JAX builds no Embedding from shapes alone")
+    x = {"user": np.arange(12), "item": np.arange(12)[::-1].copy()}
+    plain = TwoTowers()
+    plain(x)
+    plain.compile(keras.optimizers.Adam(0.1))
+    outputs = {name: ops.convert_to_numpy(value) for name, value in plain(x).items()}
+    scores = outputs["user"] @ outputs["item"].T
+    best = np.mean(scores.argmax(axis=1) == np.arange(12))
+    loss = np.mean(np.log(np.exp(scores).sum(axis=1)) - np.diag(scores))
+    pruned = tfprune.prune_low_magnitude(plain, HALF, copy=copy)
+    pruned.compile(keras.optimizers.Adam(0.1))
+    before = pruned.evaluate(x, batch_size=12, verbose=0, return_dict=True)
+    assert before["found"] == pytest.approx(best)
+    assert before["loss"] == pytest.approx(loss, rel=1e-5)
+    history = pruned.fit(
+        x, batch_size=12, epochs=20, verbose=0, callbacks=[tfprune.UpdatePruningStep()]
+    ).history
+    assert history["loss"][-1] < history["loss"][0] and history["found"][-1] > best
+    assert isinstance(pruned, TwoTowers) and exact(pruned)
+    kernels = [weight for name, weight in zeros(pruned).items() if "dense" in name]
+    assert kernels == [24, 24]
+    after = pruned.evaluate(x, batch_size=12, verbose=0)
+    stripped = tfprune.strip_pruning(pruned, copy=copy)
+    assert type(stripped) is TwoTowers
+    stripped.compile()
+    assert stripped.evaluate(x, batch_size=12, verbose=0) == after
+
+
 # -- Without a copy --------------------------------------------------------------------------------
 
 
@@ -353,7 +419,7 @@ def test_wrapped_again(copy):
     count = len(model.weights)
     with pytest.raises(ValueError, match="wrapped already"):
         tfprune.prune_low_magnitude(model, HALF, copy=copy)
-    assert len(model.weights) == count
+    assert len(model.weights) == count and len(model.pruned_weights) == 2
 
 
 def test_masks_of_a_model_wrapped_in_another_way(tmp_path):
