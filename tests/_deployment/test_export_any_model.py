@@ -43,16 +43,24 @@ def test_a_model_of_its_own_class_is_exported_by_the_shape_it_was_built_for(path
     np.testing.assert_allclose(found, dense_layers(model, x), rtol=1e-4, atol=1e-5)
 
 
-def test_a_model_in_half_precision_runs_in_litert(tmp_path):
-    stack = [layers.Dense(8, activation="relu", dtype="mixed_float16"), layers.Dense(3)]
+@pytest.mark.parametrize(
+    ("half", "path"),
+    [
+        ("float16", "model.tflite"),
+        ("float16", "model.onnx"),
+        ("bfloat16", "model.onnx"),
+    ],
+)
+def test_a_model_in_half_precision_runs_in_float32_elsewhere(half, path, tmp_path):
+    stack = [layers.Dense(8, activation="relu", dtype=f"mixed_{half}"), layers.Dense(3)]
     model = keras.Sequential([keras.Input((5,)), *stack])
     before = model.get_weights()
-    exported = tfprune.export(model, tmp_path / "model.tflite")
+    exported = tfprune.export(model, tmp_path / path)
     x = np.random.default_rng(0).normal(size=(4, 5)).astype("float32")
     (found,) = opened(exported.path).run([x])
     # It computes in float32, so more exactly than the model itself.
     np.testing.assert_allclose(found, dense_layers(model, x), rtol=1e-4, atol=1e-5)
-    assert model.layers[0].compute_dtype == "float16"
+    assert model.layers[0].compute_dtype == half
     for one, other in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
     plain = keras.Sequential([keras.Input((5,)), layers.Dense(3)])

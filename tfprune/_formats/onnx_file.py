@@ -5,6 +5,7 @@ from pathlib import Path
 
 import keras
 
+from tfprune import _keras
 from tfprune._base import validation as check
 from tfprune._formats.base import FileFormat, Session, TensorSpec
 from tfprune._formats.keras_file import outputs
@@ -55,7 +56,9 @@ class OnnxFile(FileFormat):
     options = ("opset",)
 
     def write(self, model, path, options, examples):
-        # Keras exports only models that have been called.
+        # ONNX Runtime has few kernels for half precision. Keras exports only models that have been
+        # called.
+        model = _keras.in_float32(model)
         outputs(model, examples)
         if options.quantize is None:
             self._write_float(model, path, options.opset)
