@@ -28,8 +28,8 @@ COMPILED = 200
 def matrices(millions):
     """Tensors of so many million weights together, on the device."""
     left, found, generator = int(millions * 1e6), [], np.random.default_rng(0)
-    while left > 0:
-        rows = min(4096, max(1, left // 4096))
+    while left >= 4 * 4096:
+        rows = min(4096, left // 4096)
         found.append(
             ops.convert_to_tensor(generator.standard_normal((rows, 4096), dtype="float32"))
         )

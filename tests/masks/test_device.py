@@ -82,7 +82,7 @@ def test_the_choice_is_that_of_the_host(score, problem):
         ]
     )
     for group, zeros, (kept, threshold) in zip(groups, wanted, found, strict=True):
-        scores = [Scores(arrays[n].reshape(-1), score, ~candidates[n].reshape(-1)) for n in group]
+        scores = [Scores(arrays[n].reshape(-1), score, candidates[n].reshape(-1)) for n in group]
         expected, border = keep_masks(scores, zeros)
         assert threshold == border or zeros == 0
         for n, mask, own in zip(group, expected, kept, strict=True):
