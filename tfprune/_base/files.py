@@ -6,8 +6,11 @@ import os
 import shutil
 import socket
 import uuid
+import zipfile
 from contextlib import contextmanager
 from pathlib import Path
+
+import numpy as np
 
 from tfprune._base import validation as check
 
@@ -125,6 +128,24 @@ def _is_running(process):
     except OSError:
         return True
     return True
+
+
+def read_arrays(path):
+    """Returns `{name: array}` of a file that `np.savez` wrote.
+
+    Raises:
+        ValueError: If it cannot be read, or would fill the memory with more than the file holds.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            whole = sum(entry.file_size for entry in archive.infolist())
+        if whole > path.stat().st_size:
+            raise ValueError(f"{whole} bytes in a file of {path.stat().st_size}")
+        with np.load(path, allow_pickle=False) as file:
+            return {key: file[key] for key in file.files}
+    except Exception as error:
+        # NumPy's readers raise errors of many kinds for files that are damaged.
+        raise ValueError(f"{type(error).__name__}: {error}") from error
 
 
 def _flush(path):

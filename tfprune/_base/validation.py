@@ -2,6 +2,7 @@
 
 import math
 import numbers
+from contextlib import contextmanager
 
 import numpy as np
 
@@ -41,6 +42,28 @@ def deserialized(name, config, mend):
     raise ValueError(
         message(f"the serialized form of a {name}", f"one that fails: {first}"[:200], mend)
     ) from reason
+
+
+@contextmanager
+def reading_config(name):
+    """Context for using a config; one of another form raises an error that says so."""
+    try:
+        yield
+    except (LookupError, AttributeError, RecursionError, TypeError, ValueError) as error:
+        said = str(error)
+        # Keras's own words on classes that it does not know, and on code that it does not trust.
+        is_theirs = isinstance(error, (TypeError, ValueError)) and any(
+            words in said for words in ("Expected ", "deserializ", "Could not locate", "safe_mode")
+        )
+        if is_theirs or (isinstance(error, ValueError) and "Unrecognized keyword" not in said):
+            raise
+        raise ValueError(
+            message(
+                f"the config of a {name} as get_config() gives it",
+                f"one that fails: {type(error).__name__}: {said}"[:200],
+                "The file is damaged or was made by something else: load another one.",
+            )
+        ) from error
 
 
 def integer(name, value, minimum, mend):

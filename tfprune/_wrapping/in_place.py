@@ -181,11 +181,12 @@ class MaskedModel(_Model):
     @classmethod
     def from_config(cls, config, custom_objects=None):
         config = dict(config)
-        model = keras.saving.deserialize_keras_object(
-            config.pop("model"), custom_objects=custom_objects
-        )
-        config.pop("name", None)
-        return prune_from_config(model, config)
+        with check.reading_config("pruned model"):
+            model = keras.saving.deserialize_keras_object(
+                config.pop("model"), custom_objects=custom_objects
+            )
+            config.pop("name", None)
+            return prune_from_config(model, config)
 
 
 def prune_from_config(model, config):

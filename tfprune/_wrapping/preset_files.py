@@ -2,10 +2,13 @@
 
 import json
 import os
+from pathlib import Path
 
 import numpy as np
 
 from tfprune._base import validation as check
+from tfprune._base.damage import damaged
+from tfprune._base.files import finished_at_once, read_arrays
 
 _CONFIG, _MASKS = "pruning.json", "pruning.npz"
 
@@ -19,11 +22,12 @@ def write_preset(folder, class_name, owner):
         owner: The `Owner` of the model's masks.
     """
     config = {"class_name": class_name, "config": owner.pruning_config()}
-    with open(os.path.join(folder, _CONFIG), "w", encoding="utf-8") as file:
-        json.dump(config, file, indent=1)
+    with finished_at_once(Path(folder, _CONFIG)) as unfinished:
+        unfinished.write_text(json.dumps(config, indent=1), encoding="utf-8")
     store: dict = {}
     owner.mask_set.save(store)
-    np.savez(os.path.join(folder, _MASKS), **store)
+    with finished_at_once(Path(folder, _MASKS)) as unfinished:
+        np.savez(unfinished, **store)
 
 
 def read_preset(folder):
@@ -34,6 +38,7 @@ def read_preset(folder):
 
     Raises:
         ValueError: If the folder has no masks.
+        DamagedFileError: If its files are damaged.
     """
     path = os.path.join(folder, _CONFIG)
     if not os.path.exists(path):
@@ -45,8 +50,15 @@ def read_preset(folder):
                 "masks with from_preset of its class.",
             )
         )
-    with open(path, encoding="utf-8") as file:
-        config = json.load(file)
-    with np.load(os.path.join(folder, _MASKS)) as arrays:
-        store = {name: arrays[name] for name in arrays.files}
-    return config["class_name"], config["config"], store
+    try:
+        with open(path, encoding="utf-8") as file:
+            config = json.load(file)
+        name, parts = str(config["class_name"]), dict(config["config"])
+        store = read_arrays(Path(folder, _MASKS))
+    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+        raise damaged(
+            f"a preset as save_to_preset of a pruned model writes it in {folder!r}",
+            f"{_CONFIG} or {_MASKS} with another content ({error})"[:200],
+            "Load the model without masks with from_preset of its class.",
+        ) from error
+    return name, parts, store

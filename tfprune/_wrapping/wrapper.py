@@ -241,6 +241,11 @@ class PruneLowMagnitude(MaskOwner, keras.layers.Wrapper):
         return getattr(self._method.pattern, "block_size", (1, 1))
 
     @property
+    def block_pooling_type(self):
+        """ "AVG" or "MAX" of the magnitudes in a block; "AVG" for other patterns."""
+        return getattr(self._method.pattern, "pooling", "AVG")
+
+    @property
     def pruning_vars(self):
         """List of `(weight, mask, threshold)`, as in tfmot; the threshold is a tensor."""
         return [
@@ -295,8 +300,9 @@ class PruneLowMagnitude(MaskOwner, keras.layers.Wrapper):
     def from_config(cls, config, custom_objects=None):
         config = dict(config)
         # The old .h5 format hands over what the schedule and the other parts need too.
-        with scope_of(custom_objects):
+        with scope_of(custom_objects), check.reading_config(cls.__name__):
             layer = keras.saving.deserialize_keras_object(config.pop("layer"))
+            config["pruning_schedule"]  # The default is for calls, not for files.
             return cls(layer, **{"weights": BEFORE_LISTS, **config})
 
 

@@ -2,13 +2,24 @@
 
 import json
 import pathlib
+import zipfile
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
 from tfprune._base import validation as check
 from tfprune._base.damage import checksum_of_entries, damaged
-from tfprune._base.files import check_name, finished_at_once, is_leftover, tidy
+from tfprune._base.files import (
+    check_name,
+    finished_at_once,
+    is_leftover,
+    read_arrays,
+    tidy,
+)
+
+# What Python raises for content of another form.
+_MISFITS = (LookupError, TypeError, ValueError, AttributeError, RecursionError)
 
 
 class RecordStore:
@@ -52,7 +63,7 @@ class RecordStore:
                 unfinished.write_text(json.dumps(config, indent=1))
 
     def _check_config(self, found, config):
-        found, config = _without_modules(found), _without_modules(config)
+        config = _without_modules(config)
         different = [key for key in config if found.get(key) != config[key]]
         if different:
             name = different[0]
@@ -107,42 +118,54 @@ class RecordStore:
             return self._memory[name][0]
         file = self._read(name)
         groups = [key.removesuffix("_size") for key in file if key.endswith("_size")]
-        return {
-            group: [_array(file, f"{group}_{n}") for n in range(int(file[f"{group}_size"]))]
-            for group in groups
-        }
+        with self.reading(name):
+            return {
+                group: [_array(file, f"{group}_{n}") for n in range(int(file[f"{group}_size"]))]
+                for group in groups
+            }
 
     def data(self, name):
         """Returns the plain data of a record."""
         if self._folder is None:
             return self._memory[name][1]
-        return json.loads(str(self._read(name)["data"]))
+        with self.reading(name):
+            return json.loads(str(self._read(name)["data"]))
+
+    @contextmanager
+    def reading(self, name):
+        """Context for using a record; what does not fit raises an error that names the file."""
+        try:
+            yield
+        except (*_MISFITS, OSError, zipfile.BadZipFile) as error:
+            if self._folder is None or "Expected " in str(error):
+                raise
+            said = f"one with another content ({type(error).__name__}: {error})"
+            raise _unreadable(self._path(name), said) from error
 
     def _read(self, name):
         """Returns the arrays of a record's file; raises if they are not those that were written."""
         path = self._path(name)
         try:
-            with np.load(path, allow_pickle=False) as file:
-                found = {key: file[key] for key in file.files}
-        except Exception as error:
-            # NumPy's readers raise errors of many kinds for files that are damaged.
+            found = read_arrays(path)
+        except ValueError as error:
             raise _unreadable(path, f"one that cannot be read ({error})") from error
-        # Records of version 0.1 have none.
-        if "checksum" in found:
-            sum_then = int(found.pop("checksum"))
-            if checksum_of_entries(found) != sum_then:
-                raise _unreadable(path, "other numbers than were written into it")
-            if str(found.pop("record")) != name:
-                raise _unreadable(path, "the record of another round")
-        if "data" not in found:
-            raise _unreadable(path, "a file without its data")
+        with self.reading(name):
+            # Records of version 0.1 have none.
+            if "checksum" in found:
+                sum_then = int(found.pop("checksum"))
+                if checksum_of_entries(found) != sum_then:
+                    raise _unreadable(path, "other numbers than were written into it")
+                if str(found.pop("record")) != name:
+                    raise _unreadable(path, "the record of another round")
+            if "data" not in found:
+                raise _unreadable(path, "a file without its data")
         return found
 
 
 def _read_config(path):
     try:
-        return dict(json.loads(path.read_text()))
-    except (ValueError, TypeError, RecursionError) as error:
+        return _without_modules(dict(json.loads(path.read_text())))
+    except (*_MISFITS, OSError) as error:
         raise _unreadable(path, f"one that cannot be read ({error})") from error
 
 

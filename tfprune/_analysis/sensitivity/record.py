@@ -51,6 +51,10 @@ class Record:
             found = json.loads(self._path.read_text())
             settings = {name: found["settings"][name] for name in self._settings}
             metric, baseline, values = found["metric"], found["baseline"], found["values"]
+            _check_numbers(baseline, values)
+            # Files of version 0.1 have none.
+            sum_then = found.pop("checksum", None)
+            whole = sum_then is None or sum_then == checksum_of_data(found)
         except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
             raise ValueError(
                 check.message(
@@ -59,9 +63,7 @@ class Record:
                     "Choose another name; the file was not changed.",
                 )
             ) from error
-        # Files of version 0.1 have none.
-        sum_then = found.pop("checksum", None)
-        if sum_then is not None and sum_then != checksum_of_data(found):
+        if not whole:
             raise damaged(
                 f"the file {str(self._path)!r} to hold what sensitivity() wrote",
                 "other numbers",
@@ -106,3 +108,12 @@ class Record:
         whole["checksum"] = checksum_of_data(json.loads(json.dumps(whole)))
         with finished_at_once(self._path) as unfinished:
             unfinished.write_text(json.dumps(whole, indent=1))
+
+
+def _check_numbers(baseline, values):
+    """Raises TypeError unless all that was measured is a number."""
+    numbers = [value for layer in dict(values).values() for value in dict(layer).values()]
+    if baseline is not None:
+        numbers.append(baseline)
+    if not all(isinstance(value, (int, float)) for value in numbers):
+        raise TypeError("a measurement that is no number")

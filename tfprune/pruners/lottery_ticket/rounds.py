@@ -243,7 +243,9 @@ class LotteryTicket:
         """Returns the masks at the start of a round."""
         if round == 0:
             return [np.ones(shape, dtype=bool) for shape in self._shapes]
-        masks = self.unpack(store.arrays(record_name(round - 1))["next"])
+        name = record_name(round - 1)
+        with store.reading(name):
+            masks = self.unpack(store.arrays(name)["next"])
         if control == "random_masks":
             random = np.random.default_rng(None if self.seed is None else [self.seed, round])
             model = self._wrapped(self._plain, self.sparsity_of(round))
@@ -258,12 +260,14 @@ class LotteryTicket:
 
     def start_of(self, round, control, store):
         """Returns the weights at the start of a round, before masking."""
-        start = store.arrays("start")["weights"]
+        with store.reading("start"):
+            start = store.arrays("start")["weights"]
         if control == "random_reinit" and round:
             name = record_name(round, control)
             return store.arrays(name)["start"] if name in store else self._fresh(round, start)
         if round and self.rewind_to:
-            return store.arrays("rewind")["weights"]
+            with store.reading("rewind"):
+                return store.arrays("rewind")["weights"]
         return start
 
     def _fresh(self, round, start):
@@ -276,10 +280,11 @@ class LotteryTicket:
 
     def model_of(self, round, store, weights, masks):
         """Returns the wrapped model of a round with these weights and masks."""
-        self._plain.set_weights(weights)
-        seeds = store.arrays("start")["seeds"]
-        for generator, state in zip(_keras.seed_generators(self._plain), seeds, strict=True):
-            generator.state.assign(state)
+        with store.reading("start"):
+            self._plain.set_weights(weights)
+            seeds = store.arrays("start")["seeds"]
+            for generator, state in zip(_keras.seed_generators(self._plain), seeds, strict=True):
+                generator.state.assign(state)
         _keras.refresh_constants(self._plain)
         model = self._wrapped(self._plain, self.sparsity_of(round))
         for weight, mask in zip(pruned_weights(model), masks, strict=True):

@@ -41,12 +41,12 @@ class Tickets:
         self._lottery = lottery
         self._store = store
         self.control = control
-        self.rounds = [
-            TicketRound(
-                round, lottery.sparsity_of(round), **store.data(record_name(round, control))
-            )
-            for round in range(lottery.rounds + 1)
-        ]
+        self.rounds = []
+        for round in range(lottery.rounds + 1):
+            name = record_name(round, control)
+            with store.reading(name):
+                found = TicketRound(round, lottery.sparsity_of(round), **store.data(name))
+            self.rounds.append(found)
 
     def ticket(self, round=-1, trained=False):
         """Returns the wrapped model of a round.
@@ -66,13 +66,15 @@ class Tickets:
                 )
             )
         round %= len(self.rounds)
-        arrays = self._store.arrays(record_name(round, self.control))
-        masks = self._lottery.unpack(arrays["masks"])
-        if trained:
-            weights = arrays["trained"]
-        else:
-            weights = self._lottery.start_of(round, self.control, self._store)
-        return self._lottery.model_of(round, self._store, weights, masks)
+        name = record_name(round, self.control)
+        with self._store.reading(name):
+            arrays = self._store.arrays(name)
+            masks = self._lottery.unpack(arrays["masks"])
+            if trained:
+                weights = arrays["trained"]
+            else:
+                weights = self._lottery.start_of(round, self.control, self._store)
+            return self._lottery.model_of(round, self._store, weights, masks)
 
     def stripped(self, round=-1, trained=True):
         """Returns the stripped model of a round, in which pruned weights are exactly zero.

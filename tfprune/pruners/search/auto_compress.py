@@ -164,18 +164,20 @@ class AutoCompress(Search):
             name = f"round_{number:02}"
             file = None if store.path is None else store.path / f"{name}.keras"
             if name in store:
-                model, data = keras.saving.load_model(file), store.data(name)
+                with store.reading(name):
+                    model, data = keras.saving.load_model(file), store.data(name)
             else:
                 model, data = self._round(model, number, judge, train, store.path, verbose)
                 if file is not None:
                     with finished_at_once(file) as unfinished:
                         model.save(unfinished)
                 store.save(name, {}, data)
-            kept.update(data["kept"])
-            trials += [
-                Trial(**{**trial, "number": len(trials) + n, "zeros": tuple(trial["zeros"])})
-                for n, trial in enumerate(data["trials"])
-            ]
+            with store.reading(name):
+                kept.update(data["kept"])
+                trials += [
+                    Trial(**{**trial, "number": len(trials) + n, "zeros": tuple(trial["zeros"])})
+                    for n, trial in enumerate(data["trials"])
+                ]
         allocation = shares(candidates, [r.units - kept[r.name] for r in candidates.requests])
         after = model_cost(model)
         found = SearchResult(

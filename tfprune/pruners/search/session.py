@@ -132,7 +132,9 @@ class Session:
         name = f"trial_{number:05}"
         if name in self._store:
             data = self._store.data(name)
-            if tuple(data["zeros"]) != zeros:
+            with self._store.reading(name):
+                found = tuple(data["zeros"])
+            if found != zeros:
                 raise ValueError(
                     check.message(
                         f"`path` to hold the evaluations of this run, {list(zeros)} as number "
@@ -148,9 +150,10 @@ class Session:
         return self._noted(number, zeros, what, data)
 
     def _noted(self, number, zeros, what, data):
-        metrics = data["metrics"]
-        costs = self.allocator.costs(zeros)
-        trial = Trial(number, what, zeros, costs, metrics, self._judge.badness(metrics))
+        with self._store.reading(f"trial_{number:05}"):
+            metrics = data["metrics"]
+            badness = self._judge.badness(metrics)
+        trial = Trial(number, what, zeros, self.allocator.costs(zeros), metrics, badness)
         self._known[zeros] = trial
         self.trials.append(trial)
         self._show()
@@ -161,7 +164,7 @@ class Session:
         name = f"trained_{self.trained:05}"
         model = self.model_with(zeros)
         if name in self._store:
-            _restore(model, self._store.arrays(name))
+            self._take(model, name)
         else:
             self._store.save(name, self._trained(model, self.trained))
         self._go_on()
@@ -181,8 +184,13 @@ class Session:
 
     def keep(self, trial):
         """Goes on with the trained weights of a candidate that `judge_trained` evaluated."""
-        _restore(self.candidates.model, self._store.arrays(f"trial_{trial.number:05}"))
+        self._take(self.candidates.model, f"trial_{trial.number:05}")
         self._go_on()
+
+    def _take(self, model, name):
+        arrays = self._store.arrays(name)
+        with self._store.reading(name):
+            _restore(model, arrays)
 
     def _trained(self, model, number):
         if self._seed is not None:
