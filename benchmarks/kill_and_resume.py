@@ -343,14 +343,15 @@ def main():
     parser.add_argument("--ways", nargs="*", default=list(WAYS), choices=list(WAYS))
     parser.add_argument("--output", type=pathlib.Path, default=harness.RESULTS)
     arguments = parser.parse_args()
-    table = Table("way", "kills", "at a save", "bit-equal", title="Killed and resumed")
+    table = Table("way", "tried", "killed", "at a save", "bit-equal", title="Killed and resumed")
     path = arguments.output / "kill_and_resume.json"
     # Ways of an earlier run stay, because all of them take an hour.
     results = json.loads(path.read_text()) if path.exists() else {}
     for way in arguments.ways:
         counts, wrong = tried(way, arguments.kills)
         results[way] = {**counts, "wrong": wrong}
-        numbers = (counts["tried"], counts["at a save"], counts["bit-equal"])
+        killed = counts["tried"] - counts["ended before"]
+        numbers = (counts["tried"], killed, counts["at a save"], counts["bit-equal"])
         table.add_row(way, *map(str, numbers))
         for said in wrong:
             print(f"{way}: {said[:300]}")
