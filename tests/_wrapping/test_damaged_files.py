@@ -1,7 +1,9 @@
 """Files that are damaged, or crafted: they never load as something else."""
 
+import errno
 import io
 import json
+import os
 import shutil
 import time
 import zipfile
@@ -371,7 +373,8 @@ def test_two_writers_of_one_folder(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["saved"]
 
 
-def test_a_full_disk_leaves_the_old_file(tmp_path):
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EDQUOT])
+def test_a_full_disk_or_a_read_only_folder_leaves_the_old_file(number, tmp_path):
     path = tmp_path / "file"
     path.write_text("old")
     with (
@@ -379,8 +382,25 @@ def test_a_full_disk_leaves_the_old_file(tmp_path):
         files.finished_at_once(path) as unfinished,
     ):
         unfinished.write_text("half")
-        raise OSError(28, "No space left on device")
+        raise OSError(number, os.strerror(number))
     assert path.read_text() == "old" and len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_read_only_folder_is_refused_before_anything_is_computed(tmp_path, monkeypatch):
+    monkeypatch.setattr(files.os, "access", lambda path, mode: mode != os.W_OK)
+    with pytest.raises(ValueError, match="a path in a folder that can be written to"):
+        files.check_target(tmp_path / "model.keras")
+    with pytest.raises(ValueError, match="a path in a folder that can be written to"):
+        tfprune.PruningBackup(tmp_path / "run.weights.h5")
+
+
+def test_a_file_in_the_place_of_a_folder(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(ValueError, match="a path in a folder that can be written to"):
+        files.check_target(tmp_path / "file" / "model.keras")
+    with pytest.raises(ValueError, match="a path in a folder that can be written to"):
+        tfprune.PruningBackup(tmp_path / "file" / "run.weights.h5")
+    assert (tmp_path / "file").read_text() == "mine"
 
 
 @pytest.mark.parametrize("name", ["a" * 256, "é" * 128])

@@ -131,5 +131,13 @@ def shares(plan, targets):
                     "Give its keras.Input a full shape, or use another target.",
                 )
             )
+        if not before:
+            raise ValueError(
+                check.message(
+                    f"a model with {name} to reduce",
+                    f"one without any, and targets={targets!r:.80}",
+                    "Use another target, or shrink another model.",
+                )
+            )
         found[name] = after / (target * before if target < 1 else target)
     return found

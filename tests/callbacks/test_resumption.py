@@ -1,0 +1,81 @@
+"""A step that disagrees with the epoch that training starts from is said."""
+
+import warnings
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import tfprune
+from tfprune._wrapping.wrapper import mask_owners
+
+STEPS = 3
+
+
+def wrapped():
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(3)])
+    model = tfprune.prune_low_magnitude(model, tfprune.ConstantSparsity(0.5, 0))
+    model.compile("sgd", "mse", run_eagerly=True)
+    return model
+
+
+def fit(model, *callbacks, epochs, first=0):
+    x, y = np.ones((STEPS, 4), "float32"), np.ones((STEPS, 3), "float32")
+    model.fit(
+        x,
+        y,
+        batch_size=1,
+        epochs=epochs,
+        initial_epoch=first,
+        verbose=0,
+        callbacks=[*callbacks, tfprune.UpdatePruningStep()],
+    )
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Files after two epochs and within the second."""
+    folder = tmp_path_factory.mktemp("trained")
+
+    class Saving(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if mask_owners(self.model)[0].pruning_step in (4, 5):
+                self.model.save_weights(folder / "inside.weights.h5")
+
+    model = wrapped()
+    fit(model, Saving(), epochs=2)
+    model.save_weights(folder / "whole.weights.h5")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("name", "first", "said"),
+    [
+        ("whole", 0, None),  # A new training on weights that were pruned before.
+        ("whole", 1, "in epoch 2, to which the pruning step 6"),
+        ("whole", 2, None),
+        ("whole", 3, "in epoch 2, to which the pruning step 6"),
+        ("inside", 1, "steps after the start of epoch 1"),
+        ("inside", 2, "training to go on in epoch 1"),
+    ],
+)
+def test_the_epoch_is_compared_with_the_step(name, first, said, trained):
+    model = wrapped()
+    model.load_weights(trained / f"{name}.weights.h5")
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        fit(model, epochs=4, first=first)
+    found = [str(w.message) for w in told if "training to go on" in str(w.message)]
+    assert len(found) == (said is not None)
+    assert all(said in message and f"epoch {first}" in message for message in found)
+
+
+def test_a_file_that_a_callback_loads_is_compared_too(trained):
+    class Loading(keras.callbacks.Callback):
+        def on_train_begin(self, logs=None):
+            self.model.load_weights(trained / "whole.weights.h5")
+
+    with pytest.warns(UserWarning, match="training to go on in epoch 2"):
+        fit(wrapped(), Loading(), epochs=4)
