@@ -55,7 +55,8 @@ def reading_config(name):
         is_theirs = isinstance(error, (TypeError, ValueError)) and any(
             words in said for words in ("Expected ", "deserializ", "Could not locate", "safe_mode")
         )
-        if is_theirs or (isinstance(error, ValueError) and "Unrecognized keyword" not in said):
+        ours = said.startswith(("Unrecognized keyword", "Unknown `config`"))
+        if is_theirs or (isinstance(error, ValueError) and not ours):
             raise
         raise ValueError(
             message(

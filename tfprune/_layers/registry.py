@@ -51,7 +51,7 @@ def register_prunable(layer_class, weights):
     >>> tfprune.register_prunable(Gate, ["gate"])
     """
     check_layer_class("layer_class", layer_class)
-    if isinstance(weights, (str, PrunableWeight)):
+    if isinstance(weights, (str, PrunableWeight)) or not hasattr(weights, "__iter__"):
         weights = [weights]
     entries = []
     for weight in weights:

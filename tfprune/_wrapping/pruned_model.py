@@ -75,6 +75,6 @@ class PrunedModel(MaskOwner, keras.Model):
     @classmethod
     def from_config(cls, config, custom_objects=None):
         config = dict(config)
-        with scope_of(custom_objects):
+        with scope_of(custom_objects), check.reading_config(cls.__name__):
             model = keras.saving.deserialize_keras_object(config.pop("model"))
             return cls(model, **{"weights": BEFORE_LISTS, **config})

@@ -222,7 +222,11 @@ def sensitivity(
 
 def _checked(sparsities):
     mend = "Use for instance (0.3, 0.6, 0.9)."
-    if isinstance(sparsities, str) or not hasattr(sparsities, "__iter__"):
+    # A NumPy scalar has the method, and raises in it.
+    is_one = isinstance(sparsities, str) or (
+        isinstance(sparsities, np.ndarray) and sparsities.ndim == 0
+    )
+    if is_one or not hasattr(sparsities, "__iter__"):
         raise TypeError(
             check.message(
                 "`sparsities` to be a list of numbers", f"sparsities={sparsities!r}", mend
