@@ -133,3 +133,29 @@ def test_models_that_cannot_be_counted_are_refused():
         tfprune.model_cost(own)
     with pytest.raises(TypeError, match="Keras 3"):
         tfprune.model_cost(3)
+
+
+class Attending(layers.Layer):
+    """A layer with code: three products with weights, and two of tensors."""
+
+    def build(self, shape):
+        self.project = layers.Dense(4, name="project")
+        self.project.build(shape)
+        self.table = self.add_weight(shape=(4, 6), name="table")
+
+    def call(self, x):
+        y = self.project(x)
+        weights = keras.ops.softmax(keras.ops.einsum("bqc,bkc->bqk", y, y))
+        z = keras.ops.matmul(weights, y)
+        return keras.ops.einsum("blc,cd->bld", z, self.table)
+
+
+def test_products_in_code_are_counted():
+    inputs = keras.Input((5, 3))
+    cost = tfprune.model_cost(keras.Model(inputs, Attending(name="attending")(inputs)))
+    # 5 places: 3 to 4 channels, scores of 5 by 5, sums of them, 4 to 6 channels.
+    expected = 5 * 3 * 4 + 2 * 5 * 5 * 4 + 5 * 4 * 6
+    assert (cost.macs, cost.uncounted) == (expected, ())
+    unknown = keras.Input((None, 3))
+    cost = tfprune.model_cost(keras.Model(unknown, Attending()(unknown)))
+    assert (cost.macs, cost.uncounted) == (None, ())

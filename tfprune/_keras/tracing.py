@@ -104,6 +104,7 @@ def _recorded(calls, path):
                     outputs = keras_backend.compute_output_spec(operation.call, *args, **kwargs)
                 else:
                     outputs = operation.compute_output_spec(*args, **kwargs)
+                outputs = keras.tree.map_structure(_as_dense, outputs)
             finally:
                 busy.pop()
             found = [t for t in keras.tree.flatten(outputs) if isinstance(t, keras.KerasTensor)]
@@ -123,6 +124,12 @@ def _recorded(calls, path):
         if hasattr(layer_module, "Node"):
             stack.enter_context(_replaced(layer_module, "Node", no_node))
         yield
+
+
+def _as_dense(item):
+    # Keras calls the result of an einsum sparse, which some layers then refuse.
+    sparse = isinstance(item, keras.KerasTensor) and item.sparse
+    return keras.KerasTensor(item.shape, dtype=item.dtype) if sparse else item
 
 
 @contextlib.contextmanager

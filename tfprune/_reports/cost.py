@@ -11,6 +11,7 @@ import numpy as np
 from tfprune import _keras
 from tfprune._keras.checks import check_followable
 from tfprune._layers import facts, registry
+from tfprune._reports.code_cost import macs_of_code
 
 
 @dataclass(frozen=True)
@@ -204,7 +205,8 @@ def _calls(model, count, around=""):
     def visit(call, given):
         if isinstance(call.layer, keras.layers.Layer):
             shapes, shape = _shapes(call), call.output_shapes[0]
-            macs, uncounted = _of_call(call.layer, call.path, shapes, shape, count)
+            arguments = (call.args, call.kwargs)
+            macs, uncounted = _of_call(call.layer, call.path, shapes, shape, count, arguments)
             found.append(_Call(call.path, call.layer, shape, macs, uncounted))
         return call.outputs
 
@@ -259,13 +261,15 @@ class _Work:
         return next(iter(self.shapes.values()))
 
 
-def _of_call(layer, path, shapes, out_shape, count):
+def _of_call(layer, path, shapes, out_shape, count, arguments=None):
     """Returns the multiplications of a call (`None` if unknown) and paths of uncounted layers."""
     macs = facts.fact(layer, "macs")
     if macs is None:
         # Scaling by a number per channel, as in a normalization, is not a matrix product.
         wide = [weight for weight in layer.trainable_weights if len(weight.shape) > 1]
-        return 0, [path] if wide else []
+        if not wide:
+            return 0, []
+        return _of_code(layer, arguments, path, count) if arguments else (0, [path])
     work = _Work(layer, path, shapes, out_shape, count)
     if macs.places in _INSIDE:
         return _INSIDE[macs.places](work)
@@ -273,6 +277,14 @@ def _of_call(layer, path, shapes, out_shape, count):
         return _of_attention(work), []
     places = _PLACES[macs.places](work)
     return _times(sum(count(attrgetter(name)(layer)) for name in macs.weights), places), []
+
+
+def _of_code(layer, arguments, path, count):
+    def of_call(call):
+        given = (call.args, call.kwargs)
+        return _of_call(call.layer, call.path, _shapes(call), call.output_shapes[0], count, given)
+
+    return macs_of_code(layer, arguments, path, count, of_call)
 
 
 def _in_each_step(work):

@@ -32,8 +32,9 @@ class Budget:
                 raise ValueError(
                     check.message(
                         f"a model whose {name} can be counted",
-                        "one whose inputs have unknown lengths",
-                        "Give its keras.Input a full shape, or use another budget.",
+                        "one with inputs of unknown lengths, or layers that are not counted",
+                        "Give its keras.Input a full shape, or use another budget; "
+                        "tfprune.model_cost(model) names the layers.",
                     )
                 )
             if name == "sparsity":

@@ -67,7 +67,8 @@ class Costs:
 
     def __init__(self, model, candidates):
         cost = model_cost(model)
-        self.dense = {"sparsity": 0.0, "parameters": cost.parameters, "macs": cost.macs}
+        macs = None if cost.uncounted else cost.macs
+        self.dense = {"sparsity": 0.0, "parameters": cost.parameters, "macs": macs}
         self._units = sum(request.units for request in candidates.requests)
         self._rows = [row for row in layer_costs(model) if row.macs and row.prunable]
         self._weights: dict = {}

@@ -36,6 +36,32 @@ def check_targets(targets):
     return targets
 
 
+def check_counted(cost):
+    """Raises ValueError unless all multiplications of a model are counted.
+
+    Args:
+        cost: Its `ModelCost`.
+    """
+    if cost.uncounted:
+        paths = ", ".join(f"'{path}'" for path in cost.uncounted)
+        raise ValueError(
+            check.message(
+                "a model whose multiplications are all counted",
+                f"layers that are not: {paths}",
+                "Use another target, such as parameters; or declare a class like a known one with "
+                "tfprune.register_layer(MyLayer, like=...).",
+            )
+        )
+    if cost.macs is None:
+        raise ValueError(
+            check.message(
+                "a model whose multiplications can be counted",
+                "one whose inputs have unknown lengths",
+                "Give its keras.Input a full shape, or use another target.",
+            )
+        )
+
+
 def search(candidates, targets, make_plan):
     """Finds the lowest sparsity at which all targets are met.
 
@@ -123,14 +149,8 @@ def shares(plan, targets):
     found = {}
     for name, target in targets.items():
         before, after = getattr(plan.before, name), getattr(plan.after, name)
-        if before is None:
-            raise ValueError(
-                check.message(
-                    "a model whose multiplications can be counted",
-                    "one whose inputs have unknown lengths",
-                    "Give its keras.Input a full shape, or use another target.",
-                )
-            )
+        if name == "macs":
+            check_counted(plan.before)
         if not before:
             raise ValueError(
                 check.message(
