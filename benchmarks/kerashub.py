@@ -16,6 +16,7 @@ import warnings
 
 import keras
 import kerashub_models as samples
+import kerashub_shrink
 import numpy as np
 from harness import RESULTS, show, write
 
@@ -323,11 +324,15 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--families", nargs="*", help="names of families, all by default")
     parser.add_argument("--quick", action="store_true", help="the part that runs in CI")
+    parser.add_argument("--shrink", action="store_true", help="what shrinking removes instead")
     parser.add_argument("--output", type=pathlib.Path, default=RESULTS, help="folder for JSON")
     parser.add_argument("--load", type=pathlib.Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.load:
         load(options.load)
+        return
+    if options.shrink:
+        kerashub_shrink.run(options.output)
         return
     rows = {}
     with tempfile.TemporaryDirectory() as folder:

@@ -3,6 +3,7 @@
 import importlib
 import json
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -20,6 +21,7 @@ keras_hub = pytest.importorskip("keras_hub")
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 matrix = importlib.import_module("kerashub")
 samples = importlib.import_module("kerashub_models")
+shrinking = importlib.import_module("kerashub_shrink")
 
 HALF = tfprune.ConstantSparsity(0.5, begin_step=0)
 QUICK = matrix.chosen(quick=True)
@@ -223,3 +225,77 @@ def test_the_guide_runs(tmp_path, monkeypatch):
     page = Path(__file__).parents[1] / "docs" / "guide" / "kerashub.md"
     monkeypatch.chdir(tmp_path)
     exec(compile(readme.program(page.read_text()), str(page), "exec"), {"__name__": "page"})
+
+
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("Gemma3", "Qwen3", "Mistral", "T5")]
+
+
+@pytest.mark.parametrize("name", ["BERT", "GPT-2", "Llama3", "Mixtral", "ViT", *SLOW])
+def test_a_masked_and_a_shrunk_model_compute_the_same(name, tmp_path):
+    row = shrinking.measure(name, tmp_path, generate=name == "T5")
+    assert row["class"] and row["removable"] >= 0.5
+    assert row["masked against shrunk"] <= 1e-5 and row["shrunk against loaded"] == 0
+    assert row.get("same tokens") is not False
+    # The outputs depend on the inputs, and on what the masks take away.
+    assert min(row["other inputs"], row["dense against masked"]) > 1e-2
+
+
+UNIFORM = {
+    "BERT classifier": {"intermediate_dim"},
+    "Qwen3": {"intermediate_dim", "num_query_heads", "num_key_value_heads"},
+    "T5": {"intermediate_dim", "num_heads", "key_value_dim"},
+}
+
+
+@pytest.mark.parametrize(
+    "name", ["BERT classifier", "Qwen3", pytest.param("T5", marks=pytest.mark.slow)]
+)
+def test_uniform_widths_are_arguments_of_the_class(name, tmp_path):
+    backbone = shrinking.jitter(BY_NAME[name].make().backbone)
+    pruned = updated(tfprune.prune_low_magnitude(backbone, HALF, pattern="filter"))
+    plan = tfprune.plan_shrink(pruned, uniform=True)
+    small = plan.apply()
+    assert type(small) is type(backbone)
+    before, after = backbone.get_config(), small.get_config()
+    assert {key for key in before if before[key] != after[key]} - {"name"} == UNIFORM[name]
+    inputs = samples.inputs_for(backbone)
+    masked = shrinking.outputs(tfprune.strip_pruning(pruned), inputs)
+    assert shrinking.difference(masked, shrinking.outputs(small, inputs)) <= 1e-5
+    heads = [group for group in plan.groups if group.layers[0].endswith(":heads")]
+    if len(UNIFORM[name]) == 1:
+        assert any("no argument of the class counts them" in group.why for group in heads)
+    else:
+        assert all(group.removed for group in heads)
+
+
+@pytest.mark.slow
+def test_a_uniform_model_needs_no_tfprune(tmp_path):
+    backbone = gpt2().backbone
+    small = tfprune.shrink(backbone, {"parameters": 0.8}, uniform=True, verbose=0)
+    assert small.count_params() <= 0.8 * backbone.count_params()
+    path = str(tmp_path / "small.keras")
+    small.save(path)
+    code = f"import sys, keras, keras_hub; keras.saving.load_model({path!r}); " + (
+        "assert 'tfprune' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_a_stack_with_fewer_blocks():
+    backbone = shrinking.jitter(shrinking.FAMILIES["Llama3"]().backbone)
+    inputs = samples.inputs_for(backbone)
+    small = tfprune.structural.remove_blocks(backbone, 1, inputs)
+    assert type(small) is type(backbone)
+    assert (backbone.num_layers, small.num_layers) == (2, 1)
+    left = small.transformer_layers[0].get_weights()
+    assert any(
+        all(
+            np.array_equal(one, other) for one, other in zip(left, layer.get_weights(), strict=True)
+        )
+        for layer in backbone.transformer_layers
+    )
+
+
+def test_macs_of_unknown_lengths_are_no_target():
+    with pytest.raises(ValueError, match="inputs have unknown lengths"):
+        tfprune.shrink(gpt2(), {"macs": 0.5})

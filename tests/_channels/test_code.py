@@ -8,11 +8,6 @@ from structural_support import randomize
 
 import tfprune
 
-# The width of the stream between the blocks stays, which is said in a warning.
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:Expected filters that can be removed:UserWarning",
-)
-
 WIDTH = 8
 HALF = tfprune.ConstantSparsity(0.5, 0)
 

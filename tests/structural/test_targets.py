@@ -338,3 +338,31 @@ def test_an_allocation_that_does_not_fit(change, line):
     given = {"targets": {"macs": 0.5}, "allocation": "sensitivity", "data": (x, x[:, :1]), **change}
     with pytest.raises(ValueError, match=f"Expected.*{line}"):
         tfprune.shrink(uneven(), verbose=0, **given)
+
+
+class Hidden(keras.layers.Layer):
+    """A product with weights in code that takes numbers only."""
+
+    def build(self, shape):
+        self.table = self.add_weight(shape=(shape[-1], 4), name="table")
+
+    def call(self, x):
+        if isinstance(x, keras.KerasTensor):
+            raise TypeError("numbers only")
+        return keras.ops.matmul(x, self.table)
+
+    def compute_output_spec(self, x):
+        return keras.KerasTensor((*x.shape[:-1], 4), dtype=x.dtype)
+
+
+def test_no_target_is_met_falsely():
+    inputs = keras.Input((8,))
+    x = layers.Dense(16, name="wide")(inputs)
+    model = keras.Model(
+        inputs, layers.Dense(2)(Hidden(name="hidden")(layers.Dense(8, name="read")(x)))
+    )
+    with pytest.raises(ValueError, match="not: 'hidden'"):
+        tfprune.shrink(model, {"macs": 0.5})
+    rules = [tfprune.Rule("read", prune=False)]
+    small = tfprune.shrink(model, {"parameters": 0.8}, rules=rules)
+    assert small.count_params() <= 0.8 * model.count_params()

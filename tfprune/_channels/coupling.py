@@ -18,7 +18,9 @@ from tfprune.patterns.slices import Filter
 # Endings of obvious reasons to keep filters, which cause no warning.
 _NOT_PRUNED = "is not pruned"
 _ONE_LEFT = "a layer keeps its last channel"
-_PLAIN = (OUTPUT, _NOT_PRUNED, _ONE_LEFT)
+# In a stack of blocks, the width of the stream between them always stays.
+_IN_BLOCKS = " (in a layer that runs layers)"
+_PLAIN = (OUTPUT, _NOT_PRUNED, _ONE_LEFT, _IN_BLOCKS)
 # Weights that turn zero, or lose their effect, once the weights before them are zero.
 _NEED_NO_MASK = ("moving_variance",)
 _POOLED = {
@@ -118,6 +120,8 @@ def find_couplings(model, candidates):
             found.append(coupling)
         elif scored:
             reason = next(iter(fixed.values()), _ONE_LEFT)
+            if not reason.endswith(_PLAIN) and any(ledger.is_in_code(p.layer) for p in scored):
+                reason += _IN_BLOCKS
             stay.setdefault(reason, []).extend(group.layers)
     known = {id(cut.variable) for cut in ledger.cuts.values() if not cut.reads}
     for layer in _keras.flatten(model):

@@ -80,6 +80,11 @@ class Ledger:
         """Returns the path of a layer in the model, or the name of an operation."""
         return self.paths.get(id(layer), layer.name)
 
+    def is_in_code(self, layer):
+        """Whether a layer is inside one whose code was followed."""
+        path = self.path(layer)
+        return any(path.startswith(f"{self.path(other)}/") for other in self.composites.values())
+
     # -- Labels ------------------------------------------------------------------------------------
 
     def new_labels(self, number):

@@ -26,7 +26,8 @@ def macs_of_code(layer, arguments, path, count, of_call):
         layers that are not counted.
     """
     try:
-        trace = _keras.trace_code(layer, *arguments, path)
+        args, kwargs = arguments
+        trace = _keras.trace_code(layer, args, kwargs, path)
     except Exception:
         # Code that needs more than placeholders.
         return 0, [path]

@@ -48,7 +48,7 @@ class ShrinkPlan:
         measured: `{"before": Latency, "after": Latency}` in the runtime of a target in latency.
     """
 
-    def __init__(self, groups, model, smaller, barriers, rebuilt):
+    def __init__(self, groups, model, smaller, barriers, rebuilt, finished=lambda model: model):
         self.groups = groups
         self.before = model_cost(model)
         self.after = model_cost(smaller)
@@ -59,10 +59,11 @@ class ShrinkPlan:
         self.targets: dict = {}
         self.measured: dict = {}
         self._model = smaller
-        self._rebuilt = rebuilt
+        self._rebuilt, self._finished = rebuilt, finished
 
     def apply(self):
         """Returns the smaller model, plain and uncompiled. Every call returns the same object."""
+        self._model, self._finished = self._finished(self._model), lambda model: model
         return self._model
 
     def rebuilt(self):
@@ -136,7 +137,7 @@ class ShrinkPlan:
             `{"before": Latency, "after": Latency}`.
         """
         # The copy is uncompiled like the smaller model, so both run in the same way.
-        models = {"before": strip_pruning(self._original), "after": self._model}
+        models = {"before": strip_pruning(self._original), "after": self.apply()}
         with InRuntime(runtime, threads, batch_size, input_shape) as meter:
             return meter.measure(models, runs)
 

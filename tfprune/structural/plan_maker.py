@@ -9,10 +9,11 @@ class PlanMaker:
     Args:
         candidates: `Candidates`.
         make_plan: Function from a wrapped model to its `ShrinkPlan`.
+        uniform: Whether all groups of one size have to lose the same number of channels.
     """
 
-    def __init__(self, candidates, make_plan):
-        self._candidates, self._make = candidates, make_plan
+    def __init__(self, candidates, make_plan, uniform=False):
+        self._candidates, self._make, self._uniform = candidates, make_plan, uniform
 
     def at(self, sparsity):
         """Returns the plan at a sparsity under the scope."""
@@ -31,7 +32,7 @@ class PlanMaker:
             and the plan, which may give channels back.
         """
         sparsity, plan = search(self._candidates, targets, self.at)
-        if self._candidates.is_coarse:
+        if self._candidates.is_coarse and not self._uniform:
             zeros = self._candidates.zeros_at(sparsity)
             fewer = filled(self._candidates, model, targets, zeros)
             fuller = self._described(self._make(self._candidates.with_zeros(fewer)), fewer)

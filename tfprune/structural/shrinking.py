@@ -12,6 +12,7 @@ from tfprune.structural.plan_maker import PlanMaker
 from tfprune.structural.sensitivity import search_by_sensitivity
 from tfprune.structural.silent_channels import planned
 from tfprune.structural.targets import OutOfReach, check_targets, share
+from tfprune.structural.uniform import exempting_rules
 
 _SCATTERED = (patterns.Unstructured, patterns.NOfM, patterns.Block)
 
@@ -32,6 +33,7 @@ def plan_shrink(
     runtime="keras",
     threads=1,
     allocation=None,
+    uniform=False,
     verbose=1,
 ):
     """Finds the channels that a model can lose without changing its outputs.
@@ -56,11 +58,12 @@ def plan_shrink(
     check_followable(model)
     if round_to is not None:
         round_to = check.integer("round_to", round_to, 1, "Use for instance 8; 1 rounds nothing.")
+    check.choice("uniform", uniform, (False, True))
     if targets is None:
         given = {"criterion": criterion, "scope": scope, "rules": rules, "data": data}
         _check_alone(**given, loss=loss, allocation=allocation)
         _check_masks(model)
-        return planned(plain(model), 1 if round_to is None else round_to)
+        return planned(plain(model), 1 if round_to is None else round_to, uniform)
     targets = dict(check_targets(targets))
     check.choice("allocation", allocation, (None, "sensitivity"))
     if allocation is not None and scope is not None:
@@ -78,7 +81,7 @@ def plan_shrink(
     evidence = {"data": data, "batches": batches, "batch_size": batch_size, "loss": loss}
 
     def found(step):
-        as_it_is = planned(plain(model), step)
+        as_it_is = planned(plain(model), step, uniform)
         if len(counted) == len(targets) and share(as_it_is, counted) <= 1:
             as_it_is.sparsity = 0.0
             return as_it_is
@@ -88,16 +91,16 @@ def plan_shrink(
             patterns.Filter(round_to=step),
             criterion,
             scope,
-            rules,
+            exempting_rules(plain(model), rules) if uniform else rules,
             {**evidence, "verbose": verbose},
         )
 
         def make_plan(pruned):
-            return planned(plain(pruned), step)
+            return planned(plain(pruned), step, uniform)
 
         if allocation is not None:
             return search_by_sensitivity(candidates, plain(model), targets, make_plan, evidence)
-        maker, low = PlanMaker(candidates, make_plan), 0.0
+        maker, low = PlanMaker(candidates, make_plan, uniform), 0.0
         if counted:
             low, plan = maker.counted(plain(model), counted)
         if "latency" in targets:
@@ -159,6 +162,7 @@ def shrink(
     runtime="keras",
     threads=1,
     allocation=None,
+    uniform=False,
     verbose=1,
 ):
     """Makes a smaller model by removing silent channels, or enough channels to meet targets.
@@ -202,6 +206,10 @@ def shrink(
             alone is measured to cost on `data`; `None` leaves the allocation to `scope`.
             BatchNormalization gets new statistics from the same data. See
             `tfprune.pruners.SensitivitySearch`.
+        uniform: `True` removes the same number of channels from all blocks, and only channels
+            that arguments of the model's class count (`intermediate_dim`, for instance), so that
+            the result is a plain model of that class. Otherwise blocks may differ: the result has
+            the class too, but its file can only be loaded where tfprune is imported.
 
     Returns:
         A new, plain, uncompiled model, without the optimizer's state.
@@ -246,6 +254,7 @@ def shrink(
         runtime=runtime,
         threads=threads,
         allocation=allocation,
+        uniform=uniform,
         verbose=verbose,
     )
     return plan.apply()

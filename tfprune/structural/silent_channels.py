@@ -8,32 +8,49 @@ from tfprune._channels.graph import channel_groups, follow
 from tfprune.patterns.slices import Filter
 from tfprune.structural.plan import GroupPlan, ShrinkPlan
 from tfprune.structural.remove import rebuild
+from tfprune.structural.uniform import UniformWidths
 
 _LAST = "a layer keeps its last channel"
 
 
-def planned(model, round_to):
+def planned(model, round_to, uniform=False):
     """Returns the `ShrinkPlan` of a plain model.
 
     Args:
         model: A plain model.
         round_to: As in `tfprune.Filter`.
+        uniform: As in `tfprune.shrink`.
     """
     step_of = Filter(round_to=round_to).step
     ledger = follow(model)
-    roots, groups_and_units = ledger.roots(), zip(*channel_groups(ledger), strict=True)
+    roots, (groups, all_units) = ledger.roots(), channel_groups(ledger)
     stays = _reasons(ledger, roots)
-    gone, plans = np.zeros(len(roots), bool), []
-    for group, units in groups_and_units:
+    gone, reasons, left = np.zeros(len(roots), bool), [], {}
+    for group, units in zip(groups, all_units, strict=True):
         why = {unit: stays[root] for unit, root in enumerate(units.tolist()) if root in stays}
         _keep_some(group, why, step_of)
+        reasons.append(why)
+    form = UniformWidths(model, ledger) if uniform else None
+    if form is not None:
+        left = form.level(groups, reasons)
+    plans = []
+    for group, units, why in zip(groups, all_units, reasons, strict=True):
         removed = [unit for unit in range(group.size) if unit not in why]
         gone[units[removed]] = True
         plans.append(_group_plan(group, removed, why))
     gone = gone[roots]
-    smaller = rebuild(model, ledger, gone, _folded(ledger, gone))
-    barriers = dict(ledger.barriers)
-    return ShrinkPlan(plans, model, smaller, barriers, lambda: rebuild(model, ledger, gone))
+
+    def finished(smaller):
+        return smaller if form is None else form.rebuilt(smaller, left)
+
+    return ShrinkPlan(
+        plans,
+        model,
+        rebuild(model, ledger, gone, _folded(ledger, gone)),
+        dict(ledger.barriers),
+        lambda: finished(rebuild(model, ledger, gone)),
+        finished,
+    )
 
 
 def _group_plan(group, removed, why):

@@ -1,0 +1,196 @@
+"""What shrinking can remove in each family of KerasHub, and whether it changes the outputs."""
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import tempfile
+import warnings
+
+import keras
+import kerashub_models as samples
+import numpy as np
+from harness import show, write
+
+import tfprune
+
+HALF = tfprune.ConstantSparsity(0.5, begin_step=0)
+_EMBEDDINGS = (
+    "Embedding",
+    "PositionEmbedding",
+    "ReversibleEmbedding",
+    "ViTPatchingAndEmbedding",
+)
+_TEXT = {"vocabulary_size": 64, "num_layers": 2, "hidden_dim": 64, "intermediate_dim": 256}
+_GROUPED = {"num_query_heads": 8, "num_key_value_heads": 4}
+
+
+def _backbone(name, **arguments):
+    return lambda: getattr(samples.hub(), f"{name}Backbone")(**{**_TEXT, **arguments})
+
+
+def _causal(name, **arguments):
+    make = _backbone(name, **arguments)
+    return lambda: getattr(samples.hub(), f"{name}CausalLM")(backbone=make(), preprocessor=None)
+
+
+def _bert():
+    backbone = _backbone("Bert", num_heads=8, max_sequence_length=16)()
+    return samples.hub().BertTextClassifier(backbone, num_classes=3, preprocessor=None)
+
+
+def _vit():
+    backbone = samples.hub().ViTBackbone(
+        image_shape=(32, 32, 3),
+        patch_size=16,
+        num_layers=2,
+        num_heads=8,
+        hidden_dim=64,
+        mlp_dim=256,
+    )
+    return samples.hub().ViTImageClassifier(backbone, num_classes=3, preprocessor=None)
+
+
+def _t5():
+    backbone = _backbone("T5", num_heads=8, key_value_dim=8)()
+    return samples.hub().T5Seq2SeqLM(backbone, preprocessor=None)
+
+
+FAMILIES = {
+    "BERT": _bert,
+    "GPT-2": _causal("GPT2", num_heads=8, max_sequence_length=16),
+    "Llama3": _causal("Llama3", **_GROUPED),
+    "Mistral": _causal("Mistral", **_GROUPED),
+    "Gemma3": _causal("Gemma3", image_size=16, head_dim=8, **_GROUPED),
+    "Qwen3": _causal("Qwen3", head_dim=8, **_GROUPED),
+    "Mixtral": _causal("Mixtral", num_experts=4, top_k=2, **_GROUPED),
+    "ViT": _vit,
+    "T5": _t5,
+}
+
+
+def jitter(model, seed=0):
+    """Moves every weight, so that no bias is zero and no scale one."""
+    random = np.random.default_rng(seed)
+    for weight in model.weights:
+        if "float" in weight.dtype:
+            noise = random.normal(0, 0.1, weight.shape)
+            weight.assign(keras.ops.convert_to_numpy(weight) + noise)
+    return model
+
+
+def outputs(model, inputs):
+    found = keras.tree.flatten(model(inputs, training=False))
+    return np.concatenate([keras.ops.convert_to_numpy(tensor).ravel() for tensor in found])
+
+
+def difference(one, other):
+    """The largest difference, by the largest number."""
+    return float(np.abs(one - other).max() / np.abs(one).max())
+
+
+def parameters_in(model, classes=None):
+    """Parameters of the layers of some classes; of the whole model by default."""
+    layers = [
+        layer
+        for layer in model._flatten_layers()
+        if classes is None or type(layer).__name__ in classes
+    ]
+    weights = {id(weight): weight for layer in layers for weight in layer.weights}
+    return sum(int(np.prod(w.shape)) for w in weights.values() if "seed" not in w.path)
+
+
+def removable(model):
+    """How many parameters go if each group keeps what it must, or one channel."""
+    channels: dict = {}
+    for group in tfprune.dependency_groups(model):
+        if not group.removable:
+            continue
+        free = [unit for unit in range(group.size) if unit not in group.fixed]
+        gone = free[: group.removable]
+        for path, units in group.makers.items():
+            channels[path] = np.flatnonzero(np.isin(units, gone))
+    small = tfprune.structural.remove_channels(model, channels)
+    return parameters_in(model) - parameters_in(small)
+
+
+def masked_and_shrunk(model, folder):
+    """Prunes half of all filters, shrinks, saves and loads.
+
+    Returns:
+        The models: masked, shrunk, and loaded from its file.
+    """
+    pruned = tfprune.prune_low_magnitude(model, HALF, pattern="filter")
+    tfprune.UpdatePruningStep(pruned)
+    small = tfprune.shrink(pruned)
+    path = os.path.join(folder, "small.keras")
+    small.save(path)
+    return tfprune.strip_pruning(pruned), small, keras.saving.load_model(path)
+
+
+def barriers(model):
+    """`{class name: share of the model's parameters}` of the layers without a rule."""
+    found: dict = {}
+    paths = tfprune.plan_shrink(model).barriers
+    names = {path.rsplit("/", 1)[-1]: kind for path, kind in paths.items()}
+    for layer in model._flatten_layers():
+        kind = names.get(layer.name)
+        if kind == type(layer).__name__ and layer.weights:
+            found[kind] = found.get(kind, 0) + layer.count_params()
+    return {kind: number / parameters_in(model) for kind, number in found.items()}
+
+
+def measure(name, folder, generate=True):
+    """The row of one family; `generate` compares what language models write, too."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = jitter(FAMILIES[name]())
+        inputs, others = samples.inputs_for(model), samples.inputs_for(model, seed=1)
+        masked, small, loaded = masked_and_shrunk(model, folder)
+        outside = parameters_in(model) - parameters_in(model, _EMBEDDINGS)
+        values = outputs(masked, inputs)
+        row = {
+            "family": name,
+            "class": type(small).__name__ == type(model).__name__,
+            "parameters outside embeddings": outside,
+            "removable": removable(model) / outside,
+            "removed by half": 1 - (parameters_in(small) / parameters_in(model)),
+            "masked against shrunk": difference(values, outputs(small, inputs)),
+            "shrunk against loaded": difference(outputs(small, inputs), outputs(loaded, inputs)),
+            "dense against masked": difference(values, outputs(model, inputs)),
+            "other inputs": difference(values, outputs(small, others)),
+            "barriers": barriers(model),
+        }
+        if generate and samples.generates(model):
+            tokens = [samples.generated(each) for each in (masked, small)]
+            row["same tokens"] = bool(np.array_equal(*tokens))
+    return row
+
+
+def as_cells(row):
+    """A row of the table, as text."""
+    kinds = ", ".join(f"{kind} {share:.1%}" for kind, share in row["barriers"].items())
+    return [
+        row["family"],
+        f"{row['removable']:.1%}",
+        f"{row['removed by half']:.1%}",
+        f"{row['masked against shrunk']:.1e}",
+        f"{row['dense against masked']:.2f}",
+        {True: "yes", False: "NO", None: "-"}[row.get("same tokens")],
+        kinds or "none",
+    ]
+
+
+def run(folder):
+    """Measures all families, prints the table and writes it to a folder."""
+    rows = []
+    with tempfile.TemporaryDirectory() as files:
+        for name in FAMILIES:
+            rows.append(measure(name, files))
+            print(rows[-1], flush=True)
+    table = [as_cells(row) for row in rows]
+    columns = ["family", "removable", "at half", "difference", "control", "tokens", "barriers"]
+    show("Shrinking KerasHub", columns, table)
+    for row in table:
+        print("| " + " | ".join(row) + " |")
+    write("kerashub_shrink", folder, {"rows": rows})
