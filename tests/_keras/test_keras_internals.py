@@ -474,6 +474,47 @@ def test_calls_are_watched_and_then_no_more():
     assert "call" not in vars(layer)
 
 
+def test_a_model_stops_in_the_middle():
+    """Keras puts every other exception of a call into one of its own."""
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2), keras.layers.Dense(1)])
+    seen = []
+
+    def stop(layer, call, args, kwargs):
+        seen.append((layer, args, kwargs))
+        raise _keras.RunStopped
+
+    with _keras.intercepted_calls(model.layers[1:], stop), pytest.raises(_keras.RunStopped):
+        model(np.ones((1, 3)))
+    assert [call[0] for call in seen] == model.layers[1:]
+    assert tuple(model(np.ones((1, 3))).shape) == (1, 1)
+
+
+def test_held_tensors_come_back_with_their_masks():
+    embedding = keras.layers.Embedding(4, 2, mask_zero=True)
+    tensor = embedding(np.array([[1, 2, 0]]))
+    held = _keras.HeldTensor(tensor)
+    np.testing.assert_array_equal(held.array, keras.ops.convert_to_numpy(tensor))
+    seen = []
+
+    class Masked(keras.layers.Layer):
+        def call(self, x, mask=None):
+            seen.append(None if mask is None else keras.ops.convert_to_numpy(mask).tolist())
+            return x
+
+    Masked()(held.tensor())
+    assert seen == [[[True, True, False]]]
+
+
+def test_operations_are_watched_and_then_no_more():
+    seen = []
+    before = keras.ops.einsum
+    with _keras.watched_operations(("einsum",), lambda *call: seen.append(call)):
+        found = keras.ops.einsum("i,i->", np.ones(2), np.ones(2))
+    assert keras.ops.einsum is before
+    ((name, arguments, outputs),) = seen
+    assert name == "einsum" and arguments[0] == "i,i->" and outputs is found
+
+
 def test_trace_computes_nothing_and_sees_one_tensor_pass_on():
     model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2), keras.layers.ReLU()])
     seen = []
