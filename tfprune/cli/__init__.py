@@ -11,9 +11,18 @@ import traceback
 
 from tfprune._base.version import __version__
 from tfprune.cli.interrupts import INTERRUPTS
-from tfprune.cli.parsers import compare, export, prune, report, schedule, search, shrink
+from tfprune.cli.parsers import (
+    compare,
+    export,
+    prune,
+    report,
+    schedule,
+    search,
+    shrink,
+    sparse,
+)
 
-_COMMANDS = (report, prune, shrink, search, export, compare, schedule)
+_COMMANDS = (report, prune, shrink, search, sparse, export, compare, schedule)
 _EXITS = """exit codes:
   0  done
   1  a file, an argument or the model is wrong; one line explains the error
