@@ -20,7 +20,17 @@ from tfprune.cli.interrupts import INTERRUPTS
 
 ROOT = Path(tfprune.__file__).parents[1]
 ENTRIES = [[str(ROOT / "tfprune_command.py")], ["-m", "tfprune"]]
-COMMANDS = ("report", "prune", "shrink", "search", "sparse", "export", "compare", "schedule")
+COMMANDS = (
+    "report",
+    "prune",
+    "shrink",
+    "search",
+    "sensitivity",
+    "sparse",
+    "export",
+    "compare",
+    "schedule",
+)
 
 
 @pytest.fixture(autouse=True)

@@ -18,11 +18,12 @@ from tfprune.cli.parsers import (
     report,
     schedule,
     search,
+    sensitivity,
     shrink,
     sparse,
 )
 
-_COMMANDS = (report, prune, shrink, search, sparse, export, compare, schedule)
+_COMMANDS = (report, prune, shrink, search, sensitivity, sparse, export, compare, schedule)
 _EXITS = """exit codes:
   0  done
   1  a file, an argument or the model is wrong; one line explains the error

@@ -4,8 +4,18 @@ import keras
 import numpy as np
 
 from tfprune import _keras
-from tfprune.sparse.layers import SparseConv, SparseDense, SparseEinsumDense
+from tfprune.sparse.layers import (
+    SemiStructuredDense,
+    SparseConv,
+    SparseDense,
+    SparseEinsumDense,
+)
 from tfprune.sparse.layers.equation import Contraction
+from tfprune.sparse.layers.semi_structured import (
+    HALF,
+    has_semi_structured_kernels,
+    is_semi_structured,
+)
 
 # Below, compressed rows take more bytes than a dense matrix, and more time.
 _LEAST_ZEROS = 0.5
@@ -26,7 +36,7 @@ def sparse_form(layer, input_shape):
         return f"no sparse form of {type(layer).__name__}"
     if _keras.is_quantized(layer):
         return "quantized"
-    if layer.compute_dtype != "float32":
+    if layer.compute_dtype != "float32" and not _for_tensor_cores(layer):
         return f"computes in {layer.compute_dtype}, not in float32"
     zeros = zero_share(layer)
     if zeros < _LEAST_ZEROS:
@@ -34,6 +44,16 @@ def sparse_form(layer, input_shape):
     if not np.isfinite(_kernel(layer)).all():
         return "has weights that are not finite"
     return make(layer, (None, *input_shape[1:]))
+
+
+def _for_tensor_cores(layer):
+    """Whether a layer becomes a `SemiStructuredDense`."""
+    return (
+        _keras.plain_class(layer) is keras.layers.Dense
+        and layer.compute_dtype in HALF
+        and has_semi_structured_kernels()
+        and is_semi_structured(_kernel(layer).T)
+    )
 
 
 def has_form(layer):
@@ -68,7 +88,8 @@ def _shared(layer):
 
 
 def _dense(layer, input_shape):
-    form = SparseDense(layer.units, use_bias=layer.use_bias, **_shared(layer))
+    kind = SemiStructuredDense if _for_tensor_cores(layer) else SparseDense
+    form = kind(layer.units, use_bias=layer.use_bias, **_shared(layer))
     return _filled(form, input_shape, _kernel(layer).T, layer)
 
 
