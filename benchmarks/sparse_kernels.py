@@ -10,8 +10,9 @@ import harness
 import keras
 import numpy as np
 
+from tfprune._formats.processors import limited_to
 from tfprune.sparse.forms import sparse_form
-from tfprune.sparse.timing import limited_to, race
+from tfprune.sparse.timing import race
 
 WIDTH = 2048
 

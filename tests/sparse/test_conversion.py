@@ -13,8 +13,9 @@ from sparse_support import attention_model, inputs_of, with_zeros
 
 import tfprune
 from tfprune import sparse
+from tfprune._formats.processors import limited_to
 from tfprune.sparse import conversion
-from tfprune.sparse.timing import Race, limited_to, race
+from tfprune.sparse.timing import Race, race
 
 BACKEND = keras.backend.backend()
 SPARSE = {"patches", "pointwise", "einsum", "out"} | {

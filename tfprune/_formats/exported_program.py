@@ -7,6 +7,7 @@ import keras
 from tfprune import _keras
 from tfprune._base import validation as check
 from tfprune._formats.base import FileFormat, Session, TensorSpec, as_arrays
+from tfprune._formats.processors import torch_threads
 
 # Sizes of 0 and 1 would become part of the program.
 _EXAMPLES = 3
@@ -22,9 +23,6 @@ class _ProgramSession(Session):
 
         self.name, self.threads = path.name, threads
         self._torch = torch
-        self._before = torch.get_num_threads()
-        if threads is not None:
-            torch.set_num_threads(threads)
         program = torch.export.load(str(path))
         self.inputs = [_spec(name, value) for name, value in _placeholders(program)]
         self._module = program.module()
@@ -34,8 +32,8 @@ class _ProgramSession(Session):
         with self._torch.no_grad():
             return as_arrays([output.cpu() for output in self._module(*tensors)])
 
-    def close(self):
-        self._torch.set_num_threads(self._before)
+    def confined(self):
+        return torch_threads(self.threads)
 
 
 def _placeholders(program):

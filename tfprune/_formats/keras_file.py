@@ -5,7 +5,7 @@ import numpy as np
 
 from tfprune import _keras
 from tfprune._formats.base import FileFormat, Session, TensorSpec
-from tfprune._formats.processors import kept_to
+from tfprune._formats.processors import limited_to
 
 
 class KerasSession(Session):
@@ -40,7 +40,7 @@ class KerasSession(Session):
         return keras.tree.pack_sequence_as(self._structure, keras.tree.flatten(inputs))
 
     def confined(self):
-        return kept_to(self.threads)
+        return limited_to(self.threads)
 
     def close(self):
         self._model.predict_function = self._function

@@ -1,7 +1,9 @@
-"""Keeps a runtime that fixes its threads at the start to fewer processors."""
+"""Keeps a runtime to a number of threads, or to as many processors."""
 
 import os
 from contextlib import contextmanager, suppress
+
+from tfprune import _keras
 
 
 @contextmanager
@@ -21,6 +23,31 @@ def kept_to(number):
     finally:
         for thread, processors in before.items():
             _allow(thread, processors)
+
+
+@contextmanager
+def torch_threads(number):
+    """Lets PyTorch compute with `number` threads for a while; `None` changes nothing."""
+    if number is None:
+        yield
+        return
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def limited_to(number):
+    """Returns a context in which the backend of Keras computes with `number` threads.
+
+    TensorFlow and JAX fix their number when they start: on Linux they are kept to as many
+    processors. `None` changes nothing.
+    """
+    return torch_threads(number) if _keras.backend() == "torch" else kept_to(number)
 
 
 def can_keep():

@@ -8,6 +8,7 @@ import keras
 from tfprune import _keras
 from tfprune._base import validation as check
 from tfprune._formats.examples import fitting_inputs
+from tfprune._formats.processors import limited_to
 from tfprune._keras.checks import check_built, not_keras
 from tfprune._layers.registry import own_prunable_weights
 from tfprune._wrapping.strip import strip_pruning
@@ -15,7 +16,7 @@ from tfprune.sparse.forms import has_form, sparse_form, zero_share
 from tfprune.sparse.layers import SparseInside
 from tfprune.sparse.layers.base import not_for_training
 from tfprune.sparse.plan import LayerChoice, SparsePlan
-from tfprune.sparse.timing import limited_to, race
+from tfprune.sparse.timing import race
 
 PREFER = ("speed", "size")
 # Gains below are noise.
@@ -88,6 +89,8 @@ def plan_sparse(model, x=None, *, threads=None, prefer="speed", runs=15):
     _check_graph(model)
     check.choice("prefer", prefer, PREFER)
     runs = check.integer("runs", runs, 1, "Use for instance 15.")
+    if threads is not None:
+        threads = check.integer("threads", threads, 1, "Use for instance 1, or None for all.")
     plain = strip_pruning(model)
     inputs = _batch(plain, x)
     with limited_to(threads):

@@ -1,15 +1,12 @@
 """Times two layers or models in turn, compiled as `predict` compiles them."""
 
 import time
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import keras
 import numpy as np
 
 from tfprune import _keras
-from tfprune._base import validation as check
-from tfprune._formats.processors import kept_to
 
 # A run is repeated until it takes as long, so that the clock's own time does not count.
 _SECONDS = 0.002
@@ -106,27 +103,3 @@ def _on_tensorflow(layer):
             tf.reshape(tensor, (-1,))[:1].numpy()
 
     return run
-
-
-@contextmanager
-def limited_to(threads):
-    """Computes with a number of threads for a while.
-
-    Args:
-        threads: The number; `None` for as many as the backend uses. TensorFlow and JAX fix it when
-            they start: on Linux they are kept to as many processors.
-    """
-    if threads is not None:
-        threads = check.integer("threads", threads, 1, "Use for instance 1, or None for all.")
-    if threads is None or _keras.backend() != "torch":
-        with kept_to(threads):
-            yield
-        return
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
