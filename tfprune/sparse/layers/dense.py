@@ -44,7 +44,7 @@ class SparseDense(SparseLayer):
         self.check_call(training)
         outputs = self.product(flat(inputs, self.sizes[1]))
         if self.bias is not None:
-            outputs = ops.add(outputs, self.bias)
+            outputs = ops.add(outputs, ops.cast(self.bias, outputs.dtype))
         outputs = activated(self, outputs)
         if len(inputs.shape) == 2:
             return outputs
