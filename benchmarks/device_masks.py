@@ -29,7 +29,8 @@ def matrices(millions):
     """Tensors of so many million weights together, on the device."""
     left, found, generator = int(millions * 1e6), [], np.random.default_rng(0)
     while left >= 4 * 4096:
-        rows = min(4096, left // 4096)
+        # Whole groups of four, for 2:4.
+        rows = min(4096, left // 16384 * 4)
         found.append(
             ops.convert_to_tensor(generator.standard_normal((rows, 4096), dtype="float32"))
         )
