@@ -190,7 +190,7 @@ def test_bad_input_is_one_line(name, arguments, expected):
 @pytest.mark.slow
 def test_many_devices():
     pytest.importorskip("jax")
-    done = run_tutorial("many_devices.py", "--epochs", 3)
+    done = run_tutorial("many_devices.py")
     assert done.returncode == 0, done.stderr
     # Four devices share each weight and its mask; the output layer is whole on each.
     (row,) = [line for line in done.stdout.splitlines() if "second/kernel" in line]
