@@ -491,6 +491,7 @@ def test_a_model_that_meets_the_budget_already():
         ({"objective": 3}, TypeError, "`objective` to be a tfprune.pruners.Objective"),
         ({"data": None}, ValueError, "statistics of BatchNormalization"),
         ({"runtime": "tensorrt"}, ValueError, "`runtime` to be one of 'keras'"),
+        ({"runtime": "onnx"}, ValueError, "a target in latency where `runtime` is given"),
         ({"objective": {"mode": "up"}}, ValueError, "`mode` to be one of"),
         ({"objective": {"metric": 3}}, TypeError, "`metric` to be a name"),
         ({"objective": {"batches": 0}}, ValueError, "`batches` to be at least 1"),

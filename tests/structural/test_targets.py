@@ -148,6 +148,9 @@ def test_runtimes_and_threads_are_checked():
     ):
         with pytest.raises(ValueError, match=message):
             tfprune.shrink(two_convolutions(), {"latency": 0.5}, **options)
+    for targets in ({"macs": 0.5}, None):
+        with pytest.raises(ValueError, match="a target in latency where `runtime` is given"):
+            tfprune.shrink(two_convolutions(), targets, runtime="litert")
 
 
 @pytest.mark.parametrize("width", [12, 16, 40])

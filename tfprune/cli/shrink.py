@@ -18,7 +18,7 @@ def run(args, output):
         _check_share(name, value)
     how = {name: getattr(args, name) for name in ("criterion", "scope")}
     how = {name: value for name, value in how.items() if value is not None}
-    if args.latency is not None:
+    if args.latency is not None or args.runtime != "keras":
         where = {"runtime": args.runtime, "threads": args.threads}
         how.update(where, latency_batch_size=args.batch_size)
     plan = plan_shrink(model, targets or None, round_to=args.round_to, **how)

@@ -11,7 +11,7 @@ from tfprune.structural.latency_target import LatencyTarget
 from tfprune.structural.plan_maker import PlanMaker
 from tfprune.structural.sensitivity import search_by_sensitivity
 from tfprune.structural.silent_channels import planned
-from tfprune.structural.targets import OutOfReach, check_targets, share
+from tfprune.structural.targets import OutOfReach, check_runtime, check_targets, share
 from tfprune.structural.uniform import exempting_rules
 
 _SCATTERED = (patterns.Unstructured, patterns.NOfM, patterns.Block)
@@ -62,6 +62,7 @@ def plan_shrink(
     if targets is None:
         given = {"criterion": criterion, "scope": scope, "rules": rules, "data": data}
         _check_alone(**given, loss=loss, allocation=allocation)
+        check_runtime(runtime, targets)
         _check_masks(model)
         return planned(plain(model), 1 if round_to is None else round_to, uniform)
     targets = dict(check_targets(targets))
@@ -77,6 +78,7 @@ def plan_shrink(
     mend = "Use for instance 32."
     batch = check.integer("latency_batch_size", latency_batch_size, 1, mend)
     meter = InRuntime(runtime, threads, batch)
+    check_runtime(runtime, targets)
     counted = {name: target for name, target in targets.items() if name != "latency"}
     evidence = {"data": data, "batches": batches, "batch_size": batch_size, "loss": loss}
 

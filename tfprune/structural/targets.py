@@ -62,6 +62,18 @@ def check_counted(cost):
         )
 
 
+def check_runtime(runtime, targets):
+    """Raises ValueError for a runtime without a target in latency, which alone depends on it."""
+    if runtime != "keras" and "latency" not in (targets or {}):
+        raise ValueError(
+            check.message(
+                "a target in latency where `runtime` is given",
+                f"runtime={runtime!r}, targets={targets!r}",
+                'Add "latency" to the targets, or leave `runtime` out.',
+            )
+        )
+
+
 def search(candidates, targets, make_plan):
     """Finds the lowest sparsity at which all targets are met.
 

@@ -16,6 +16,7 @@ from tfprune.structural.allocation import Allocator, Budget, check_budget
 from tfprune.structural.candidates import Candidates
 from tfprune.structural.costs import Costs
 from tfprune.structural.latency_table import LatencyTable
+from tfprune.structural.targets import check_runtime
 
 _TEXTS = {
     "{model}": """
@@ -119,6 +120,7 @@ class Search:
         # Keras takes the threads that it has.
         self._where = {"runtime": runtime, "threads": None if runtime == "keras" else 1}
         InRuntime(**self._where)
+        check_runtime(runtime, budget)
         self._least = check.sparsity("least", least)
         mend = "Give a whole number, or None to leave random states alone."
         self._seed = None if seed is None else check.integer("seed", seed, 0, mend)
