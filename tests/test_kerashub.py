@@ -220,6 +220,50 @@ def test_predict_step_of_a_task():
     )
 
 
+def test_a_retrieval_model_of_keras_rs():
+    keras_rs = pytest.importorskip("keras_rs")
+
+    class Retrieval(keras.Model):
+        """Two towers, and the best items for a user, as in the guides of keras_rs."""
+
+        def __init__(self):
+            super().__init__()
+            self.user = keras.Sequential(
+                [keras.layers.Embedding(12, 8), keras.layers.Dense(6, name="dense")]
+            )
+            self.item = keras.Sequential(
+                [keras.layers.Embedding(12, 8), keras.layers.Dense(6, name="dense")]
+            )
+            self.best = keras_rs.layers.BruteForceRetrieval(k=3, return_scores=False)
+            self.own_loss = keras.losses.CategoricalCrossentropy(from_logits=True)
+
+        def call(self, inputs, training=False):
+            users = self.user(inputs)
+            if training:
+                return {"users": users}
+            self.best.update_candidates(self.item(np.arange(12)))
+            return {"users": users, "best": self.best(users)}
+
+        def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+            items = self.item(y)
+            scores = keras.ops.matmul(y_pred["users"], keras.ops.transpose(items))
+            return self.own_loss(keras.ops.eye(keras.ops.shape(scores)[0]), scores)
+
+    users, items = np.arange(12), np.arange(12)[::-1].copy()
+    model = Retrieval()
+    model(users)
+    tfprune.prune_low_magnitude(model, HALF, copy=False)
+    model.compile(keras.optimizers.Adam(0.1))
+    callback = tfprune.UpdatePruningStep()
+    history = model.fit(users, items, 12, 20, verbose=0, callbacks=[callback]).history["loss"]
+    assert history[-1] < history[0] and isinstance(model, Retrieval)
+    assert matrix.exact(model) and len(model.pruned_weights) == 4
+    best = keras.ops.convert_to_numpy(model(users)["best"])
+    assert best.shape == (12, 3)
+    tfprune.strip_pruning(model, copy=False)
+    np.testing.assert_array_equal(keras.ops.convert_to_numpy(model(users)["best"]), best)
+
+
 def test_the_guide_runs(tmp_path, monkeypatch):
     readme = importlib.import_module("test_readme")
     page = Path(__file__).parents[1] / "docs" / "guide" / "kerashub.md"
