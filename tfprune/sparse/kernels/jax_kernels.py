@@ -1,8 +1,8 @@
 """Sparse products on JAX.
 
 Milliseconds of a 2048 x 2048 matrix of 95 % zeros, one thread of a processor with AVX-512, for 1, 8
-and 64 examples: dense 0.61, 0.65, 3.5; coordinates (BCOO) 0.26, 0.60, 49; compressed rows (BCSR)
-1.6, 0.65, 1.3.
+and 64 examples: dense 0.47, 0.82, 3.3; this file 0.67, 0.67, 1.3. Coordinates that are sorted by
+column took 0.26 for one example, and 49 for 64.
 """
 
 import numpy as np
