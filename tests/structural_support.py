@@ -2,6 +2,7 @@
 
 import keras
 import numpy as np
+from keras import layers
 
 from tfprune import _keras
 
@@ -110,3 +111,23 @@ def distance(model, other, x):
     ours, theirs = outputs(model, x), outputs(other, x)
     pairs = zip(ours, theirs, strict=True)
     return max(float(np.abs(a - b).max() / np.std(a, axis=0).max()) for a, b in pairs)
+
+
+def residual(bias=True, scale=True):
+    """A small network with a connection around two convolutions."""
+    inputs = keras.Input((6, 6, 3))
+    x = layers.Conv2D(8, 3, padding="same", use_bias=bias, name="stem")(inputs)
+    x = layers.BatchNormalization(name="norm", scale=scale)(x)
+    x = layers.ReLU()(x)
+    y = layers.Conv2D(16, 3, padding="same", activation="relu", name="wide")(x)
+    y = layers.Conv2D(8, 3, padding="same", use_bias=bias, name="back")(y)
+    y = layers.BatchNormalization(name="norm_2", scale=scale)(y)
+    x = layers.GlobalAveragePooling2D()(layers.Add()([x, y]))
+    return keras.Model(inputs, layers.Dense(3, name="out")(x))
+
+
+def examples(number=32):
+    """Random images and targets for `residual`."""
+    random = np.random.default_rng(0)
+    x = random.normal(size=(number, 6, 6, 3)).astype("float32")
+    return x, random.normal(size=(number, 3)).astype("float32")

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from keras import layers
 from structural_graphs import BUILDERS
-from structural_support import data, distance, layer_at, randomize
+from structural_support import data, distance, examples, layer_at, randomize, residual
 
 import tfprune
 from tfprune import masks
@@ -15,18 +15,6 @@ from tfprune._channels.coupling import Couplings
 from tfprune._wrapping.wrapper import mask_owners
 
 HALF = tfprune.ConstantSparsity(0.5, 0)
-
-
-def residual(bias=True, scale=True):
-    inputs = keras.Input((6, 6, 3))
-    x = layers.Conv2D(8, 3, padding="same", use_bias=bias, name="stem")(inputs)
-    x = layers.BatchNormalization(name="norm", scale=scale)(x)
-    x = layers.ReLU()(x)
-    y = layers.Conv2D(16, 3, padding="same", activation="relu", name="wide")(x)
-    y = layers.Conv2D(8, 3, padding="same", use_bias=bias, name="back")(y)
-    y = layers.BatchNormalization(name="norm_2", scale=scale)(y)
-    x = layers.GlobalAveragePooling2D()(layers.Add()([x, y]))
-    return keras.Model(inputs, layers.Dense(3, name="out")(x))
 
 
 def values(layer, name):
@@ -46,12 +34,6 @@ def applied(model, schedule=HALF, **parts):
     )
     tfprune.UpdatePruningStep(pruned)
     return pruned
-
-
-def examples(number=32):
-    random = np.random.default_rng(0)
-    x = random.normal(size=(number, 6, 6, 3)).astype("float32")
-    return x, random.normal(size=(number, 3)).astype("float32")
 
 
 # -- Which channels go -----------------------------------------------------------------------------

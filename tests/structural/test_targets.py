@@ -4,8 +4,7 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
-from structural_support import distance, randomize
-from test_coupling import examples, residual
+from structural_support import distance, examples, randomize, residual
 
 import tfprune
 from tfprune._reports import in_runtime
