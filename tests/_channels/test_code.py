@@ -177,6 +177,20 @@ def test_channels_that_code_counts_stay():
     assert "code counts them" in group.fixed[0]
 
 
+class Scaling(Counting):
+    """Its code multiplies by the number of channels, which no placeholder shows."""
+
+    def call(self, x):
+        return self.last(ops.relu(self.wide(x))) * (self.wide.kernel.shape[-1] / 4)
+
+
+def test_code_that_multiplies_by_the_number_of_channels_is_noticed():
+    pruned = tfprune.prune_low_magnitude(model_of(Scaling(name="scaling")), HALF, pattern="filter")
+    tfprune.UpdatePruningStep(pruned)
+    with pytest.raises(ValueError, match=r"code computes the same.*from code of Scaling"):
+        tfprune.shrink(pruned)
+
+
 def test_code_that_needs_numbers_is_a_barrier():
     model = model_of(Branching(name="branching"))
     assert tfprune.plan_shrink(model).barriers == {"branching": "Branching"}

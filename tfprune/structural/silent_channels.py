@@ -8,6 +8,7 @@ from tfprune._channels.graph import channel_groups, follow
 from tfprune.patterns.slices import Filter
 from tfprune.structural.plan import GroupPlan, ShrinkPlan
 from tfprune.structural.remove import rebuild
+from tfprune.structural.same_outputs import check_same
 from tfprune.structural.uniform import UniformWidths
 
 _LAST = "a layer keeps its last channel"
@@ -41,6 +42,8 @@ def planned(model, round_to, uniform=False):
     gone = gone[roots]
 
     def finished(smaller):
+        if ledger.composites and gone.any():
+            check_same(model, smaller, ledger.composites.values())
         return smaller if form is None else form.rebuilt(smaller, left)
 
     return ShrinkPlan(
