@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 import sys
 import time
 import warnings
@@ -27,6 +28,7 @@ import tfprune  # noqa: E402
 from tfprune import _keras  # noqa: E402
 from tfprune._keras import devices  # noqa: E402
 from tfprune._wrapping.wrapper import pruned_weights  # noqa: E402
+from tfprune.masks import device  # noqa: E402
 
 X = np.random.default_rng(0).normal(size=(64, 16)).astype("float32")
 Y = X[:, :8] * 2
@@ -102,7 +104,29 @@ def write(name, model, found):
     (FOLDER / f"{name}.json").write_text(json.dumps(found))
 
 
+def compiled_collectives():
+    """What devices exchange in the kernel, by the compiled text, for three sharded weights."""
+    mesh = jax.sharding.Mesh(np.array(jax.devices()), ("model",))
+    layout = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(None, "model"))
+    values = np.random.default_rng(0).normal(size=(3, 64, 128)).astype("float32")
+    weights = [jax.device_put(value, layout) for value in values]
+    kept = [jax.device_put(value > -0.5, layout) for value in values]
+    number = np.ones(3, "int32")
+    score = device._keys_function(abs, True)
+    keys, _ = score([(weight,) for weight in weights], kept)
+    steps = [
+        (score, ([(weight,) for weight in weights], kept)),
+        (device._compiled(device._found), ([keys], [number * 0], np.array([[0], [9]], "int32"))),
+        (device._compiled(device._cuts), (keys, number, number)),
+        (device._compiled(device._marked), (keys, number, number, kept)),
+    ]
+    pattern = r"= (\S+) (all-gather|all-to-all|collective-permute|all-reduce)"
+    texts = [step.lower(*given).compile().as_text() for step, given in steps]
+    return [sorted(set(re.findall(pattern, text))) for text in texts]
+
+
 def in_one_process():
+    (FOLDER / "collectives.json").write_text(json.dumps(compiled_collectives()))
     for way in ("one", "data", *LAYOUTS):
         keras.distribution.set_distribution(distribution(way))
         model = build()

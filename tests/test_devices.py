@@ -112,3 +112,12 @@ def test_two_processes_restored_by_orbax_prune_as_one_device_does(process, jax_p
 def test_a_report_on_one_process_alone_says_that_all_have_to_call_it(jax_processes):
     said = (jax_processes / "alone.txt").read_text()
     assert said.startswith("Expected all processes to read the weights, which span them.")
+
+
+@pytest.mark.xdist_group("jax_devices")
+def test_the_device_kernel_exchanges_one_number_a_weight_and_no_weights(jax_devices):
+    keys, found, cuts, marked = json.loads((jax_devices / "collectives.json").read_text())
+    assert keys == marked == []
+    for step in (found, cuts):
+        assert [kind for _, kind in step] == ["all-reduce"]
+        assert step[0][0].startswith("s32[3]")
