@@ -1,8 +1,9 @@
 """Pruning with weights sharded over 8 devices, on one CPU.
 
-Shows JAX 8 virtual devices, shards the hidden layers of a network over four of them and its batches
-over two, and prunes it while it trains. The masks lie on the devices as their weights do, and are
-chosen there. Prints what each device holds. On 8 GPUs or TPU cores, the program is the same.
+Makes JAX see 8 virtual devices, shards the hidden layers of a network over four of them and its
+batches over two, and prunes it while it trains. The masks lie on the devices as their weights do,
+and are chosen there. Prints what each device holds. On 8 GPUs or TPU cores, the program is the
+same.
 
 python tutorials/many_devices.py                  handwritten digits, no download
 python tutorials/many_devices.py --epochs 3       shorter
