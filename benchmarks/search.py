@@ -1,4 +1,4 @@
-"""Which layers give how much: searches beside plain pruning, at equal training and equal cost.
+"""Searches for how much each layer loses, next to plain pruning, at equal training and cost.
 
     python benchmarks/search.py [--network cnn|vgg|resnet|mnist] [--data FOLDER] [--seeds 0 1 2]
 

@@ -22,8 +22,8 @@ class ADMM(OwnLoop, PruningCallback):
     exactly. The logs hold "admm_primal", ||W - Z|| over all weights, and "admm_dual", the norm of
     the last change of Z times rho; a TensorBoard callback after this one in the list writes them.
 
-    In the measurements of the guide "Which layers give how much" (single weights at 98 %, LAMP's
-    shares), ADMM is no better than gradual pruning with the same shares: start with
+    In the guide's measurements ("Search: how much each layer loses"), for single weights at 98 %
+    with LAMP's shares, ADMM is no better than gradual pruning with the same shares: start with
     `PolynomialDecay`.
 
     Args:

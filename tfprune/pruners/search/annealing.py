@@ -24,7 +24,7 @@ class SimulatedAnnealing(CandidateSearch):
     meaning for every metric. Each layer keeps at least `least` of its uniform share: accuracy
     collapses where a search may empty a layer.
 
-    In the measurements of the guide "Which layers give how much", annealing gained nothing over
+    In the guide's measurements ("Search: how much each layer loses"), annealing gained nothing over
     uniform shares for filters, or over LAMP for single weights, which cost no evaluation.
 
     Args:

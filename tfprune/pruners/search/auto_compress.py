@@ -31,9 +31,9 @@ class AutoCompress(Search):
     shares and prunes them. Filters that are nearly empty go too (purification). Then the filters
     are removed, and the optimizer keeps its state for the weights that are left.
 
-    In the measurements of the guide "Which layers give how much", AutoCompress is as accurate as
-    gradual pruning with `PolynomialDecay` within the spread of the seeds, and takes twice as long:
-    start with `PolynomialDecay`.
+    In the guide's measurements ("Search: how much each layer loses"), AutoCompress is as accurate
+    as gradual pruning with `PolynomialDecay` within the spread of the seeds, and takes twice as
+    long: start with `PolynomialDecay`.
 
     The paper also prunes columns: the weights by which all filters of a layer read one place of
     one input channel. They narrow the matrix of a convolution that is computed as one, but a layer

@@ -24,7 +24,7 @@ class NetAdapt(CandidateSearch):
     optimizer, and scores the units again. Candidates are judged without training, because the same
     training steps gain more when they all go to the chosen model.
 
-    In the measurements of the guide "Which layers give how much", NetAdapt gained nothing over
+    In the guide's measurements ("Search: how much each layer loses"), NetAdapt gained nothing over
     uniform shares, which cost no evaluation.
 
     Args:
