@@ -28,7 +28,7 @@ def folder(tmp_path_factory):
 
 
 OPTIONS = {
-    "sensitivity": ["--runtime", "litert"],
+    "sensitivity": [],
     "netadapt": ["--steps", "2"],
     "anneal": ["--evaluations", "4"],
 }

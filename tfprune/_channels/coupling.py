@@ -375,7 +375,7 @@ def warn_of_layers_that_stay(stay):
                 "Exempt them with tfprune.Rule(..., prune=False), or describe a custom layer "
                 "with tfprune.register_channel_rule.",
             ),
-            stacklevel=5,
+            stacklevel=6,
         )
 
 
@@ -393,5 +393,5 @@ def warn_of_whole_groups(groups):
                 "fewer in the groups of " + ", ".join(whole) + ", which are not pruned",
                 "Lower round_to, or exempt them with tfprune.Rule(..., prune=False).",
             ),
-            stacklevel=4,
+            stacklevel=5,
         )

@@ -283,7 +283,7 @@ class Plan:
                     f"{', '.join(unfit)}, which are not pruned",
                     "sparsity_report lists them; give them another pattern with tfprune.Rule.",
                 ),
-                stacklevel=4,
+                stacklevel=5,
             )
 
     def why_nothing(self):
