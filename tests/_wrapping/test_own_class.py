@@ -315,6 +315,19 @@ def test_stripped_without_a_copy():
     assert exact(again)
 
 
+def test_a_stripped_copy_is_plain_and_can_be_pruned_again():
+    model = keras.Sequential([keras.Input((8,)), layers.Dense(6), layers.Dense(3)])
+    model = keras.Model(model.inputs[0], model.outputs[0])
+    pruned = tfprune.prune_low_magnitude(model, HALF, copy=False)
+    tfprune.UpdatePruningStep(pruned)
+    stripped = tfprune.strip_pruning(pruned)
+    assert type(stripped) is keras.src.models.Functional
+    np.testing.assert_array_equal(stripped(X), pruned(X))
+    again = tfprune.prune_low_magnitude(stripped, HALF)
+    tfprune.UpdatePruningStep(again)
+    assert tfprune.sparsity_report(again).rows[0].zeros == 24
+
+
 def test_a_compiled_model_that_was_trained_before():
     model = bare()
     model.compile("adam", "mse")

@@ -54,7 +54,8 @@ def strip_pruning(model, copy=True):
         _keras.merge_copied(model, plain)
         return plain
     if _keras.is_graph(model) and not _keras.keeps_class(model):
-        return _strip_graph(model)
+        with as_it_was(model):
+            return _strip_graph(model)
     if mask_owners(model):
         return _strip_subclassed(model)
     keeps_class = _keras.keeps_class(model)
