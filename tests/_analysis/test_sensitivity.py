@@ -123,7 +123,8 @@ def test_one_layer_alone_is_pruned():
 
 
 @pytest.mark.parametrize(
-    ("criterion", "pattern"), [("small_final", None), ("magnitude", "row"), ("random", "filter")]
+    ("criterion", "pattern"),
+    [("small_final", None), ("magnitude", "row"), ("random", tfprune.Filter(coupled=False))],
 )
 def test_masks_are_those_of_the_kernel(criterion, pattern):
     model = small()
@@ -368,6 +369,8 @@ def test_data_and_table():
         "layer": found.rows[2].layer,
         "parameters": 2000,
         "values": list(found.rows[2].values),
+        "units": None,
+        "others": [],
     }
     text = str(found)
     for part in (

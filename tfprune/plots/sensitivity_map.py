@@ -9,7 +9,9 @@ _MOST_NUMBERS = 14
 
 
 def draw(sensitivity, path=None):
-    """Draws a `Sensitivity`: one row per layer, one column per sparsity, unpruned model first.
+    """Draws a `Sensitivity`: one row per layer or group, one column per sparsity.
+
+    The first column is the unpruned model.
 
     Args:
         sensitivity: The `Sensitivity`.
@@ -21,7 +23,7 @@ def draw(sensitivity, path=None):
     Raises:
         ImportError: If matplotlib is not installed.
     """
-    layers = [row.layer for row in sensitivity.rows]
+    layers = [_name(row) for row in sensitivity.rows]
     values = np.array([[sensitivity.baseline, *row.values] for row in sensitivity.rows])
     columns = values.shape[1]
     width = min(14, max(6, 3.6 + 0.58 * columns))
@@ -51,6 +53,10 @@ def draw(sensitivity, path=None):
     bar.ax.tick_params(labelsize=7)
     bar.outline.set_visible(False)
     return drawing.finished(figure, path)
+
+
+def _name(row):
+    return f"{row.layer} +{len(row.others)}" if row.others else row.layer
 
 
 def _short(value):

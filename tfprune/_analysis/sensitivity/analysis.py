@@ -1,114 +1,20 @@
-"""Measures how pruning a single layer affects a model."""
-
-from dataclasses import asdict, dataclass
+"""Measures how pruning a single layer, or one group of filters, affects a model."""
 
 import keras
 import numpy as np
-from rich.table import Table
 
 from tfprune import _keras, criteria, patterns
 from tfprune._analysis.sensitivity.meter import Meter
 from tfprune._analysis.sensitivity.record import Record
+from tfprune._analysis.sensitivity.result import LayerSensitivity, Sensitivity
+from tfprune._analysis.sensitivity.subjects import groups_of_filters, have_groups, single_layers
 from tfprune._base import validation as check
-from tfprune._base.text import as_text
 from tfprune._keras.checks import not_keras
-from tfprune._reports import prunable_weights
-from tfprune._updates.evidence import Evidence
 from tfprune._wrapping.pruned_weight import masked
-from tfprune._wrapping.strip import strip_pruning
-from tfprune._wrapping.wrapper import pruned_weights
-from tfprune.masks.computing import compute_mask
-from tfprune.plots import sensitivity_map
-from tfprune.prune import prune_low_magnitude
 
 _SPARSITIES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+# Criteria on data use as many batches.
 _BATCHES = 8
-
-
-@dataclass(frozen=True)
-class LayerSensitivity:
-    """One line of a sensitivity analysis.
-
-    Attributes:
-        layer: Path of the layer in the model.
-        parameters: Number of its prunable weights.
-        values: The metric at each sparsity, with only this layer pruned.
-    """
-
-    layer: str
-    parameters: int
-    values: tuple
-
-
-@dataclass(frozen=True)
-class Sensitivity:
-    """A metric at several sparsities of each layer. `str(sensitivity)` is a table.
-
-    Attributes:
-        metric: Name of the metric.
-        baseline: The metric of the unchanged model.
-        sparsities: Tuple of the sparsities, in rising order.
-        rows: List of `LayerSensitivity`, in the order of the layers.
-    """
-
-    metric: str
-    baseline: float
-    sparsities: tuple
-    rows: list
-
-    def most_sensitive(self):
-        """Returns the paths of the layers, the one that changes the metric most first.
-
-        Layers are ranked by the mean absolute difference from the baseline over all sparsities. A
-        NaN metric counts as an infinite difference.
-        """
-        return [row.layer for row in sorted(self.rows, key=self._distance, reverse=True)]
-
-    def _distance(self, row):
-        distance = float(np.mean(np.abs(np.asarray(row.values) - self.baseline)))
-        return distance if np.isfinite(distance) else np.inf
-
-    def to_dict(self):
-        """Returns the analysis as plain data, for JSON."""
-        return {
-            "metric": self.metric,
-            "baseline": self.baseline,
-            "sparsities": list(self.sparsities),
-            "layers": [{**asdict(row), "values": list(row.values)} for row in self.rows],
-        }
-
-    def table(self):
-        """Returns the analysis as a `rich.table.Table`."""
-        table = Table(title=f"Sensitivity: {self.metric}, {self.baseline:.4g} without pruning")
-        table.add_column("Layer", overflow="fold")
-        table.add_column("Parameters", justify="right")
-        for sparsity in self.sparsities:
-            table.add_column(f"{100 * sparsity:g}%", justify="right", no_wrap=True)
-        for row in self.rows:
-            values = [f"{value:.4g}" for value in row.values]
-            table.add_row(row.layer, f"{row.parameters:,}", *values)
-        return table
-
-    def __str__(self):
-        width = max(110, 50 + 10 * len(self.sparsities))
-        return as_text(self.table(), width=width)
-
-    def plot(self, path=None):
-        """Draws the metric of each layer at each sparsity as a heat map.
-
-        Needs matplotlib: `pip install "tfprune[plots]"`.
-
-        Args:
-            path: File to save the plot to; its suffix selects PNG, PDF or SVG. `None` saves
-                nothing.
-
-        Returns:
-            The `matplotlib.figure.Figure`.
-
-        Raises:
-            ImportError: If matplotlib is not installed.
-        """
-        return sensitivity_map.draw(self, path)
 
 
 def sensitivity(
@@ -128,7 +34,14 @@ def sensitivity(
 
     Prunes one layer at once to each sparsity, without fine-tuning, and measures the metric. All
     other layers, and all biases, keep their weights. A layer with little effect can be pruned
-    further than the others: give it its own sparsity with a `Rule` or `PerLayer`.
+    further than the others: give it its own sparsity with a `Rule` or `PerLayer`, or all of them
+    with `to_distribution` of the result.
+
+    With `pattern="filter"`, filters that can only be removed together are pruned together, with
+    their biases, scales and offsets, as `prune_low_magnitude` does. Each such group has one row. A
+    group in which some filters have to stay is pruned as far as possible. Layers that keep all
+    filters, such as those that make the outputs, have no row. In subclassed models, each layer's
+    filters are pruned alone.
 
     After each measurement, even after an error, the weights are restored bit for bit.
 
@@ -142,8 +55,8 @@ def sensitivity(
         pattern: A pattern or its name; by default, single weights.
         criterion: A criterion or its name; by default, the magnitude. Criteria on gradients or
             activations use the first 8 batches of `data`.
-        layers: Names of the layers, as shown in reports, or globs as in `tfprune.Rule`; by
-            default, all layers with prunable weights.
+        layers: Names of the layers, as shown in reports, or globs as in `tfprune.Rule`; a group of
+            filters is meant by any of its layers. By default, all layers with prunable weights.
         sparsities: Fractions of pruned units, in [0, 1).
         batch_size: Batch size for arrays.
         path: A JSON file, written after each measurement. If it exists, its measurements are
@@ -166,7 +79,7 @@ def sensitivity(
     >>> def total(model):
     ...     return np.sum(model.layers[0].kernel)
     >>> tfprune.sensitivity(model, metric=total, sparsities=[0.5, 0.75], verbose=0).rows
-    [LayerSensitivity(layer='only', parameters=4, values=(7.0, 4.0))]
+    [LayerSensitivity(layer='only', parameters=4, values=(7.0, 4.0), units=4, others=())]
 
     Reference:
 
@@ -176,46 +89,46 @@ def sensitivity(
         raise TypeError(not_keras(model, "model"))
     sparsities = _checked(sparsities)
     criterion, pattern = criteria.get(criterion), patterns.get(pattern)
+    coupled = have_groups(model, pattern)
+    find = groups_of_filters if coupled else single_layers
     batch_size = check.integer("batch_size", batch_size, 1, "Use for instance 32.")
-    found = prunable_weights.chosen(prunable_weights.find(model), layers)
     meter = Meter(model, data, metric, batch_size, set(criterion.needs) & set(criteria.FROM_DATA))
     settings = {
         "weights": _keras.fingerprint(model.weights),
         "data": _keras.fingerprint(data),
         "metric": meter.asked,
         "criterion": repr(criterion),
-        "pattern": repr(pattern),
+        # Files of older versions have such a pattern in each layer alone.
+        "pattern": f"{pattern!r} in groups" if coupled else repr(pattern),
         "batches": [_BATCHES, batch_size] if set(criterion.needs) & set(criteria.FROM_DATA) else [],
     }
     record = Record(path, settings)
     meter.name = record.metric
-    evidence = _evidence(model, data, criterion, pattern, batch_size)
-    masks = _Masks(criterion, pattern, evidence)
-    for weight in found:
+    evidence = {"data": data, "batches": _BATCHES, "batch_size": batch_size}
+    subjects = find(model, layers, criterion, pattern, evidence)
+    for subject in subjects:
         # Raise errors before the first measurement.
-        masks(weight, sparsities[-1])
-    by_layer: dict = {}
-    for weight in found:
-        by_layer.setdefault(weight.path, []).append(weight)
+        subject.masks(sparsities[-1])
     progress = keras.utils.Progbar(
-        1 + len(by_layer) * len(sparsities), verbose=verbose, unit_name="measurement"
+        1 + len(subjects) * len(sparsities), verbose=verbose, unit_name="measurement"
     )
     if record.baseline is None:
         record.keep_baseline(meter(), meter.name)
     progress.update(1)
-    for layer, weights in by_layer.items():
+    for subject in subjects:
         for sparsity in sparsities:
-            if record.value(layer, sparsity) is None:
-                value = _measured(meter, masks, weights, sparsity)
-                record.keep(layer, sparsity, value)
+            if record.value(subject.layer, sparsity) is None:
+                record.keep(subject.layer, sparsity, _measured(meter, subject.masks(sparsity)))
             progress.add(1)
     rows = [
         LayerSensitivity(
-            layer,
-            sum(int(np.prod(weight.variable.shape)) for weight in weights),
-            tuple(record.value(layer, sparsity) for sparsity in sparsities),
+            subject.layer,
+            subject.parameters,
+            tuple(record.value(subject.layer, sparsity) for sparsity in sparsities),
+            subject.units,
+            subject.others,
         )
-        for layer, weights in by_layer.items()
+        for subject in subjects
     ]
     return Sensitivity(record.metric, record.baseline, tuple(sparsities), rows)
 
@@ -238,54 +151,18 @@ def _checked(sparsities):
     return found
 
 
-@dataclass(frozen=True)
-class _Masks:
-    """Computes the mask of a weight at a sparsity."""
+def _measured(meter, pruned):
+    """Measures the metric with some weights pruned, then restores the weights.
 
-    criterion: criteria.Criterion
-    pattern: patterns.Pattern
-    evidence: dict
-
-    def __call__(self, weight, sparsity):
-        try:
-            return compute_mask(
-                _keras.host_array(weight.variable),
-                sparsity,
-                pattern=self.pattern,
-                criterion=self.criterion,
-                axes=weight.axes,
-                evidence=self.evidence.get(weight.name),
-            )
-        except ValueError as error:
-            raise ValueError(
-                f"{weight.name}: {error} Or leave the layer out with `layers`."
-            ) from error
-
-
-def _measured(meter, masks, weights, sparsity):
-    """Measures the metric with some weights pruned, then restores the weights."""
-    before = [(w.variable, np.array(_keras.on_host(w.variable))) for w in weights]
-    new = [(w.variable, masks(w, sparsity)) for w in weights]
+    Args:
+        meter: The `Meter`.
+        pruned: List of `(variable, mask)`.
+    """
+    before = [(variable, np.array(_keras.on_host(variable))) for variable, _ in pruned]
     try:
-        for variable, mask in new:
+        for variable, mask in pruned:
             variable.assign(masked(variable, mask))
         return meter()
     finally:
         for variable, value in before:
             variable.assign(value)
-
-
-def _evidence(model, data, criterion, pattern, batch_size):
-    """Returns `{weight name: {need: array}}` for criteria that need more than the weights."""
-    if not set(criterion.needs) - {"axes", "position"}:
-        return {}
-    # Evidence can only be collected on a wrapped model, so make a wrapped copy.
-    copy = prune_low_magnitude(strip_pruning(model), criterion=criterion, pattern=pattern)
-    weights = [weight for weight in pruned_weights(copy) if not weight.follows]
-    collected = Evidence(copy, data, _BATCHES, batch_size, compiled=model)(weights)
-    by_variable = {id(weight.variable): collected[id(weight)] for weight in weights}
-    return {
-        weight.name: by_variable[id(weight.variable)]
-        for weight in prunable_weights.find(copy)
-        if id(weight.variable) in by_variable
-    }
