@@ -278,7 +278,7 @@ def test_shrink_to_a_target(setup, command, tmp_path):
 @pytest.mark.parametrize(
     ("name", "options"),
     [
-        ("m.tflite", ["--quantize", "int8", "--data"]),
+        ("m.tflite", ["--quantize", "int8", "--io-dtype", "int8", "--data"]),
         ("m.onnx", []),
         ("saved", ["--data"]),
         ("m.keras", ["--shrink"]),

@@ -1,6 +1,6 @@
 """Exports models: writes a file, runs it in its own runtime, and compares the outputs."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import keras
@@ -13,6 +13,7 @@ from tfprune._formats.base import WriteOptions
 from tfprune._formats.examples import fitting_inputs
 from tfprune._formats.keras_file import outputs
 from tfprune._formats.quiet import without_log
+from tfprune._formats.ranges import Ranges
 from tfprune._formats.table import FORMATS, by_suffix, check_packages
 from tfprune._keras.checks import check_built, not_keras
 from tfprune._wrapping.strip import strip_pruning
@@ -47,6 +48,9 @@ class Exported:
 
 
 QUANTIZED = ("dynamic", "float16", "int8")
+IO_DTYPES = ("int8",)
+# Number of examples in the comparison.
+_COMPARED = 32
 # Differences, as fractions of the largest output, that count as rounding.
 _TOLERANCES = {None: 1e-3, "float16": 1e-2, "dynamic": 0.1, "int8": 0.2}
 # LiteRT stores some Dense kernels in blocks of four inputs and loses a shorter last block.
@@ -65,9 +69,11 @@ def export(
     quantize=None,
     sparse=False,
     opset=None,
+    io_dtype=None,
     data=None,
-    samples=32,
+    samples=None,
     tolerance=None,
+    verbose=1,
 ):
     """Writes a model for deployment and verifies the file in its own runtime.
 
@@ -82,17 +88,22 @@ def export(
             path decides.
         shrink: Whether to remove silent channels first; see `tfprune.shrink`.
         quantize: For LiteRT and ONNX: "dynamic" (8-bit weights; activations are quantized in each
-            run) or "int8" (8-bit weights and activations, floating-point inputs and outputs). For
-            LiteRT also "float16". Pruned weights stay zero. Files with convolutions are often
-            slower with "dynamic": `tfprune.compare` says so.
+            run) or "int8" (8-bit weights and activations; see `io_dtype`). For LiteRT also
+            "float16". Pruned weights stay zero. Files with convolutions are often slower with
+            "dynamic": `tfprune.compare` says so.
         sparse: For LiteRT: whether to store weights without their zeros where this is smaller.
         opset: For ONNX: version of the operator set; by default, Keras chooses.
+        io_dtype: For LiteRT with "int8": "int8" for inputs and outputs in 8 bits, for processors
+            without floating point. By default they stay in floating point.
         data: Examples for the comparison and for the ranges of activations: an array, a data set,
             or anything else that `fit` takes. Labels are ignored. Random numbers by default;
             required for "int8".
-        samples: Number of examples of `data` to use.
+        samples: Largest number of examples of `data` to use. By default, the comparison uses up to
+            32, and "int8" finds ranges on all of them, or on these 32 where the data has no known
+            length.
         tolerance: Largest difference allowed, as a fraction of the largest output; by default
             0.001, for "float16" 0.01, for "dynamic" 0.1, and for "int8" 0.2.
+        verbose: 1 shows a progress bar if finding ranges takes over 3 seconds, 0 does not.
 
     Returns:
         An `Exported`: `print` it, or read its `bytes` and `difference`.
@@ -115,8 +126,9 @@ def export(
     check_built(model)
     path = Path(path)
     format = _format(path, format)
-    options = _options(format, quantize, sparse, opset, data)
-    samples = check.integer("samples", samples, 1, "Use for instance 32.")
+    options = _options(format, quantize, sparse, opset, io_dtype, data)
+    if samples is not None:
+        samples = check.integer("samples", samples, 1, "Use for instance 32.")
     half = quantize is None and _keras.computes_in_half(model)
     usual = _TOLERANCES["float16" if half else quantize]
     limit = usual if tolerance is None else tolerance
@@ -124,7 +136,9 @@ def export(
     check_packages(format)
     check_target(path, format.name)
     plain = without_silent_channels(model) if shrink else strip_pruning(model)
-    examples = fitting_inputs(plain, data, samples)
+    examples = fitting_inputs(plain, data, samples or _COMPARED)
+    if quantize == "int8":
+        options = replace(options, ranges=Ranges(plain, data, samples, examples, verbose))
     truth = outputs(plain, examples)
     with finished_at_once(path) as unfinished, without_log():
         _written(format, plain, unfinished, options, examples)
@@ -174,12 +188,14 @@ def _format(path, format):
     return found
 
 
-def _options(format, quantize, sparse, opset, data):
+def _options(format, quantize, sparse, opset, io_dtype, data):
     if quantize is not None:
         check.choice("quantize", quantize, QUANTIZED)
         if quantize not in format.quantized:
             raise ValueError(_quantize_message(format, quantize))
-    given = {"sparse": sparse, "opset": opset}
+    if io_dtype is not None:
+        check.choice("io_dtype", io_dtype, IO_DTYPES)
+    given = {"sparse": sparse, "opset": opset, "io_dtype": io_dtype}
     for name, value in given.items():
         if value and name not in format.options:
             takers = [known for known in FORMATS.values() if name in known.options]
@@ -192,6 +208,14 @@ def _options(format, quantize, sparse, opset, data):
             )
     if opset is not None:
         given["opset"] = check.integer("opset", opset, 1, "Use for instance 15.")
+    if io_dtype is not None and quantize != "int8":
+        raise ValueError(
+            check.message(
+                "quantize='int8' where `io_dtype` is given",
+                f"io_dtype={io_dtype!r} with quantize={quantize!r}",
+                "Leave `io_dtype` out, or pass quantize='int8' and data.",
+            )
+        )
     if quantize == "int8" and data is None:
         raise ValueError(
             check.message(

@@ -1,6 +1,7 @@
 """What every file format has in common."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass
 
@@ -31,11 +32,16 @@ class WriteOptions:
         quantize: "dynamic", "float16" or "int8", or `None`.
         sparse: Whether weights are stored without their zeros.
         opset: Version of ONNX's operator set, or `None`.
+        io_dtype: "int8" for inputs and outputs in 8 bits, or `None` for the model's own.
+        ranges: For "int8": yields examples to find the ranges of activations with, each as a list
+            of arrays with a batch of one. It can be read again.
     """
 
     quantize: str | None = None
     sparse: bool = False
     opset: int | None = None
+    io_dtype: str | None = None
+    ranges: Iterable = ()
 
 
 class Session(ABC):

@@ -125,6 +125,20 @@ def fitting_inputs(model, data, samples):
     batch = next(_keras.numpy_batches(data, samples), None)
     if batch is None:
         raise ValueError(check.message("data", "none", "Pass at least one example."))
+    return fitted(model, batch, samples)
+
+
+def fitted(model, batch, samples=None):
+    """Returns the inputs in a batch as arrays in the structure and dtypes of a model's inputs.
+
+    Args:
+        model: A built model.
+        batch: Arrays, or a tuple `(inputs, labels)`.
+        samples: Largest number of examples, or `None` for all.
+
+    Raises:
+        ValueError: If the arrays do not fit the model.
+    """
     inputs = batch[0] if isinstance(batch, tuple) else batch
     arrays = [np.asarray(array)[:samples] for array in keras.tree.flatten(inputs)]
     if not _keras.is_graph(model):

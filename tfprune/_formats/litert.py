@@ -32,7 +32,7 @@ class _LiteRTSession(Session):
         try:
             self._resize([array.shape for array in arrays])
             for entry, array in zip(self._inputs, arrays, strict=True):
-                self._interpreter.set_tensor(entry["index"], array)
+                self._interpreter.set_tensor(entry["index"], _quantized(entry, array))
             self._interpreter.invoke()
         except RuntimeError as error:
             raise ValueError(
@@ -43,7 +43,10 @@ class _LiteRTSession(Session):
                     "written.",
                 )
             ) from error
-        return [self._interpreter.get_tensor(index) for index in self._outputs]
+        return [
+            _dequantized(entry, self._interpreter.get_tensor(entry["index"]))
+            for entry in self._outputs
+        ]
 
     def _resize(self, shapes):
         if shapes == self._shapes:
@@ -51,14 +54,14 @@ class _LiteRTSession(Session):
         for entry, shape in zip(self._inputs, shapes, strict=True):
             self._interpreter.resize_tensor_input(entry["index"], shape)
         self._interpreter.allocate_tensors()
-        self._shapes, self._outputs = shapes, self._output_indices()
+        self._shapes, self._outputs = shapes, self._output_entries()
 
-    def _output_indices(self):
+    def _output_entries(self):
         signatures = list(self._interpreter.get_signature_list().values())
         if len(signatures) != 1:
-            return [entry["index"] for entry in self._interpreter.get_output_details()]
+            return self._interpreter.get_output_details()
         made = self._interpreter.get_signature_runner().get_output_details()
-        return [made[name]["index"] for name in sorted(signatures[0]["outputs"], key=_by_number)]
+        return [made[name] for name in sorted(signatures[0]["outputs"], key=_by_number)]
 
 
 def _spec(entry):
@@ -66,6 +69,23 @@ def _spec(entry):
     shape = entry["shape_signature"] if len(entry["shape_signature"]) else entry["shape"]
     sizes = tuple(None if size < 0 else int(size) for size in shape)
     return TensorSpec(entry["name"], sizes, np.dtype(entry["dtype"]).name)
+
+
+def _quantized(entry, array):
+    """Returns floats as the integers that an input takes; other arrays as they are."""
+    scale, zero = entry["quantization"]
+    if not scale or not np.issubdtype(array.dtype, np.floating):
+        return array
+    limits = np.iinfo(entry["dtype"])
+    return np.clip(np.round(array / scale) + zero, limits.min, limits.max).astype(entry["dtype"])
+
+
+def _dequantized(entry, array):
+    """Returns the numbers for which the integers of an output stand."""
+    scale, zero = entry["quantization"]
+    if not scale or not np.issubdtype(array.dtype, np.integer):
+        return array
+    return (scale * (array.astype("float32") - zero)).astype("float32")
 
 
 def _by_number(name):
@@ -99,7 +119,7 @@ class LiteRTFile(FileFormat):
     packages = ("tensorflow", "ai_edge_litert")
     extra = "litert"
     quantized = ("dynamic", "float16", "int8")
-    options = ("sparse",)
+    options = ("sparse", "io_dtype")
 
     def write(self, model, path, options, examples):
         import tensorflow as tf
@@ -114,12 +134,10 @@ class LiteRTFile(FileFormat):
         if options.quantize == "float16":
             given["target_spec"] = {"supported_types": [tf.float16]}
         if options.quantize == "int8":
-            arrays = keras.tree.flatten(examples)
-            number = len(arrays[0])
             given["target_spec"] = {"supported_ops": [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]}
-            given["representative_dataset"] = lambda: (
-                [array[i : i + 1] for array in arrays] for i in range(number)
-            )
+            given["representative_dataset"] = lambda: iter(options.ranges)
+        if options.io_dtype == "int8":
+            given["inference_input_type"] = given["inference_output_type"] = tf.int8
         try:
             model.export(str(path), format="litert", verbose=False, **given)
         except ValueError as error:

@@ -66,7 +66,7 @@ class OnnxFile(FileFormat):
         with tempfile.TemporaryDirectory() as folder:
             plain = Path(folder) / path.name
             self._write_float(model, plain, options.opset)
-            quantize_file(plain, path, options.quantize, examples)
+            quantize_file(plain, path, options.quantize, options.ranges)
 
     def _write_float(self, model, path, wanted):
         given = {} if wanted is None else {"opset_version": wanted}

@@ -5,10 +5,8 @@ import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 
-import keras
 
-
-def quantize_file(source, target, how, examples):
+def quantize_file(source, target, how, ranges):
     """Quantizes an ONNX file. Weights are symmetric, or have a zero point, so zeros stay zero.
 
     Args:
@@ -16,7 +14,7 @@ def quantize_file(source, target, how, examples):
         target: Path of the file to write.
         how: "dynamic" (8-bit weights; activations are quantized anew in each run) or "int8"
             (weights and activations, as pairs of QuantizeLinear and DequantizeLinear).
-        examples: For "int8": arrays in the structure of the model's inputs, to find ranges with.
+        ranges: For "int8": yields examples to find ranges with, as in `WriteOptions`.
     """
     from onnxruntime import quantization
     from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -32,31 +30,26 @@ def quantize_file(source, target, how, examples):
             quantization.quantize_static(
                 str(prepared),
                 str(target),
-                _reader(quantization.CalibrationDataReader, prepared, examples),
+                _reader(quantization.CalibrationDataReader, prepared, ranges),
                 per_channel=True,
             )
 
 
-def _reader(base, path, examples):
+def _reader(base, path, ranges):
     """Returns a reader that gives the examples one by one, so that memory stays small."""
     import onnx
 
     known = onnx.load(str(path), load_external_data=False).graph
     constants = {entry.name for entry in known.initializer}
     names = [entry.name for entry in known.input if entry.name not in constants]
-    arrays = keras.tree.flatten(examples)
 
     class Reader(base):  # type: ignore[misc, valid-type]
         def __init__(self):
-            self._next = 0
+            self._left = iter(ranges)
 
         def get_next(self):
-            start, self._next = self._next, self._next + 1
-            if start >= len(arrays[0]):
-                return None
-            return {
-                name: array[start : start + 1] for name, array in zip(names, arrays, strict=True)
-            }
+            arrays = next(self._left, None)
+            return None if arrays is None else dict(zip(names, arrays, strict=True))
 
     return Reader()
 

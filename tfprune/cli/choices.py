@@ -57,6 +57,7 @@ DISTRIBUTIONS = (
 )
 FORMATS = ("keras", "saved_model", "onnx", "litert", "torch")
 QUANTIZED = ("dynamic", "float16", "int8")
+IO_DTYPES = ("int8",)
 COMPARED = (
     "keras",
     "litert",

@@ -19,8 +19,10 @@ def run(args, output):
         quantize=args.quantize,
         sparse=args.sparse,
         opset=args.opset,
+        io_dtype=args.io_dtype,
         data=None if data is None else data.train[0],
         samples=args.samples,
         tolerance=args.tolerance,
+        verbose=0 if args.json else 1,
     )
     output.give(asdict(done), str(done))

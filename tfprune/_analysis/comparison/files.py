@@ -23,6 +23,8 @@ FORMATS: dict[str, tuple[str, dict]] = {
     "int8 onnx": ("model.onnx", {"quantize": "int8"}),
     "saved_model": ("model", {}),
 }
+# Number of examples on which int8 finds its ranges, so that comparing stays quick.
+_SAMPLES = 32
 BY_DEFAULT = ("keras", "litert", "sparse litert", "int8 litert", "onnx")
 
 
@@ -81,7 +83,7 @@ def write_files(model, formats, inputs, folder):
         data = inputs if options.get("quantize") == "int8" else None
         try:
             # A quantized file is judged by its metrics, so allow any rounding error.
-            export(model, path, data=data, tolerance=1e9, **options)
+            export(model, path, data=data, samples=_SAMPLES, tolerance=1e9, **options)
         except Exception as error:
             # Converters raise all kinds of errors. Still measure the other formats.
             found[name] = None, ShippedFile(None, None, _first_line(error))

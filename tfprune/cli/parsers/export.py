@@ -1,6 +1,6 @@
 """The parser of `tfprune export MODEL -o FILE`."""
 
-from tfprune.cli.choices import FORMATS, QUANTIZED
+from tfprune.cli.choices import FORMATS, IO_DTYPES, QUANTIZED
 from tfprune.cli.parsers.options import add_data, add_model, add_name, add_target, add_trust
 
 
@@ -23,6 +23,11 @@ def add(commands, shared):
         help="quantize the weights (.tflite, and but for float16 .onnx); int8 needs --data",
     )
     parser.add_argument(
+        "--io-dtype",
+        choices=IO_DTYPES,
+        help="dtype of inputs and outputs, with --quantize int8 (.tflite only)",
+    )
+    parser.add_argument(
         "--sparse", action="store_true", help="store weights without their zeros (.tflite only)"
     )
     parser.add_argument(
@@ -37,9 +42,8 @@ def add(commands, shared):
     parser.add_argument(
         "--samples",
         type=int,
-        default=32,
         metavar="N",
-        help="number of examples to verify the file on (default: 32)",
+        help="most examples to use (default: 32 to verify the file on, all for int8's ranges)",
     )
     add_data(parser, "examples to verify the file on: an .npz file, or a folder of images")
     add_trust(parser)
