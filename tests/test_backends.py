@@ -226,6 +226,25 @@ def test_fit_without_the_callback_after_one_with_it_warns_and_stays_sparse():
     assert (ops.convert_to_numpy(weights_of(model)[1].variable) != before).any()
 
 
+def test_a_forgotten_callback_is_told_once_for_a_model_of_many_layers():
+    inner = keras.Sequential([layers.Dense(5, name="a"), layers.Dense(5, name="b")])
+    plain = keras.Sequential([keras.Input((6,)), inner, layers.Dense(8, name="c")])
+    model = tfprune.prune_low_magnitude(plain)
+    assert len(mask_owners(model)) == 3
+    model.compile("sgd", "mse")
+    x, y = np.ones((8, 6), "float32"), np.ones((8, 8), "float32")
+    if BACKEND == "jax":
+        # The step is refused: JAX's `fit` would not keep the zeros.
+        with pytest.raises(ValueError, match="to be run with UpdatePruningStep"):
+            model.fit(x, y, verbose=0)
+        return
+    with pytest.warns(UserWarning, match=f"'{model.name}' to be trained with") as caught:
+        model.fit(x, y, epochs=2, verbose=0)
+    assert len([w for w in caught if str(w.message).startswith("Expected")]) == 1
+    model.run_eagerly = True
+    quiet(lambda: model.fit(x, y, verbose=0))
+
+
 def test_projection_follows_a_layer_that_is_frozen_between_two_fits():
     model = model_of("adam")
     fit = {"batch_size": 8, "verbose": 0}

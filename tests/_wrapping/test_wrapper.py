@@ -214,13 +214,13 @@ def test_predicting_writes_nothing():
 
 
 def test_training_without_the_callback_says_so_once():
-    model, wrapper, _ = one()
+    model, _, _ = one()
     x, y = data()
     model.compile("sgd", "mse")
     with pytest.warns(UserWarning) as caught:
         model.fit(x, y, verbose=0)
     (message,) = [str(w.message) for w in caught if str(w.message).startswith("Expected")]
-    assert f"Expected '{wrapper.name}' to be trained with UpdatePruningStep. Received: " in message
+    assert f"Expected '{model.name}' to be trained with UpdatePruningStep. Received: " in message
     assert "callbacks=[tfprune.UpdatePruningStep()]" in message
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)

@@ -8,6 +8,7 @@ from tfprune._keras.calls import graph_calls as graph_calls
 from tfprune._keras.calls import intercepted_calls as intercepted_calls
 from tfprune._keras.calls import is_tracing_without_state as is_tracing_without_state
 from tfprune._keras.calls import is_training as is_training
+from tfprune._keras.calls import outermost_called as outermost_called
 from tfprune._keras.calls import symbolic_inputs as symbolic_inputs
 from tfprune._keras.calls import symbolic_outputs as symbolic_outputs
 from tfprune._keras.calls import trace as trace

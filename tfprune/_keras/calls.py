@@ -44,6 +44,12 @@ def is_training():
     return bool(context is not None and context.get_value("training"))
 
 
+def outermost_called():
+    """Returns the layer or model whose call encloses all others that run now, or `None`."""
+    context = global_state.get_global_attribute("current_call_ctx")
+    return None if context is None else context.entry_layer
+
+
 class intercepted_calls:
     """Runs `handle(layer, call, args, kwargs)` in place of each call of the layers.
 

@@ -7,7 +7,8 @@ import numpy as np
 from tfprune import _keras
 from tfprune._channels.coupling import Couplings, PrunedGroup
 from tfprune._updates.placement import on_device
-from tfprune._wrapping.wrapper import MaskOwner, mask_owners, owner_of, plain_path
+from tfprune._wrapping.in_place import owner_of
+from tfprune._wrapping.wrapper import MaskOwner, mask_owners, plain_path
 from tfprune.masks import Bits, DeviceMask, masks_with_zeros
 
 

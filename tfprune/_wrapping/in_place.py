@@ -101,6 +101,10 @@ class MaskedModel(_Model):
         """The masks with what belongs to them, or `None` before the model is built."""
         return self._pruning.mask_set
 
+    def mask_owner(self):
+        """Returns the owner of the masks, as `mask_owners` finds it."""
+        return self._pruning
+
     @property
     def pruned_weights(self):
         """List of `PrunedWeight`, one for each mask."""

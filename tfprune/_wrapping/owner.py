@@ -38,6 +38,10 @@ class Owner:
         """The layer or model whose weights are pruned."""
         raise NotImplementedError(f"{type(self).__name__} has to say what it wraps.")
 
+    def mask_owner(self):
+        """Returns itself, as `mask_owners` finds it."""
+        return self
+
     @property
     def pruned_weights(self):
         """List of `PrunedWeight`, one for each mask; empty before the layer is built."""
@@ -92,7 +96,9 @@ class Owner:
                     f"{_ADD}, or call tfprune.UpdatePruningStep(model) before a custom loop.",
                 )
             )
-        self.warn_unattended()
+        if not self.warned:
+            called = _keras.outermost_called()
+            warn_unattended(self if called is None else called, self)
 
     def attend(self):
         """Records that a callback now counts the steps and updates the masks."""
@@ -110,24 +116,6 @@ class Owner:
             yield
         finally:
             self.projected = False
-
-    def warned_elsewhere(self):
-        """Records that another wrapper of the model has issued the warning."""
-        self.warned = True
-
-    def warn_unattended(self):
-        """Warns once that no callback updates the masks during training."""
-        if not self.warned:
-            self.warned = True
-            warnings.warn(
-                check.message(
-                    f"'{self.name}' to be trained with UpdatePruningStep",
-                    "a training step without it: the sparsity will not change",
-                    f"{_ADD}. In a custom loop, call tfprune.UpdatePruningStep(model).step() "
-                    "after each optimizer step.",
-                ),
-                stacklevel=3,
-            )
 
     def pruning_config(self):
         """Returns the pruning settings in serialized form, for a config."""
@@ -162,6 +150,37 @@ class Owner:
         if self._reasons:
             config["reasons"] = self.reasons
         return config
+
+
+def mask_owners(model):
+    """Returns the owners of masks in a model, including the model, each once, in a fixed order."""
+    # Methods, since Keras saves what it finds in attributes.
+    found = [getattr(layer, "mask_owner", None) for layer in _keras.flatten(model)]
+    return [owner for owner in (find() for find in found if callable(find)) if owner is not None]
+
+
+def warn_unattended(model, *others):
+    """Warns once for a whole model that no callback updates its masks during training.
+
+    Args:
+        model: The model or layer that trains.
+        *others: Owners that may be missing among those of the model.
+    """
+    waiting = [
+        owner for owner in (*mask_owners(model), *others) if not (owner.attended or owner.warned)
+    ]
+    for owner in waiting:
+        owner.warned = True
+    if waiting:
+        warnings.warn(
+            check.message(
+                f"'{model.name}' to be trained with UpdatePruningStep",
+                "a training step without it: the sparsity will not change",
+                f"{_ADD}. In a custom loop, call tfprune.UpdatePruningStep(model).step() "
+                "after each optimizer step.",
+            ),
+            stacklevel=4,
+        )
 
 
 def overrides_from(overrides):

@@ -9,10 +9,10 @@ from tfprune import _keras, schedules
 from tfprune._base import validation as check
 from tfprune._keras.checks import not_keras, nothing_to_prune
 from tfprune._layers import registry
-from tfprune._wrapping.in_place import owner_of
 from tfprune._wrapping.mask_set import tensorflow_state
 from tfprune._wrapping.methods import Method
 from tfprune._wrapping.owner import Owner, followers_from, overrides_from
+from tfprune._wrapping.owner import mask_owners as mask_owners
 from tfprune._wrapping.prunable import BEFORE_LISTS, find_prunable
 from tfprune._wrapping.pruned_weight import refusal
 from tfprune._wrapping.tfmot_arguments import pattern_of
@@ -304,15 +304,6 @@ class PruneLowMagnitude(MaskOwner, keras.layers.Wrapper):
             layer = keras.saving.deserialize_keras_object(config.pop("layer"))
             config["pruning_schedule"]  # The default is for calls, not for files.
             return cls(layer, **{"weights": BEFORE_LISTS, **config})
-
-
-def mask_owners(model):
-    """Returns the owners of masks in a model, including the model, each once, in a fixed order."""
-    found = [
-        layer if isinstance(layer, MaskOwner) else owner_of(layer)
-        for layer in _keras.flatten(model)
-    ]
-    return [owner for owner in found if owner is not None]
 
 
 def pruned_weights(model):

@@ -10,7 +10,7 @@ from tfprune._base import validation as check
 from tfprune._keras.checks import check_built, not_keras
 from tfprune._updates.evidence import Evidence
 from tfprune._updates.placement import checked_place
-from tfprune._wrapping.wrapper import mask_owners
+from tfprune._wrapping.owner import mask_owners, warn_unattended
 from tfprune.callbacks.mask_updater import MaskUpdater
 from tfprune.callbacks.projection import Projection, mask_averages
 from tfprune.callbacks.resumption import Resumption
@@ -296,11 +296,8 @@ def warn_if_unattended(model):
 
     Its train function is already compiled, so no wrapper is called that could warn.
     """
-    owners = [owner for owner in mask_owners(model) if not owner.attended]
-    if owners and _keras.backend() == "jax":
+    unattended = any(not owner.attended for owner in mask_owners(model))
+    if unattended and _keras.backend() == "jax":
         # Compiling may have moved the variables to other positions.
         Projection(model).install(model)
-    for owner in owners[:1]:
-        owner.warn_unattended()
-    for owner in owners:
-        owner.warned_elsewhere()
+    warn_unattended(model)
