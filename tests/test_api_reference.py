@@ -24,8 +24,8 @@ PAGES = {path.stem: PUBLIC_API.expanded(path.read_text()) for path in (DOCS / "a
 NAMED = re.findall(
     r"^\.\. auto(class|function):: tfprune\.([\w.]+)$", "\n".join(PAGES.values()), re.MULTILINE
 )
-COMMANDS = ("report", "prune", "shrink", "search", "sensitivity", "sparse", "export", "compare")
-COMMANDS += ("schedule plot",)
+COMMANDS = ("report", "prune", "finetune", "shrink", "search", "sensitivity", "sparse", "export")
+COMMANDS += ("compare", "schedule plot")
 PACKAGES = [name for name in tfprune.__all__ if inspect.ismodule(getattr(tfprune, name))]
 
 

@@ -23,6 +23,7 @@ ENTRIES = [[str(ROOT / "tfprune_command.py")], ["-m", "tfprune"]]
 COMMANDS = (
     "report",
     "prune",
+    "finetune",
     "shrink",
     "search",
     "sensitivity",

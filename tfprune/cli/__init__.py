@@ -14,6 +14,7 @@ from tfprune.cli.interrupts import INTERRUPTS
 from tfprune.cli.parsers import (
     compare,
     export,
+    finetune,
     prune,
     report,
     schedule,
@@ -23,7 +24,18 @@ from tfprune.cli.parsers import (
     sparse,
 )
 
-_COMMANDS = (report, prune, shrink, search, sensitivity, sparse, export, compare, schedule)
+_COMMANDS = (
+    report,
+    prune,
+    finetune,
+    shrink,
+    search,
+    sensitivity,
+    sparse,
+    export,
+    compare,
+    schedule,
+)
 _EXITS = """exit codes:
   0  done
   1  a file, an argument or the model is wrong; one line explains the error

@@ -1,4 +1,4 @@
-"""Default losses and metrics for models that were saved uncompiled."""
+"""Training and measuring in the commands, and losses for models that were saved uncompiled."""
 
 import keras
 import numpy as np
@@ -54,8 +54,78 @@ def check_labels(model, labels):
         )
 
 
-def measured(model, data, batch_size):
+# -- Commands that train ---------------------------------------------------------------------------
+
+
+def check_training(args):
+    """Raises for options of a training that are out of range."""
+    for name, value in (("--epochs", args.epochs), ("--batch-size", args.batch_size)):
+        check.integer(name, value, 1, "Give a whole number from 1 up.")
+    if args.seed is not None:
+        check.integer("--seed", args.seed, 0, "Give a whole number below 2**32.")
+
+
+def set_seed(seed):
+    """Seeds all random numbers; `None` leaves them as they are."""
+    if seed is not None:
+        keras.utils.set_random_seed(seed % 2**32)
+
+
+def compile_as(model, original, data, args):
+    """Compiles with the given loss and optimizer, or else with those of the original model."""
+    own = original.get_compile_config() if original.compiled else None
+    if args.learning_rate is not None:
+        optimizer = keras.optimizers.Adam(args.learning_rate)
+    elif own is not None:
+        optimizer = keras.optimizers.deserialize(own["optimizer"])
+    else:
+        optimizer = keras.optimizers.Adam(1e-4)
+    if own is None or args.loss is not None:
+        compile_for(model, data, args.loss, optimizer)
+        return
+    model.compile_from_config({**own, "optimizer": keras.optimizers.serialize(optimizer)})
+
+
+def train(model, callback, data, args, output):
+    """Trains a wrapped model with a pruning callback and a progress bar."""
+    progress = output.progress(args.epochs)
+    try:
+        model.fit(
+            *data.train,
+            batch_size=args.batch_size,
+            epochs=args.epochs,
+            verbose=0,
+            callbacks=[callback, progress],
+        )
+    finally:
+        progress.stop()
+
+
+def measured(model, data, args):
     """Returns the loss and the metrics on the test data, as `{name: value}`."""
     x, y = data.test
-    found = model.evaluate(x, y, batch_size=batch_size, verbose=0, return_dict=True)
+    try:
+        found = model.evaluate(x, y, batch_size=args.batch_size, verbose=0, return_dict=True)
+    except Exception as error:
+        # Losses raise many kinds of errors for labels of the wrong form.
+        raise ValueError(
+            check.message(
+                f"labels that fit the loss of '{model.name}'",
+                f"labels of shape {y.shape[1:]} and type {y.dtype} ({error})",
+                "Pass another --loss, for instance sparse_categorical_crossentropy.",
+            )
+        ) from error
     return {name: float(np.asarray(value)) for name, value in found.items()}
+
+
+def both(before, after):
+    """Returns `{name: [before, after]}` of the metrics that were measured twice."""
+    return {name: [before[name], after[name]] for name in before if name in after}
+
+
+def in_lines(before, after):
+    """Returns the metrics before and after, each as a line of text."""
+    return [
+        f"{name}: {old:.4f} before, {new:.4f} after"
+        for name, (old, new) in both(before, after).items()
+    ]

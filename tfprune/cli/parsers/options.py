@@ -65,6 +65,30 @@ def add_data(parser, meaning, required=False):
     )
 
 
+def add_training(parser):
+    """Adds the options of a training."""
+    group = parser.add_argument_group("training")
+    group.add_argument(
+        "--epochs",
+        type=int,
+        default=3,
+        metavar="N",
+        help="number of epochs to train (default: 3)",
+    )
+    group.add_argument(
+        "--batch-size", type=int, default=32, metavar="N", help="examples per batch (default: 32)"
+    )
+    group.add_argument(
+        "--learning-rate",
+        type=float,
+        metavar="RATE",
+        help="train with Adam at this learning rate (default: the model's own optimizer, or Adam "
+        "at 0.0001)",
+    )
+    group.add_argument("--loss", help="a Keras loss to use instead of the model's own")
+    add_seed(group)
+
+
 def add_seed(parser):
     """Adds the option that makes a training repeatable."""
     parser.add_argument(

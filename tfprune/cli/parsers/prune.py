@@ -5,8 +5,8 @@ from tfprune.cli.parsers.options import (
     add_data,
     add_model,
     add_name,
-    add_seed,
     add_target,
+    add_training,
     add_trust,
 )
 
@@ -26,13 +26,6 @@ def add(commands, shared):
         type=float,
         required=True,
         help="final share of zeros, for instance 0.9",
-    )
-    parser.add_argument(
-        "--epochs",
-        type=int,
-        default=3,
-        metavar="N",
-        help="number of epochs to train (default: 3)",
     )
     parser.add_argument(
         "--pruning-epochs",
@@ -87,19 +80,7 @@ def add(commands, shared):
         action="store_true",
         help="save the wrapped model with its masks, to continue training",
     )
-    training = parser.add_argument_group("training")
-    training.add_argument(
-        "--batch-size", type=int, default=32, metavar="N", help="examples per batch (default: 32)"
-    )
-    training.add_argument(
-        "--learning-rate",
-        type=float,
-        metavar="RATE",
-        help="train with Adam at this learning rate (default: the model's own optimizer, or Adam "
-        "at 0.0001)",
-    )
-    training.add_argument("--loss", help="a Keras loss to use instead of the model's own")
-    add_seed(training)
+    add_training(parser)
     add_data(parser, "an .npz file, or a folder with one subfolder of images per class", True)
     add_trust(parser)
     parser.set_defaults(command="tfprune.cli.prune")
