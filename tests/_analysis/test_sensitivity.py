@@ -472,11 +472,3 @@ def test_wrong_input_is_told_before_anything_is_measured(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(ImportError, match=r"pip install \"tfprune\[plots\]\""):
         analysis().plot()
-
-
-def test_progress_is_shown(capsys):
-    model = small()
-    tfprune.sensitivity(model, metric=Counted(), sparsities=(0.5,), verbose=1)
-    assert "4/4" in capsys.readouterr().out
-    tfprune.sensitivity(model, metric=Counted(), sparsities=(0.5,), verbose=0)
-    assert capsys.readouterr().out == ""

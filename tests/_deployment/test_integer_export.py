@@ -145,11 +145,3 @@ def test_data_of_every_kind_is_read_to_its_end():
         np.testing.assert_array_equal(listed(source, 40), x[:40].astype("float32"))
     for endless in (batched.repeat(), iter([x, x])):
         np.testing.assert_array_equal(listed(endless), np.full((2, 6), 7.0))
-
-
-def test_a_bar_is_shown_where_it_takes_long(monkeypatch, capsys):
-    x = np.zeros((70, 6))
-    for patience, verbose, shown in ((0, 1, True), (0, 0, False), (1e9, 1, False)):
-        monkeypatch.setattr(ranges, "_PATIENCE", patience)
-        assert len(list(ranges.Ranges(dense(), x, None, x, verbose))) == 70
-        assert ("3/3" in capsys.readouterr().out) == shown

@@ -9,6 +9,7 @@ import numpy as np
 from tfprune import _keras
 from tfprune._base import validation as check
 from tfprune._base.files import check_target, finished_at_once, size_on_disk
+from tfprune._base.progress import progress
 from tfprune._formats.base import WriteOptions
 from tfprune._formats.examples import fitting_inputs
 from tfprune._formats.keras_file import outputs
@@ -103,7 +104,7 @@ def export(
             length.
         tolerance: Largest difference allowed, as a fraction of the largest output; by default
             0.001, for "float16" 0.01, for "dynamic" 0.1, and for "int8" 0.2.
-        verbose: 1 shows a progress bar if finding ranges takes over 3 seconds, 0 does not.
+        verbose: 1 shows a progress bar on a terminal, 0 does not.
 
     Returns:
         An `Exported`: `print` it, or read its `bytes` and `difference`.
@@ -137,12 +138,22 @@ def export(
     check_target(path, format.name)
     plain = without_silent_channels(model) if shrink else strip_pruning(model)
     examples = fitting_inputs(plain, data, samples or _COMPARED)
+    # Finding ranges takes longest, and shows a bar of its own.
+    shown = verbose
     if quantize == "int8":
         options = replace(options, ranges=Ranges(plain, data, samples, examples, verbose))
-    truth = outputs(plain, examples)
-    with finished_at_once(path) as unfinished, without_log():
+        shown = 0
+    with (
+        progress(3, f"export of {path.name}", shown) as done,
+        finished_at_once(path) as unfinished,
+        without_log(),
+    ):
+        truth = outputs(plain, examples)
+        done()
         _written(format, plain, unfinished, options, examples)
+        done()
         found = format.outputs(unfinished, examples)
+        done()
         difference, relative = _difference(truth, found)
         if not relative <= limit:
             raise ValueError(

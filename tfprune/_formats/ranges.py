@@ -1,15 +1,12 @@
 """The examples on which quantizers find the ranges of activations."""
 
-import time
-
 import keras
 
 from tfprune import _keras
+from tfprune._base.progress import progress
 from tfprune._formats.examples import fitted
 
 _BATCH = 32
-# Seconds without a progress bar.
-_PATIENCE = 3.0
 
 
 class Ranges:
@@ -21,7 +18,7 @@ class Ranges:
         samples: Largest number of examples, or `None` for all.
         examples: The first examples, which are all of them where the data has no known length: a
             generator cannot be read again, and a data set may have no end.
-        verbose: 1 shows a progress bar if reading takes over 3 seconds.
+        verbose: 1 shows a progress bar on a terminal, 0 does not.
     """
 
     def __init__(self, model, data, samples, examples, verbose):
@@ -32,20 +29,18 @@ class Ranges:
 
     def __iter__(self):
         """Yields lists of arrays, in the order of the model's inputs, with a batch of one."""
-        number, start, progress = 0, time.monotonic(), None
-        for done, batch in enumerate(self._in_batches(), 1):
-            arrays = keras.tree.flatten(batch)
-            for i in range(len(arrays[0])):
+        number = 0
+        with progress(self._batches or 1, "batches for ranges", self._verbose) as done:
+            for batch in self._in_batches():
+                arrays = keras.tree.flatten(batch)
+                for i in range(len(arrays[0])):
+                    if number >= self._samples:
+                        return
+                    number += 1
+                    yield [array[i : i + 1] for array in arrays]
+                done()
                 if number >= self._samples:
-                    break
-                number += 1
-                yield [array[i : i + 1] for array in arrays]
-            if self._verbose and progress is None and time.monotonic() - start >= _PATIENCE:
-                progress = keras.utils.Progbar(self._batches, unit_name="batch")
-            if progress is not None:
-                progress.update(done)
-            if number >= self._samples:
-                break
+                    return
 
     def _in_batches(self):
         if self._batches is None:

@@ -5,6 +5,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from tfprune._base import validation as check
+from tfprune._base.progress import progress
 from tfprune._formats.base import WriteOptions
 from tfprune._formats.examples import random_inputs
 from tfprune._formats.keras_file import KerasSession
@@ -18,17 +19,19 @@ class InRuntime:
 
     Args:
         runtime: "keras", which runs models as they are, or the name of another file format.
-        threads: As in `tfprune.compare_latency`, likewise `batch_size` and `input_shape`.
+        threads: As in `tfprune.compare_latency`, likewise `batch_size`, `input_shape` and
+            `verbose`.
 
     Raises:
         ValueError: If the runtime is unknown.
         ImportError: If it is not installed.
     """
 
-    def __init__(self, runtime="keras", threads=1, batch_size=1, input_shape=None):
+    def __init__(self, runtime="keras", threads=1, batch_size=1, input_shape=None, verbose=0):
         self._format = FORMATS[check.choice("runtime", runtime, tuple(FORMATS))]
         check_packages(self._format)
         self._how = {"threads": threads, "batch_size": batch_size, "input_shape": input_shape}
+        self._verbose = verbose
         self._files: dict = {}
         self._stack = ExitStack()
 
@@ -50,8 +53,12 @@ class InRuntime:
         Returns:
             `{name: Latency}`.
         """
-        files = {name: self._file(name, model) for name, model in models.items()}
-        return compare_latency(files, runs=runs, **self._how)
+        files = {}
+        with progress(len(models), "candidates written", self._verbose) as done:
+            for name, model in models.items():
+                files[name] = self._file(name, model)
+                done()
+        return compare_latency(files, runs=runs, verbose=self._verbose, **self._how)
 
     def _file(self, name, model):
         if self._format.name == "keras":

@@ -7,6 +7,7 @@ import numpy as np
 from rich.table import Table
 
 from tfprune._base import validation as check
+from tfprune._base.progress import progress
 from tfprune._base.text import as_text
 from tfprune._formats.examples import random_inputs
 from tfprune._formats.table import opened
@@ -127,11 +128,13 @@ def measure_latency(model, batch_size=1, runs=30, warmup=3, input_shape=None, th
     (True, 5)
     """
     batch_size = check.integer("batch_size", batch_size, 1, "Use for instance 1.")
-    found = compare_latency({"model": model}, batch_size, runs, warmup, input_shape, threads)
+    found = compare_latency({"model": model}, batch_size, runs, warmup, input_shape, threads, 0)
     return found["model"]
 
 
-def compare_latency(models, batch_size=1, runs=30, warmup=3, input_shape=None, threads=1):
+def compare_latency(
+    models, batch_size=1, runs=30, warmup=3, input_shape=None, threads=1, verbose=1
+):
     """Measures how long several models or files take to predict one batch, alternating.
 
     They take turns run by run, so that a temporary slowdown of the machine affects all of them.
@@ -140,6 +143,7 @@ def compare_latency(models, batch_size=1, runs=30, warmup=3, input_shape=None, t
     Args:
         models: `{name: model or path}`.
         batch_size: Examples in the batch, or a list of such numbers.
+        verbose: 1 shows a progress bar on a terminal, 0 does not.
 
     Returns:
         `{name: Latency}`, or for a list of batch sizes `{name: {batch size: Latency}}`. `print` it
@@ -175,18 +179,19 @@ def compare_latency(models, batch_size=1, runs=30, warmup=3, input_shape=None, t
         for name, model in models.items():
             sessions[name] = opened(model, threads)
         found: dict = {name: {} for name in models}
-        for size in sizes:
-            given = {name: random_inputs(s, size, input_shape) for name, s in sessions.items()}
-            for name, seconds in _in_turn(sessions, given, runs, warmup).items():
-                found[name][size] = _summary(seconds, size, sessions[name])
+        with progress(len(sizes) * (warmup + runs), "timed runs", verbose) as done:
+            for size in sizes:
+                given = {name: random_inputs(s, size, input_shape) for name, s in sessions.items()}
+                for name, seconds in _in_turn(sessions, given, runs, warmup, done).items():
+                    found[name][size] = _summary(seconds, size, sessions[name])
     finally:
         for session in sessions.values():
             session.close()
     return Latencies(found if several else {name: found[name][sizes[0]] for name in found})
 
 
-def _in_turn(sessions, given, runs, warmup):
-    """Returns `{name: seconds of each run}` without the first runs."""
+def _in_turn(sessions, given, runs, warmup, done):
+    """Returns `{name: seconds of each run}` without the first runs; calls `done` after each."""
     seconds: dict = {name: [] for name in sessions}
     repeats = dict.fromkeys(sessions, 1)
     for turn in range(warmup + runs):
@@ -201,6 +206,7 @@ def _in_turn(sessions, given, runs, warmup):
                 for _ in range(number):
                     run(inputs)
                 seconds[name].append((time.perf_counter() - start) / number)
+        done()
     return {name: values[warmup:] for name, values in seconds.items()}
 
 

@@ -29,6 +29,7 @@ def run(args, output):
         batch_size=args.batch_size,
         runs=args.runs,
         threads=args.threads,
+        verbose=0 if args.json else 1,
     )
     if args.html is not None:
         found.html(args.html)

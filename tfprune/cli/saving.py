@@ -25,7 +25,7 @@ def check_output(path, force, suffix=None):
 
 def save_plain(model, path):
     """Writes a stripped model, loads it again and compares the two; returns an `Exported`."""
-    return export(model, path, format="keras")
+    return export(model, path, format="keras", verbose=0)
 
 
 def save_wrapped(model, path):

@@ -21,6 +21,7 @@ def run(args, output):
     if args.latency is not None or args.runtime != "keras":
         where = {"runtime": args.runtime, "threads": args.threads}
         how.update(where, latency_batch_size=args.batch_size)
+    how["verbose"] = 0 if args.json else 1
     plan = plan_shrink(model, targets or None, round_to=args.round_to, **how)
     done = save_plain(plan.apply(), args.output)
     if args.plot is not None:

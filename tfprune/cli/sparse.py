@@ -15,7 +15,8 @@ def run(args, output):
     data = load_data(args, model)
     given = None if data is None else data.train[0][:number]
     x = KerasSession(model).packed(fitting_inputs(model, given, number))
-    plan = plan_sparse(model, x, threads=args.threads, prefer=args.prefer)
+    verbose = 0 if args.json else 1
+    plan = plan_sparse(model, x, threads=args.threads, prefer=args.prefer, verbose=verbose)
     done = save_plain(plan.apply(), args.output)
     shown = {**plan.to_dict(), "path": str(done.path), "bytes": done.bytes}
     output.give(shown, plan.table(), str(done))

@@ -7,6 +7,7 @@ import keras
 
 from tfprune import _keras
 from tfprune._base import validation as check
+from tfprune._base.progress import progress
 from tfprune._formats.examples import fitting_inputs
 from tfprune._formats.processors import limited_to
 from tfprune._keras.checks import check_built, not_keras
@@ -23,7 +24,7 @@ PREFER = ("speed", "size")
 _LEAST_GAIN = 1.05
 
 
-def to_sparse(model, x=None, *, threads=None, prefer="speed", runs=15):
+def to_sparse(model, x=None, *, threads=None, prefer="speed", runs=15, verbose=1):
     """Makes a model whose pruned layers store and multiply only the weights that are left.
 
     Each Dense, EinsumDense and convolution with at least half of its weights at zero is timed in
@@ -40,6 +41,7 @@ def to_sparse(model, x=None, *, threads=None, prefer="speed", runs=15):
         prefer: "speed" times each layer; "size" makes each layer sparse that takes fewer bytes
             then, and times nothing.
         runs: Number of rounds in which a layer is timed.
+        verbose: 1 shows a progress bar on a terminal, 0 does not.
 
     Returns:
         A Keras model, uncompiled. `plan_sparse` also tells which layers are sparse, and why.
@@ -57,7 +59,7 @@ def to_sparse(model, x=None, *, threads=None, prefer="speed", runs=15):
     >>> type(sparse.layers[0]).__name__
     'SparseDense'
     """
-    plan = plan_sparse(model, x, threads=threads, prefer=prefer, runs=runs)
+    plan = plan_sparse(model, x, threads=threads, prefer=prefer, runs=runs, verbose=verbose)
     if not any(row.sparse for row in plan.rows):
         reasons = sorted({row.reason for row in plan.rows}) or ["it has no layer with a kernel"]
         warnings.warn(
@@ -68,7 +70,7 @@ def to_sparse(model, x=None, *, threads=None, prefer="speed", runs=15):
     return plan.apply()
 
 
-def plan_sparse(model, x=None, *, threads=None, prefer="speed", runs=15):
+def plan_sparse(model, x=None, *, threads=None, prefer="speed", runs=15, verbose=1):
     """Plans what `to_sparse` does: which layers become sparse, and what each gains.
 
     See `to_sparse` for the arguments and errors.
@@ -96,7 +98,7 @@ def plan_sparse(model, x=None, *, threads=None, prefer="speed", runs=15):
     with limited_to(threads):
         candidates = _candidates(plain, inputs)
         if prefer == "speed":
-            candidates = [_timed(candidate, runs) for candidate in candidates]
+            candidates = _all_timed(candidates, runs, verbose)
         chosen = {id(c.layer): c.form for c in candidates if c.choice.sparse}
         if not chosen:
             return SparsePlan([c.choice for c in candidates], plain)
@@ -197,9 +199,16 @@ def _place(outer, layer):
     return _keras.places(outer)[id(layer)]
 
 
+def _all_timed(candidates, runs, verbose):
+    found = []
+    with progress(len(candidates), "layers timed", verbose) as done:
+        for candidate in candidates:
+            found.append(candidate if candidate.form is None else _timed(candidate, runs))
+            done()
+    return found
+
+
 def _timed(candidate, runs):
-    if candidate.form is None:
-        return candidate
     result = race(candidate.layer, candidate.form, candidate.calls, runs)
     faster = result.gain >= _LEAST_GAIN
     slower = "slower" if result.gain * _LEAST_GAIN < 1 else "no faster"

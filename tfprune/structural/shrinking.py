@@ -77,7 +77,7 @@ def plan_shrink(
         )
     mend = "Use for instance 32."
     batch = check.integer("latency_batch_size", latency_batch_size, 1, mend)
-    meter = InRuntime(runtime, threads, batch)
+    meter = InRuntime(runtime, threads, batch, verbose=verbose)
     check_runtime(runtime, targets)
     counted = {name: target for name, target in targets.items() if name != "latency"}
     evidence = {"data": data, "batches": batches, "batch_size": batch_size, "loss": loss}

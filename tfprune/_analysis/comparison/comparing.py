@@ -20,6 +20,7 @@ from tfprune._analysis.comparison.files import (
 from tfprune._analysis.comparison.html import page
 from tfprune._analysis.comparison.tables import as_markdown, as_printed, comparison_tables
 from tfprune._base import validation as check
+from tfprune._base.progress import progress
 from tfprune._formats.table import format_of
 from tfprune._keras.checks import check_built, not_keras
 from tfprune._reports.cost import known_sum, layer_costs
@@ -138,6 +139,7 @@ def compare(
     batch_size=1,
     runs=30,
     threads=1,
+    verbose=1,
 ):
     """Compares a model before and after pruning: layers, files, latency and accuracy.
 
@@ -163,6 +165,7 @@ def compare(
         batch_size: Examples in each timed batch, or a list of such numbers.
         runs: Number of timed runs.
         threads: Number of threads of each runtime, or `None` for as many as it takes.
+        verbose: 1 shows a progress bar on a terminal, 0 does not.
 
     Returns:
         A `Comparison`: `print` it, or read its `layers`, `totals`, `files`, `latency` and
@@ -202,23 +205,26 @@ def compare(
     inputs = None if data is None else _inputs(data)
     if inputs is None:
         formats = tuple(name for name in formats if not name.startswith("int8 "))
-    how = {"runs": runs, "threads": threads}
+    how = {"runs": runs, "threads": threads, "verbose": verbose}
     with tempfile.TemporaryDirectory() as folder:
-        sides = tuple(
-            given_file(model)
-            if isinstance(model, Path)
-            else {
-                **write_files(model, formats, inputs, Path(folder) / side),
-                LIVE: (model, MISSING),
-            }
-            for side, model in zip(("before", "after"), plain, strict=True)
-        )
+        number = len(formats) * sum(not isinstance(model, Path) for model in plain)
+        with progress(number, "files written", verbose) as done:
+            sides = tuple(
+                given_file(model)
+                if isinstance(model, Path)
+                else {
+                    **write_files(model, formats, inputs, Path(folder) / side, done),
+                    LIVE: (model, MISSING),
+                }
+                for side, model in zip(("before", "after"), plain, strict=True)
+            )
         if latency:
             sides = with_latency(sides, batch_size, how)
         if data is not None:
             judge = strip_pruning(compiled)
             judge.compile_from_config(compile_config)
-            sides = tuple(with_metrics(side, judge, data) for side in sides)
+            with progress(sum(map(len, sides)), "metrics measured", verbose) as done:
+                sides = tuple(with_metrics(side, judge, data, done) for side in sides)
     metrics = {}
     if data is not None:
         pairs = zip(given, plain, sides, strict=True)

@@ -25,6 +25,7 @@ FORMATS: dict[str, tuple[str, dict]] = {
 }
 # Number of examples on which int8 finds its ranges, so that comparing stays quick.
 _SAMPLES = 32
+_ONCE = {"runs": 1, "warmup": 1, "verbose": 0}
 BY_DEFAULT = ("keras", "litert", "sparse litert", "int8 litert", "onnx")
 
 
@@ -63,7 +64,7 @@ def check_formats(formats):
     return tuple(check.choice("formats", name, tuple(FORMATS)) for name in formats)
 
 
-def write_files(model, formats, inputs, folder):
+def write_files(model, formats, inputs, folder, done):
     """Writes a model in several formats.
 
     Args:
@@ -71,6 +72,7 @@ def write_files(model, formats, inputs, folder):
         formats: Names of formats.
         inputs: Examples for int8, or `None`.
         folder: `pathlib.Path` of an empty folder.
+        done: Function to call after each file.
 
     Returns:
         `{format: (path or None, ShippedFile)}`.
@@ -83,12 +85,13 @@ def write_files(model, formats, inputs, folder):
         data = inputs if options.get("quantize") == "int8" else None
         try:
             # A quantized file is judged by its metrics, so allow any rounding error.
-            export(model, path, data=data, samples=_SAMPLES, tolerance=1e9, **options)
+            export(model, path, data=data, samples=_SAMPLES, tolerance=1e9, verbose=0, **options)
         except Exception as error:
             # Converters raise all kinds of errors. Still measure the other formats.
             found[name] = None, ShippedFile(None, None, _first_line(error))
         else:
             found[name] = path, _sizes(path)
+        done()
     return found
 
 
@@ -123,7 +126,7 @@ def with_latency(sides, batch_size, how):
                 continue
             try:
                 # Some files open and fail when they run; the others are still measured.
-                compare_latency({"model": model}, batch_size, **{**how, "runs": 1, "warmup": 1})
+                compare_latency({"model": model}, batch_size, **{**how, **_ONCE})
             except (RuntimeError, ValueError) as error:
                 if not isinstance(model, Path):
                     raise
@@ -143,9 +146,9 @@ def with_latency(sides, batch_size, how):
     return sides
 
 
-def with_metrics(side, judge, data):
+def with_metrics(side, judge, data, done):
     """Returns `{format: (path, ShippedFile)}` of one side, with the metrics of each file."""
-    done = {}
+    found = {}
     for name, (path, file) in side.items():
         if isinstance(path, Path) and not file.note:
             session = opened(path)
@@ -153,8 +156,9 @@ def with_metrics(side, judge, data):
                 file = replace(file, metrics=metrics_of(session, judge, data))
             finally:
                 session.close()
-        done[name] = path, file
-    return done
+        found[name] = path, file
+        done()
+    return found
 
 
 def _first_line(error):

@@ -9,6 +9,7 @@ from tfprune._analysis.sensitivity.record import Record
 from tfprune._analysis.sensitivity.result import LayerSensitivity, Sensitivity
 from tfprune._analysis.sensitivity.subjects import groups_of_filters, have_groups, single_layers
 from tfprune._base import validation as check
+from tfprune._base.progress import progress
 from tfprune._keras.checks import not_keras
 from tfprune._wrapping.pruned_weight import masked
 
@@ -61,7 +62,7 @@ def sensitivity(
         batch_size: Batch size for arrays.
         path: A JSON file, written after each measurement. If it exists, its measurements are
             reused, and further sparsities or layers are added.
-        verbose: 1 shows a progress bar, 0 does not.
+        verbose: 1 shows a progress bar on a terminal, 0 does not.
 
     Returns:
         A `Sensitivity`: `print` it, `plot` it, or read its `rows`.
@@ -109,17 +110,15 @@ def sensitivity(
     for subject in subjects:
         # Raise errors before the first measurement.
         subject.masks(sparsities[-1])
-    progress = keras.utils.Progbar(
-        1 + len(subjects) * len(sparsities), verbose=verbose, unit_name="measurement"
-    )
-    if record.baseline is None:
-        record.keep_baseline(meter(), meter.name)
-    progress.update(1)
-    for subject in subjects:
-        for sparsity in sparsities:
-            if record.value(subject.layer, sparsity) is None:
-                record.keep(subject.layer, sparsity, _measured(meter, subject.masks(sparsity)))
-            progress.add(1)
+    with progress(1 + len(subjects) * len(sparsities), "measurements", verbose) as done:
+        if record.baseline is None:
+            record.keep_baseline(meter(), meter.name)
+        done()
+        for subject in subjects:
+            for sparsity in sparsities:
+                if record.value(subject.layer, sparsity) is None:
+                    record.keep(subject.layer, sparsity, _measured(meter, subject.masks(sparsity)))
+                done()
     rows = [
         LayerSensitivity(
             subject.layer,
