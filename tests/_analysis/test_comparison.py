@@ -11,6 +11,8 @@ from keras import layers
 
 import tfprune
 from tfprune._analysis.comparison import ShippedFile, html
+from tfprune._analysis.comparison.tables import comparison_tables, shown
+from tfprune._base.text import as_text
 
 
 @pytest.fixture(autouse=True)
@@ -211,6 +213,16 @@ def test_a_format_that_cannot_be_written_says_why(monkeypatch):
     assert before.raw is None and "tfprune[litert]" in before.note
     assert found.files["keras"][0].raw > 0
     assert "litert, before: Expected" in str(found)
+
+
+def test_each_part_of_a_table_that_is_split_says_which_row_is_which():
+    model = build()
+    found = tfprune.compare(model, model, formats=["keras"], batch_size=[1, 2, 4, 8], runs=1)
+    text = as_text(*shown(comparison_tables(found)), width=80)
+    files = text[: text.index("Before and after")]
+    for side in ("before", "after"):
+        assert len(re.findall(f"│ (keras, )?{side}", files)) == files.count("┃ File") > 1
+    assert max(map(len, text.splitlines())) <= 80
 
 
 def test_latency_of_both():

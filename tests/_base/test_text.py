@@ -69,6 +69,19 @@ def test_lines_end_at_spaces_and_after_slashes():
     assert max(map(len, printed(table, 16).splitlines())) <= 16
 
 
+@pytest.mark.parametrize("name", ["encoder_" * 12 + "conv", "x" * 95])
+def test_a_name_that_no_line_holds_is_cut(name):
+    rows = [(name, "12.5%", "dense: slower"), ("head", "0.0%", "sparse: faster")]
+    table = table_of(("Layer", "Zeros", "Result"), rows)
+    (shown,) = (next(iter(part.columns[0].cells)) for part in fitted(table, 80)[:1])
+    lines = shown.split("\n")
+    assert "".join(lines) == name and len(lines) > 1
+    assert all(line.endswith("_") for line in lines[:-1]) or "_" not in name
+    text = printed(table, 80)
+    assert "…" not in text and max(map(len, text.splitlines())) <= 80
+    assert pieces(("Layer", "Zeros", "Result", *rows[1])) <= pieces(text.splitlines())
+
+
 def test_sections_stay():
     table = table_of(("Layer", "Zeros"), [("a", "1")])
     table.add_section()

@@ -6,6 +6,9 @@ import re
 from rich.console import Console
 from rich.table import Table
 
+# A line holds at least this much of a name.
+_SHORTEST = 10
+
 
 def as_text(*shown, width=110):
     """Returns rich's output as a string.
@@ -29,8 +32,9 @@ def show(console, *shown, **how):
 def fitted(table, width):
     """Splits a table into tables of at most `width` characters.
 
-    Lines break at spaces and after slashes, never within a word. Columns that do not fit move to
-    a further table, which repeats the names of the rows.
+    Lines break at spaces and after slashes, never within a word, unless the word alone is too long
+    for a line: then after an underscore, if it has one. Columns that do not fit move to a further
+    table, which repeats the names of the rows.
 
     Args:
         table: A `rich.table.Table` of texts, whose first column names the rows.
@@ -40,10 +44,10 @@ def fitted(table, width):
         List of `rich.table.Table`.
     """
     columns = [[str(column.header), *map(str, column.cells)] for column in table.columns]
-    least = [
-        max(len(piece.rstrip()) for cell in cells for piece in [*_pieces(cell), ""])
-        for cells in columns
-    ]
+    least = [_least(cells, width // 2) for cells in columns]
+    # As much as leaves room for any one of the other columns.
+    longest = max(_SHORTEST, width - max(least[1:], default=0) - 7)
+    least[0] = _least(columns[0], longest)
     most = [max(map(len, cells)) for cells in columns]
     found: list = []
     rest = list(range(1, len(columns)))
@@ -54,6 +58,11 @@ def fitted(table, width):
         found.append(_part(table, columns, part, _widths(part, least, most, width)))
         found[-1].title = None if len(found) > 1 else table.title
     return found
+
+
+def _least(cells, longest):
+    """Width that a column needs at least, if words of more than `longest` characters are cut."""
+    return max(len(piece.rstrip()) for cell in cells for piece in [*_pieces(cell, longest), ""])
 
 
 def _total(widths, part):
@@ -83,13 +92,19 @@ def _part(table, columns, part, widths):
     return made
 
 
-def _pieces(text):
+def _pieces(text, longest):
     """Splits a text into unbreakable pieces, each with the spaces or the slash that follow it."""
-    return re.findall(r"[^\s/]*/|[^\s/]+\s*|\s+", text)
+    found = re.findall(r"[^\s/]*/|[^\s/]+\s*|\s+", text)
+    return [part for piece in found for part in _cut(piece, longest)]
 
 
-def _longest_piece(text):
-    return max((len(piece.rstrip()) for piece in _pieces(text)), default=0)
+def _cut(piece, longest):
+    """Cuts a piece of more than `longest` characters, after an underscore if it can."""
+    while len(piece.rstrip()) > longest:
+        place = piece.rfind("_", 0, longest) + 1 or longest
+        yield piece[:place]
+        piece = piece[place:]
+    yield piece
 
 
 def _in_lines(text, width):
@@ -97,7 +112,7 @@ def _in_lines(text, width):
     if len(text) <= width:
         return text
     lines = [""]
-    for piece in _pieces(text):
+    for piece in _pieces(text, width):
         if lines[-1] and len(lines[-1]) + len(piece.rstrip()) > width:
             lines.append("")
         lines[-1] += piece

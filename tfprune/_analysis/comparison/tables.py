@@ -39,7 +39,8 @@ def _shipped(comparison):
     files = [file for pair in pairs.values() for file in pair]
     batches = list(dict.fromkeys(size for file in files for size in file.latency))
     metrics = list(dict.fromkeys(name for file in files for name in file.metrics))
-    columns = [("Format", False), ("Model", False), ("Bytes", True), ("Gzipped", True)]
+    # Where the table is split, the first column alone says which row is which.
+    columns = [("File", False), ("Bytes", True), ("Gzipped", True)]
     columns += [("Change", False)]
     for size in batches:
         columns += [(f"Milliseconds, batch {size}", True), ("Change", False)]
@@ -48,7 +49,7 @@ def _shipped(comparison):
     for name, pair in pairs.items():
         for side, file in zip(("before", "after"), pair, strict=True):
             old = pair[0] if side == "after" else None
-            row = [name, side, _number(file.raw), _number(file.gzipped)]
+            row = [f"{name}, {side}", _number(file.raw), _number(file.gzipped)]
             row.append(_smaller(old, file))
             for size in batches:
                 row += [_seconds(file, size), _faster(old, file, size)]
