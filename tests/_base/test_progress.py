@@ -92,6 +92,15 @@ TASKS = {
     "timed runs": lambda folder, verbose: tfprune.compare(
         small(), small(), formats=[], runs=2, verbose=verbose
     ),
+    "evaluations": lambda folder, verbose: tfprune.pruners.SensitivitySearch(
+        small(), {"parameters": 0.6}, pattern="filter"
+    ).run(lambda model: {"loss": 1.0}, verbose=verbose),
+    "batches": lambda folder, verbose: tfprune.pruners.one_shot(
+        small(), 0.5, criterion="taylor", data=(X, X[:, :2]), verbose=verbose
+    ),
+    "blocks": lambda folder, verbose: tfprune.pruners.wanda(
+        small(), 0.5, np.ones((128, 6), "float32"), verbose=verbose
+    ),
     "layers timed": lambda folder, verbose: tfprune.plan_sparse(
         tfprune.pruners.one_shot(small(), 0.9), runs=1, verbose=verbose
     ),

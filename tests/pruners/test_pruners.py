@@ -1,6 +1,8 @@
 """One-shot pruners and AGP against NumPy; every criterion with every pattern."""
 
+import io
 import itertools
+import sys
 
 import keras
 import numpy as np
@@ -138,14 +140,23 @@ def test_level_prunes_the_smallest_weights_of_every_layer():
         assert sizes[mask.ravel()].min() >= sizes[~mask.ravel()].max()
 
 
-def test_a_pass_over_data_shows_progress(capsys):
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_a_pass_over_data_shows_progress(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
     model = network()
     arguments = {"data": (X, Y), "batches": 4, "batch_size": 8}
     pruners.taylor_fo_weight(model, 0.5, **arguments)
-    assert "4/4" in capsys.readouterr().out
+    assert "4/4" in terminal.getvalue()
+    monkeypatch.setattr(sys, "stderr", Terminal())
     pruners.taylor_fo_weight(model, 0.5, verbose=0, **arguments)
     pruners.l1_filter(model, 0.5)
-    assert capsys.readouterr().out == ""
+    assert sys.stderr.getvalue() == ""
 
 
 def test_every_recipe_leaves_the_model_as_it_was():

@@ -20,10 +20,10 @@ def progress(total, what, verbose=1):
         verbose: 0 shows nothing.
 
     Yields:
-        A function to call after each step.
+        A function to call after each step, with a text to show next to the bar if there is one.
     """
     if not verbose or not _is_watched():
-        yield lambda: None
+        yield lambda note="": None
         return
     from rich import progress as bars
     from rich.console import Console
@@ -35,20 +35,21 @@ def progress(total, what, verbose=1):
         bars.TimeElapsedColumn(),
         bars.TextColumn("left:"),
         bars.TimeRemainingColumn(),
+        bars.TextColumn("{task.fields[note]}"),
         console=Console(stderr=True),
         auto_refresh=False,
         transient=True,
     ) as bar:
-        task = bar.add_task(what, total=total)
+        task = bar.add_task(what, total=total, note="")
         bar.refresh()
         steps, drawn = 0, time.monotonic()
 
-        def done():
+        def done(note=""):
             """Counts a step."""
             nonlocal steps, drawn
             # A converter may read its examples twice.
             steps = min(steps + 1, total)
-            bar.update(task, completed=steps)
+            bar.update(task, completed=steps, note=note)
             if steps == total or time.monotonic() > drawn + _SECONDS_BETWEEN:
                 bar.refresh()
                 drawn = time.monotonic()

@@ -8,6 +8,7 @@ from keras import ops, tree
 
 from tfprune import _keras, criteria
 from tfprune._base import validation as check
+from tfprune._base.progress import progress
 from tfprune._updates import passes
 from tfprune.criteria.base import at_each_weight
 
@@ -168,16 +169,16 @@ class Evidence:
             ) from error
 
     def _pass_over_data(self, sums, gradients, activations, found):
-        progress = keras.utils.Progbar(self._batches, verbose=self._verbose, unit_name="batch")
         counts: dict = {id(weight): np.zeros((3, 1)) for weight in activations}
-        for done, batch in enumerate(self._next_batches(self._batches), 1):
-            if gradients:
-                sums.add(gradients, self._gradients_on(batch, gradients))
-            if activations:
-                new = self._activations_on(batch[0], activations)
-                for weight, item in zip(activations, new, strict=True):
-                    counts[id(weight)] = counts[id(weight)] + item
-            progress.update(done)
+        with progress(self._batches, "batches", self._verbose) as done:
+            for batch in self._next_batches(self._batches):
+                if gradients:
+                    sums.add(gradients, self._gradients_on(batch, gradients))
+                if activations:
+                    new = self._activations_on(batch[0], activations)
+                    for weight, item in zip(activations, new, strict=True):
+                        counts[id(weight)] = counts[id(weight)] + item
+                done()
         for weight in gradients:
             found[id(weight)].update(sums.of(weight))
         for weight in activations:

@@ -8,6 +8,7 @@ import numpy as np
 
 from tfprune import _keras, patterns
 from tfprune._base import validation as check
+from tfprune._base.progress import progress
 from tfprune._keras.checks import check_built, not_keras
 from tfprune._updates.mask_update import MaskUpdate
 from tfprune.patterns.single_weights import NOfM, Unstructured
@@ -88,23 +89,23 @@ class BlockPruning:
 
     def run(self, batches, verbose):
         """Returns the `BlockResult`s and the notes."""
-        progress = keras.utils.Progbar(len(self._blocks), verbose=verbose, unit_name="block")
         copies = [self._copies[id(block.layer)] for block in self._blocks]
         flow = None if batches is None else BlockCalls(self._pruned, copies, batches)
         rows, notes = [], {}
-        for number, (block, copy) in enumerate(zip(self._blocks, copies, strict=True)):
-            calls = [] if flow is None else flow.calls(number)
-            name = f"block_{number:04}"
-            if name in self._store:
-                self._restore(block, self._store.arrays(name))
-            else:
-                self._prune(name, block, copy, calls, batches)
-            if flow is not None:
-                flow.passed([_held(call.run(copy)) for call in calls])
-            data = self._store.data(name)
-            rows.append(BlockResult(**data["row"]))
-            notes.update(data["notes"])
-            progress.update(number + 1)
+        with progress(len(self._blocks), "blocks", verbose) as done:
+            for number, (block, copy) in enumerate(zip(self._blocks, copies, strict=True)):
+                calls = [] if flow is None else flow.calls(number)
+                name = f"block_{number:04}"
+                if name in self._store:
+                    self._restore(block, self._store.arrays(name))
+                else:
+                    self._prune(name, block, copy, calls, batches)
+                if flow is not None:
+                    flow.passed([_held(call.run(copy)) for call in calls])
+                data = self._store.data(name)
+                rows.append(BlockResult(**data["row"]))
+                notes.update(data["notes"])
+                done()
         for owner in self._owners:
             # Past the only step at which the schedule is due, so that the masks stay.
             owner.mask_set.advance(1)

@@ -26,8 +26,10 @@ class CandidateSearch(Search):
         session = Session(
             candidates, self._allocator, judge, store, train, recalibration, self._seed, verbose
         )
-        zeros = self._search(session)
-        session.finished()
+        try:
+            zeros = self._search(session)
+        finally:
+            session.finished()
         method = {
             "pattern": self._pattern,
             "criterion": self._criterion,

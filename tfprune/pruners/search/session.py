@@ -1,6 +1,8 @@
 """One run of a search: evaluates candidates, trains, keeps records to go on from."""
 
+from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import Any
 
 import keras
 import numpy as np
@@ -8,6 +10,7 @@ from keras import ops
 
 from tfprune import _keras
 from tfprune._base import validation as check
+from tfprune._base.progress import progress
 from tfprune.pruners.records import RecordStore
 from tfprune.pruners.search.held_masks import HeldMasks, SameWeights
 
@@ -67,7 +70,8 @@ class Session:
         self._recalibration = recalibration
         self._seed = seed
         self._verbose = verbose
-        self._progress = None
+        self._shown = ExitStack()
+        self._done: Any = None
         self._known: dict = {}
         self.trials: list = []
         self.trained = 0
@@ -84,21 +88,12 @@ class Session:
 
     def expect(self, evaluations):
         """Sets the largest number of evaluations, for the progress bar."""
-        self._progress = keras.utils.Progbar(
-            evaluations, verbose=self._verbose, unit_name="evaluation", stateful_metrics=["best"]
-        )
+        self._done = self._shown.enter_context(progress(evaluations, "evaluations", self._verbose))
 
     def finished(self):
         """Ends the progress bar."""
-        if self._progress is not None and self.trials:
-            self._show(finalize=True)
-
-    def _show(self, finalize=None):
-        if self._progress is not None and self._verbose:
-            best = min(self.trials, key=lambda trial: trial.badness)
-            values = [("best", abs(best.badness))]
-            done = min(len(self.trials), self._progress.target or len(self.trials))
-            self._progress.update(done, values=values, finalize=finalize)
+        self._done = None
+        self._shown.close()
 
     def name_of(self, number):
         """Returns the name of a competitor in messages."""
@@ -156,7 +151,9 @@ class Session:
         trial = Trial(number, what, zeros, self.allocator.costs(zeros), metrics, badness)
         self._known[zeros] = trial
         self.trials.append(trial)
-        self._show()
+        if self._done is not None:
+            best = min(known.badness for known in self.trials)
+            self._done(f"best {abs(best):.4g}")
         return trial
 
     def train(self, zeros):
