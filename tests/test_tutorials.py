@@ -75,7 +75,7 @@ def test_choosing(tmp_path):
     assert accuracies["local"] < accuracies["global"]
     rows = dict(re.findall(r"^│ (\w+) +│ +[\d.]+% │ +([\d.]+)% │$", done.stdout, re.MULTILINE))
     assert rows == {name: f"{100 * accuracy:.2f}" for name, accuracy in accuracies.items()}
-    assert re.search(r"criteria at 0\.95, .* behind:.*\brandom by \d", done.stdout, re.DOTALL)
+    assert re.search(r"criteria at 0\.95, .* worse:.*\brandom by \d", done.stdout, re.DOTALL)
     for plot in ("accuracy.png", "layers.png"):
         assert_is_a_plot(tmp_path / plot)
 
