@@ -75,3 +75,6 @@ def test_what_cannot_be_recalibrated_is_refused():
         tfprune.recalibrate(keras.Sequential([layers.BatchNormalization()]), np.ones((2, 3)))
     with pytest.raises(TypeError, match="Keras 3"):
         tfprune.recalibrate(3, np.ones((2, 3)))
+    model = keras.Sequential([keras.Input((3,)), layers.BatchNormalization()])
+    with pytest.raises(ValueError, match=r"Expected inputs that fit model .*\(2, 5\)"):
+        tfprune.recalibrate(model, np.ones((2, 5)))

@@ -29,7 +29,7 @@ def recalibrate(model, data, batch_size=32):
     Raises:
         TypeError: If `model` is not a Keras 3 model.
         ValueError: If `model` is not built or has no trainable BatchNormalization, or `data` is
-            empty.
+            empty or does not fit.
 
     Example:
 
@@ -62,7 +62,17 @@ def recalibrate(model, data, batch_size=32):
         for norm in norms:
             # The first batch replaces the old statistics; later batches form a plain mean.
             norm.momentum = batches / (batches + 1)
-        new(inputs, training=True)
+        try:
+            new(inputs, training=True)
+        except (ValueError, TypeError) as error:
+            shapes = keras.tree.map_structure(np.shape, inputs)
+            raise ValueError(
+                check.message(
+                    f"inputs that fit model '{model.name}'",
+                    f"a batch of shapes {shapes}",
+                    "Pass an array or a data set of the inputs that the model is trained on.",
+                )
+            ) from error
         batches += 1
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
