@@ -1,5 +1,6 @@
 """The only folder that touches Keras internals; tests catch changes in Keras here."""
 
+from tfprune._keras.around import AroundLayer as AroundLayer
 from tfprune._keras.calls import HeldTensor as HeldTensor
 from tfprune._keras.calls import RunStopped as RunStopped
 from tfprune._keras.calls import adopt_call_arguments as adopt_call_arguments

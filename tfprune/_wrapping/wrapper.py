@@ -3,7 +3,7 @@
 from contextlib import nullcontext
 
 import keras
-from keras import ops, tree
+from keras import ops
 
 from tfprune import _keras, schedules
 from tfprune._base import validation as check
@@ -18,29 +18,19 @@ from tfprune._wrapping.pruned_weight import refusal
 from tfprune._wrapping.tfmot_arguments import pattern_of
 
 
-class MaskOwner(Owner):
+class MaskOwner(_keras.AroundLayer, Owner):
     """The base of `PruneLowMagnitude` and `PrunedModel`: a layer around `self.inner`.
 
     `build` makes the masks once the inner layer has its weights. Apart from the masks, the owner
     behaves like the inner layer: same outputs, padding masks, dtypes and losses.
     """
 
-    supports_masking = True
-    # Walks through a model's graph continue in `inner`.
-    is_transparent = True
     # Its part of a file holds masks next to its weights.
     saves_masks = True
 
     def _init_masks(self, method, overrides, followers=None, weights=None, reasons=None):
         super()._init_masks(method, overrides, followers, weights, reasons)
         _keras.adopt_call_arguments(self, self.inner)
-
-    def __call__(self, *args, **kwargs):
-        if not self.built and not self.inner.built:
-            # Calling the inner layer lets Keras build it for any signature.
-            symbolic_args, symbolic_kwargs = tree.map_structure(_keras.as_symbolic, (args, kwargs))
-            self.inner(*symbolic_args, **symbolic_kwargs)
-        return super().__call__(*args, **kwargs)  # type: ignore[misc]
 
     def add_state(self, name, shape):
         """Adds a variable that is in `variables`, and not in `weights`."""
@@ -63,30 +53,9 @@ class MaskOwner(Owner):
                 self._checkpoint_state = tensorflow_state(self._mask_set)
         self.built = True
 
-    def get_build_config(self):
-        return {"inner": self.inner.get_build_config()} if self.inner.built else None
-
-    def build_from_config(self, config):
-        if config and config.get("inner"):
-            if not self.inner.built:
-                _keras.build_from_config(self.inner, config["inner"])
-            if self.inner.built and not self.built:
-                self.build()
-
     def call(self, *args, **kwargs):
         self.check_call()
         return self.inner(*args, **kwargs)
-
-    def compute_mask(self, inputs, previous_mask=None):
-        if not self.inner.supports_masking:
-            return None
-        return self.inner.compute_mask(inputs, previous_mask)
-
-    def compute_output_shape(self, *args, **kwargs):
-        return self.inner.compute_output_shape(*args, **kwargs)
-
-    def compute_output_spec(self, *args, **kwargs):
-        return self.inner.compute_output_spec(*args, **kwargs)
 
     def save_own_variables(self, store):
         if self._mask_set is not None:

@@ -7,7 +7,7 @@ from tfprune.sparse.layers.base import SparseLayer
 
 
 @keras.saving.register_keras_serializable(package="tfprune")
-class SparseInside(keras.layers.Wrapper):
+class SparseInside(_keras.AroundLayer, keras.layers.Wrapper):
     """A layer with layers inside, attention for instance, of which some have become sparse.
 
     `tfprune.to_sparse` makes it. It has the name of its layer, and is called like it.
@@ -28,10 +28,6 @@ class SparseInside(keras.layers.Wrapper):
     (None, 3, 8)
     """
 
-    supports_masking = True
-    # Walks through a model's graph continue in `inner`.
-    is_transparent = True
-
     def __init__(self, layer, forms, **kwargs):
         kwargs.setdefault("name", layer.name)
         # The inner layer casts its inputs.
@@ -50,13 +46,6 @@ class SparseInside(keras.layers.Wrapper):
         """`{place: sparse layer}`."""
         return dict(self._held.layers)
 
-    def __call__(self, *args, **kwargs):
-        if not self.built and not self.inner.built:
-            # Calling the inner layer lets Keras build it for any signature.
-            inputs = keras.tree.map_structure(_keras.as_symbolic, (args, kwargs))
-            self.inner(*inputs[0], **inputs[1])
-        return super().__call__(*args, **kwargs)
-
     def build(self, input_shape=None):
         if not self.inner.built:
             self.inner.build(input_shape)
@@ -64,29 +53,8 @@ class SparseInside(keras.layers.Wrapper):
         _keras.put_inside(self.inner, self._held.layers)
         self.built = True
 
-    def get_build_config(self):
-        return {"inner": self.inner.get_build_config()} if self.inner.built else None
-
-    def build_from_config(self, config):
-        if config and config.get("inner"):
-            if not self.inner.built:
-                _keras.build_from_config(self.inner, config["inner"])
-            if not self.built:
-                self.build()
-
     def call(self, *args, **kwargs):
         return self.inner(*args, **kwargs)
-
-    def compute_mask(self, inputs, previous_mask=None):
-        if not self.inner.supports_masking:
-            return None
-        return self.inner.compute_mask(inputs, previous_mask)
-
-    def compute_output_shape(self, *args, **kwargs):
-        return self.inner.compute_output_shape(*args, **kwargs)
-
-    def compute_output_spec(self, *args, **kwargs):
-        return self.inner.compute_output_spec(*args, **kwargs)
 
     def get_config(self):
         return {**super().get_config(), "forms": self._held.to_config()}
