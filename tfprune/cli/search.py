@@ -2,9 +2,8 @@
 
 from tfprune import patterns, pruners
 from tfprune._base import validation as check
-from tfprune.cli.loading import load_data, load_model
 from tfprune.cli.saving import check_output, save_plain
-from tfprune.cli.training import check_labels, compile_for
+from tfprune.cli.training import evaluated
 
 _SEARCHES = {
     "sensitivity": pruners.SensitivitySearch,
@@ -24,15 +23,7 @@ def run(args, output):
         raise ValueError(
             check.message("a budget", "none", "Give for instance --macs 0.5, half of what it has.")
         )
-    model = load_model(args.model, args, compile=True)
-    data = load_data(args, model)
-    check_labels(model, data.train[1])
-    if not model.compiled or args.loss is not None:
-        compile_for(model, data, args.loss, "adam")
-    x, y = data.train
-    # The test part is for what is told of the result: a search that sees it fits it.
-    held = max(1, round(len(x) * args.held_out))
-    validation = x[-held:], y[-held:]
+    model, training, validation = evaluated(args)
 
     def evaluate(candidate):
         size = args.batch_size
@@ -43,7 +34,7 @@ def run(args, output):
         budget,
         pattern=patterns.Filter(round_to=args.round_to),
         criterion=args.criterion,
-        data=(x[:-held], y[:-held]),
+        data=training,
         runtime=args.runtime,
         objective=pruners.Objective(batch_size=args.batch_size),
         seed=0 if args.seed is None else args.seed,

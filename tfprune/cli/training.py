@@ -4,6 +4,7 @@ import keras
 import numpy as np
 
 from tfprune._base import validation as check
+from tfprune.cli.loading import load_data, load_model
 
 
 def compile_for(model, data, loss, optimizer):
@@ -52,6 +53,27 @@ def check_labels(model, labels):
                 "Number the classes from 0, or pass the model that was made for this data.",
             )
         )
+
+
+# -- Commands that evaluate ------------------------------------------------------------------------
+
+
+def evaluated(args):
+    """Loads what a command evaluates again and again.
+
+    The test part of the data is for what is told of the result: a choice that sees it fits it.
+
+    Returns:
+        The compiled model, its training data, and the part of them held out for the evaluations.
+    """
+    model = load_model(args.model, args, compile=True)
+    data = load_data(args, model)
+    check_labels(model, data.train[1])
+    if not model.compiled or args.loss is not None:
+        compile_for(model, data, args.loss, "adam")
+    x, y = data.train
+    held = max(1, round(len(x) * args.held_out))
+    return model, (x[:-held], y[:-held]), (x[-held:], y[-held:])
 
 
 # -- Commands that train ---------------------------------------------------------------------------
