@@ -6,6 +6,7 @@ import numpy as np
 from tfprune import _keras
 from tfprune._base import validation as check
 from tfprune._keras.checks import check_built, not_keras
+from tfprune._updates.recalibration import learning_norms
 from tfprune._wrapping.strip import strip_pruning
 
 
@@ -42,7 +43,7 @@ def recalibrate(model, data, batch_size=32):
         raise TypeError(not_keras(model, "model"))
     check_built(model)
     new = strip_pruning(model)
-    norms = [layer for layer in _keras.flatten(new) if _learns(layer)]
+    norms = learning_norms(new)
     if not norms:
         raise ValueError(
             check.message(
@@ -80,10 +81,6 @@ def recalibrate(model, data, batch_size=32):
         raise ValueError(check.message("data", "none", "Pass at least one batch."))
     _copy_random_states(model, new)
     return new
-
-
-def _learns(layer):
-    return isinstance(layer, keras.layers.BatchNormalization) and layer.trainable
 
 
 def _copy_random_states(model, new):
