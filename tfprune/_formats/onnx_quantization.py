@@ -12,7 +12,7 @@ def quantize_file(source, target, how, ranges):
     Args:
         source: The file with weights in floating point.
         target: Path of the file to write.
-        how: "dynamic" (8-bit weights; activations are quantized anew in each run) or "int8"
+        how: "dynamic" (8-bit weights; each run quantizes the activations) or "int8"
             (weights and activations, as pairs of QuantizeLinear and DequantizeLinear).
         ranges: For "int8": yields examples to find ranges with, as in `WriteOptions`.
     """

@@ -178,7 +178,7 @@ class ShrinkPlan:
         return f"{said}, {self._remainder(name)}" if name in self.targets else said
 
     def _remainder(self, name):
-        """Says what is left of a target."""
+        """Says by how much a target is met or missed."""
         target = self.targets[name]
         part = target if target < 1 else target / getattr(self.before, name)
         left = part - self.reached[name]
