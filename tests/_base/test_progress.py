@@ -6,9 +6,11 @@ import sys
 import warnings
 
 import keras
+import nbformat
 import numpy as np
 import pytest
 from keras import layers
+from nbclient import NotebookClient
 
 import tfprune
 from tfprune._base.progress import progress
@@ -60,6 +62,24 @@ def test_nothing_is_shown_unasked_or_in_a_file(watched):
     with progress(3, "pieces of work") as done:
         done()
     assert file.getvalue() == ""
+
+
+def test_a_notebook_shows_it_as_text_and_warns_of_nothing(monkeypatch):
+    monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "3")
+    code = """
+from tfprune._base.progress import progress
+with progress(3, "pieces of work") as done:
+    for _ in range(3):
+        done()
+"""
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
+    NotebookClient(notebook, kernel_name="python3").execute()
+    outputs = notebook.cells[0].outputs
+    assert {(output.output_type, output.get("name")) for output in outputs} == {
+        ("stream", "stderr")
+    }
+    text = "".join(output.text for output in outputs)
+    assert "pieces of work" in text and "3/3" in text and "ipywidgets" not in text
 
 
 def small():

@@ -36,7 +36,9 @@ def progress(total, what, verbose=1):
         bars.TextColumn("left:"),
         bars.TimeRemainingColumn(),
         bars.TextColumn("{task.fields[note]}"),
-        console=Console(stderr=True),
+        # In a notebook, rich would draw with ipywidgets, or warn that they are not installed; the
+        # plain line works in both, and stays out of the outputs that belong to a cell's own code.
+        console=Console(stderr=True, force_terminal=True, force_jupyter=False),
         auto_refresh=False,
         transient=True,
     ) as bar:
