@@ -62,7 +62,7 @@ def _no_backend(error):
         )
         expected = f"a backend for Keras: {', '.join(BACKENDS.values())}"
         return check.message(expected, received, mend)
-    first = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+    first = check.first_line(error).rstrip(".")
     received = f"backend {chosen!r}, from {place}, which fails with: {first}"
     others = [name for name in installed if name != chosen]
     ways = [f"set KERAS_BACKEND={name}, which is installed" for name in others[:1]]

@@ -38,10 +38,13 @@ def deserialized(name, config, mend):
         reason = error
     except (LookupError, AttributeError, ImportError, RecursionError) as error:
         reason = error
-    first = (str(reason).strip().splitlines() or [type(reason).__name__])[0]
-    raise ValueError(
-        message(f"the serialized form of a {name}", f"one that fails: {first}"[:200], mend)
-    ) from reason
+    received = f"one that fails: {first_line(reason)}"[:200]
+    raise ValueError(message(f"the serialized form of a {name}", received, mend)) from reason
+
+
+def first_line(error):
+    """Returns the first line of an error's text, for a message; its class where it has no text."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 @contextmanager

@@ -247,7 +247,7 @@ def _written(format, model, path, options, examples):
         # Converters raise errors of all kinds. The library's own messages say enough.
         if backend == "tensorflow" or not format.extra or "Received: " in str(error):
             raise
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+        first = check.first_line(error).rstrip(".")
         raise ValueError(
             check.message(
                 f"the TensorFlow backend to write {format.suffix or 'a SavedModel'}",

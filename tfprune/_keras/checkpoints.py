@@ -23,11 +23,10 @@ class WholeFileCheckpoint(keras.callbacks.ModelCheckpoint):
         try:
             super().__init__(filepath, *args, **kwargs)
         except ValueError as error:
-            first = (str(error).splitlines() or [""])[0]
             raise ValueError(
                 check.message(
                     "arguments that keras.callbacks.ModelCheckpoint takes",
-                    f"{first:.200}",
+                    f"{check.first_line(error):.200}",
                     'Use for instance filepath="best.keras".',
                 )
             ) from error

@@ -233,8 +233,8 @@ def bare_clone(layer):
         cls = type(layer) if whole else plain_class(layer)
         clone = cls.from_config(layer.get_config())
     except Exception as error:
-        first = str(error).strip().splitlines() or [type(error).__name__]
-        raise _no_copy(layer, f"whose get_config() or from_config() fails: {first[0]}") from error
+        said = check.first_line(error)
+        raise _no_copy(layer, f"whose get_config() or from_config() fails: {said}") from error
     _copy_assets(layer, clone)
     return clone
 

@@ -83,11 +83,10 @@ def _adapter(data, batch_size):
     try:
         return get_data_adapter(*parts, batch_size=batch_size)
     except (ValueError, TypeError, AttributeError) as error:
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ValueError(
             check.message(
                 "data that fit takes, and a batch size",
-                f"{type(data).__name__}: {first}"[:200],
+                f"{type(data).__name__}: {check.first_line(error)}"[:200],
                 "Pass arrays, as a tuple with their labels, or a data set.",
             )
         ) from error

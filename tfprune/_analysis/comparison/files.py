@@ -88,7 +88,7 @@ def write_files(model, formats, inputs, folder, done):
             export(model, path, data=data, samples=_SAMPLES, tolerance=1e9, verbose=0, **options)
         except Exception as error:
             # Converters raise all kinds of errors. Still measure the other formats.
-            found[name] = None, ShippedFile(None, None, _first_line(error))
+            found[name] = None, ShippedFile(None, None, check.first_line(error))
         else:
             found[name] = path, _sizes(path)
         done()
@@ -130,7 +130,7 @@ def with_latency(sides, batch_size, how):
             except (RuntimeError, ValueError) as error:
                 if not isinstance(model, Path):
                     raise
-                side[name] = model, replace(file, note=_first_line(error))
+                side[name] = model, replace(file, note=check.first_line(error))
             else:
                 models[number, name] = model
     sizes = batch_size if isinstance(batch_size, (list, tuple)) else [batch_size]
@@ -159,8 +159,3 @@ def with_metrics(side, judge, data, done):
         found[name] = path, file
         done()
     return found
-
-
-def _first_line(error):
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
