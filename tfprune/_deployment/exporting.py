@@ -3,7 +3,6 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import keras
 import numpy as np
 
 from tfprune import _keras
@@ -16,7 +15,7 @@ from tfprune._formats.keras_file import outputs
 from tfprune._formats.quiet import without_log
 from tfprune._formats.ranges import Ranges
 from tfprune._formats.table import FORMATS, by_suffix, check_packages
-from tfprune._keras.checks import check_built, not_keras
+from tfprune._keras.checks import check_model
 from tfprune._wrapping.strip import strip_pruning
 from tfprune.structural.shrinking import shrink as without_silent_channels
 
@@ -122,9 +121,7 @@ def export(
     >>> exported.format, exported.difference
     ('keras', 0.0)
     """
-    if not isinstance(model, keras.Model):
-        raise TypeError(not_keras(model, "model"))
-    check_built(model)
+    check_model(model)
     path = Path(path)
     format = _format(path, format)
     options = _options(format, quantize, sparse, opset, io_dtype, data)

@@ -37,6 +37,13 @@ def check_built(model):
         )
 
 
+def check_model(model):
+    """Raises unless `model` is a built Keras 3 model."""
+    if not isinstance(model, keras.Model):
+        raise TypeError(not_keras(model, "model"))
+    check_built(model)
+
+
 def check_followable(model, name="model"):
     """Raises unless `model` is a built Sequential or Functional model."""
     if not isinstance(model, keras.layers.Layer):

@@ -7,7 +7,8 @@ import keras
 from tfprune._base import validation as check
 from tfprune._keras.cloning import bare_clone
 from tfprune._keras.layers import backend
-from tfprune._keras.own_class import change_class, hang_on
+from tfprune._keras.own_class import change_class
+from tfprune._keras.patching import set_untracked
 
 
 class SequentialLater(keras.Sequential):
@@ -22,7 +23,7 @@ class SequentialLater(keras.Sequential):
     """
 
     def __init__(self, layers, name, make):
-        hang_on(self, "_make", make)
+        set_untracked(self, "_make", make)
         super().__init__(layers, name=name)
 
     def build(self, input_shape=None):
@@ -46,7 +47,7 @@ class SequentialLater(keras.Sequential):
                 )
             )
         made = self._make(plain)
-        hang_on(self, "_make", None)
+        set_untracked(self, "_make", None)
         self._layers = list(made.layers)
         change_class(self, keras.Sequential)
         keras.Sequential.build(self, input_shape)
@@ -94,7 +95,7 @@ def build_before_training(model):
         return build
 
     for name, usual in hooks.items():
-        hang_on(model, name, hook(usual))
+        set_untracked(model, name, hook(usual))
     return model
 
 

@@ -1,12 +1,16 @@
-"""LoRA weights under a mask, and the calls that a masked layer refuses."""
-
-import functools
+"""LoRA weights under a mask."""
 
 import keras
 from keras.src import api_export
 
 from tfprune._keras.layers import flatten, plain_class
-from tfprune._keras.own_class import change_class, hang_on, take_off
+from tfprune._keras.own_class import change_class
+from tfprune._keras.patching import (
+    delete_untracked,
+    replace_method,
+    restore_method,
+    set_untracked,
+)
 
 _BEFORE = "_class_before_pruning"
 _MASKING: dict = {}
@@ -14,7 +18,7 @@ _WITH_LORA = ("kernel", "embeddings")
 
 
 def stored_weight(layer, name):
-    """Returns the variable behind an attribute of a layer, without the LoRA term."""
+    """Returns the variable that an attribute of a layer reads, without the LoRA term."""
     stored = getattr(layer, f"_{name}", None)
     return stored if isinstance(stored, keras.Variable) else getattr(layer, name)
 
@@ -46,7 +50,7 @@ def mask_lora(layer, name, masked):
         type(layer).enable_lora(layer, *args, **kwargs)
         _compute_masked(layer, name, masked)
 
-    refuse(layer, "enable_lora", enable_lora)
+    replace_method(layer, "enable_lora", enable_lora)
     if getattr(layer, "lora_enabled", False):
         _compute_masked(layer, name, masked)
 
@@ -55,13 +59,13 @@ def merge_lora(layer, name, variable):
     """Merges the LoRA term into its weight, masked, and undoes `mask_lora`."""
     if name not in _WITH_LORA:
         return
-    allow(layer, "enable_lora")
+    restore_method(layer, "enable_lora")
     if _masking_name(layer) is None:
         return
     variable.assign(keras.ops.cast(getattr(layer, name), variable.dtype))
     factor = getattr(layer, f"lora_{name}_b")
     factor.assign(keras.ops.zeros(factor.shape))
-    take_off(layer, "_lora_mask")
+    delete_untracked(layer, "_lora_mask")
     change_class(layer, plain_class(layer))
 
 
@@ -77,46 +81,12 @@ def merge_copied(source, target):
             factor.assign(keras.ops.zeros(factor.shape))
 
 
-def refuse(layer, name, function):
-    """Replaces a method of a layer by a function."""
-    if hasattr(type(layer), name):
-        # Keras itself sets methods on layers that wrap the methods of their classes.
-        function.before = vars(layer).get(name)
-        hang_on(layer, name, function)
-
-
-def check_first(cls, name, check):
-    """Makes a method of a class of Keras's call `check(self)` first, for all models.
-
-    It is for calls that change one layer after the other, so that a layer's refusal comes too late.
-    A model that is loaded gives no other occasion: nothing of it but its wrappers is of this
-    library's.
-    """
-    method = getattr(cls, name)
-
-    @functools.wraps(method)
-    def checked(self, *args, **kwargs):
-        check(self)
-        return method(self, *args, **kwargs)
-
-    setattr(cls, name, checked)
-
-
-def allow(layer, name):
-    """Undoes `refuse`."""
-    function = vars(layer).get(name)
-    if hasattr(function, "before"):
-        take_off(layer, name)
-        if function.before is not None:
-            hang_on(layer, name, function.before)
-
-
 def _masking_name(layer):
     return getattr(type(layer), "_masking", None)
 
 
 def _compute_masked(layer, name, masked):
-    hang_on(layer, "_lora_mask", masked)
+    set_untracked(layer, "_lora_mask", masked)
     if _masking_name(layer) is None:
         change_class(layer, _masking_class(type(layer), name))
 

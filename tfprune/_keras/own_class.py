@@ -54,19 +54,19 @@ def change_class(model, cls):
 
 
 @contextlib.contextmanager
-def as_before(model, variables=()):
+def with_former_class(model, variables=()):
     """Gives a model its former class back, and hides some of its own variables, for a while."""
     derived = type(model)
     change_class(model, plain_class(model))
     try:
-        with without(model, variables):
+        with hidden_variables(model, variables):
             yield
     finally:
         change_class(model, derived)
 
 
 @contextlib.contextmanager
-def without(model, variables):
+def hidden_variables(model, variables):
     """Hides variables that belong directly to a model."""
     hidden = {id(variable) for variable in variables}
     kept, states = model._non_trainable_variables, model._seed_generators
@@ -108,16 +108,6 @@ def _unlocked(model):
     finally:
         if locked:
             model._tracker.lock()
-
-
-def hang_on(model, name, thing):
-    """Sets an attribute that Keras does not track."""
-    object.__setattr__(model, name, thing)
-
-
-def take_off(model, name):
-    """Removes an attribute that `hang_on` set."""
-    object.__delattr__(model, name)
 
 
 @contextlib.contextmanager

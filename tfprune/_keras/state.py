@@ -4,7 +4,8 @@ import keras
 
 from tfprune._keras.devices import everywhere
 from tfprune._keras.layers import backend
-from tfprune._keras.own_class import add_weight, hang_on
+from tfprune._keras.own_class import add_weight
+from tfprune._keras.patching import set_untracked
 from tfprune._keras.training import sync_state
 
 
@@ -71,8 +72,8 @@ def around_state_trees(model, before_reading, after_writing):
         after_writing()
 
     get_state_tree.original = get  # type: ignore[attr-defined]
-    hang_on(model, "get_state_tree", get_state_tree)
-    hang_on(model, "set_state_tree", set_state_tree)
+    set_untracked(model, "get_state_tree", get_state_tree)
+    set_untracked(model, "set_state_tree", set_state_tree)
 
 
 def _drop(items, condition):

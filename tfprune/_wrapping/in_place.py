@@ -135,7 +135,7 @@ class MaskedModel(_Model):
             self._pruning.make_masks()
 
     def save_own_variables(self, store):
-        with _keras.without(self, self._pruning.variables):
+        with _keras.hidden_variables(self, self._pruning.variables):
             super().save_own_variables(store)
         if self._pruning.mask_set is not None:
             self._pruning.mask_set.save(store)
@@ -152,7 +152,7 @@ class MaskedModel(_Model):
             )
         mask_set.load(store, self.name)
         own = {key: store[key] for key in list(store.keys()) if not mask_set.stores(key)}
-        with _keras.without(self, self._pruning.variables):
+        with _keras.hidden_variables(self, self._pruning.variables):
             super().load_own_variables(own)
 
     def load_weights(self, filepath, *args, **kwargs):
@@ -172,12 +172,12 @@ class MaskedModel(_Model):
             raise AttributeError(
                 f"'{type(self).__name__}' object has no attribute 'save_to_preset'"
             )
-        with _keras.as_before(self, self._pruning.variables):
+        with _keras.with_former_class(self, self._pruning.variables):
             self.save_to_preset(preset_dir, *args, **kwargs)
         write_preset(preset_dir, type(self).__name__, self._pruning)
 
     def get_config(self):
-        with _keras.as_before(self, self._pruning.variables):
+        with _keras.with_former_class(self, self._pruning.variables):
             plain = keras.saving.serialize_keras_object(self)
         plain.pop("compile_config", None)
         return {"name": self.name, "model": plain, **self._pruning.pruning_config()}
@@ -231,7 +231,7 @@ def prune_in_place(model, method, overrides, followers=None, weights=None):
 def adopt(model, owner):
     """Makes a model one with the masks of an `InPlace`; returns the model."""
     _keras.change_class(model, _keras.derived_class(model, MaskedModel, MaskedModel))
-    _keras.hang_on(model, "_pruning", owner)
+    _keras.set_untracked(model, "_pruning", owner)
     return model
 
 
@@ -244,7 +244,7 @@ def release(model):
     if _STATE in vars(model):
         delattr(model, _STATE)
     owner.remove_variables()
-    _keras.take_off(model, "_pruning")
+    _keras.delete_untracked(model, "_pruning")
     _keras.change_class(model, _keras.plain_class(model))
     _keras.forget_compiled(model)
     return model
@@ -256,7 +256,11 @@ def as_it_was(model):
     It has no effect on other models.
     """
     owner = owner_of(model)
-    return contextlib.nullcontext() if owner is None else _keras.as_before(model, owner.variables)
+    return (
+        contextlib.nullcontext()
+        if owner is None
+        else _keras.with_former_class(model, owner.variables)
+    )
 
 
 def owner_of(model):

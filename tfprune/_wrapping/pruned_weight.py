@@ -153,7 +153,7 @@ class PrunedWeight(Competitor):
         self.variable.constraint = self.constraint
         if not self.follows:
             _keras.mask_lora(self.layer, self._entry.name, self._masked)
-            _keras.refuse(self.layer, "quantize", refusal("quantize()", self.layer.name))
+            _keras.replace_method(self.layer, "quantize", refusal("quantize()", self.layer.name))
 
     def detach(self):
         """Restores the weight's own constraint.
@@ -162,7 +162,7 @@ class PrunedWeight(Competitor):
         """
         if not self.follows:
             _keras.merge_lora(self.layer, self._entry.name, self.variable)
-            _keras.allow(self.layer, "quantize")
+            _keras.restore_method(self.layer, "quantize")
         self.variable.constraint = self.constraint.user
         if self.consensus is not None:
             self.consensus.detach()

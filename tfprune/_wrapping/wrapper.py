@@ -173,7 +173,6 @@ class PruneLowMagnitude(MaskOwner, keras.layers.Wrapper):
             raise _wrap_around("Bidirectional", layer)
         pattern = pattern_of(block_size, block_pooling_type, sparsity_m_by_n, pattern)
         method = Method.of(pruning_schedule, pattern, criterion, scope)
-        overrides = overrides_from(overrides)
         overrides, followers = overrides_from(overrides), followers_from(followers)
         if layer.built and not followers and not find_prunable(layer, method, overrides, weights):
             raise ValueError(nothing_to_prune(layer))
@@ -230,7 +229,7 @@ class PruneLowMagnitude(MaskOwner, keras.layers.Wrapper):
     def build(self, input_shape=None):
         super().build(input_shape)
         if not registry.says_itself(self.layer):
-            _keras.hang_on(self.layer, "get_prunable_weights", self._own_weights)
+            _keras.set_untracked(self.layer, "get_prunable_weights", self._own_weights)
 
     def _own_weights(self):
         return [weight.variable for weight in self.pruned_weights if not weight.follows]
@@ -315,4 +314,4 @@ def _check_unmasked(model):
 
 
 # Keras quantizes layer by layer, and a loaded model may have plain layers before the first wrapper.
-_keras.check_first(keras.Model, "quantize", _check_unmasked)
+_keras.check_before(keras.Model, "quantize", _check_unmasked)

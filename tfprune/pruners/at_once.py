@@ -1,8 +1,6 @@
 """Prunes a model at once, with masks for fine-tuning."""
 
-import keras
-
-from tfprune._keras.checks import check_built, not_keras
+from tfprune._keras.checks import check_model
 from tfprune._updates.evidence import Evidence
 from tfprune._updates.mask_update import MaskUpdate
 from tfprune.prune import prune_low_magnitude
@@ -57,9 +55,7 @@ def one_shot(
     >>> int(np.count_nonzero(tfprune.strip_pruning(pruned).layers[0].kernel))
     8
     """
-    if not isinstance(model, keras.Model):
-        raise TypeError(not_keras(model, "model"))
-    check_built(model)
+    check_model(model)
     pruned = prune_low_magnitude(
         model,
         ConstantSparsity.one_shot(sparsity),

@@ -10,7 +10,7 @@ import keras
 
 from tfprune import _keras
 from tfprune._base import validation as check
-from tfprune._keras.checks import check_built, not_keras
+from tfprune._keras.checks import check_model
 from tfprune._planning.choices import Choices
 from tfprune._updates.evidence import Evidence
 from tfprune._wrapping.methods import Rule
@@ -41,22 +41,19 @@ class Recipe:
 
     def parts(self, model, rules=None, data=None):
         """Returns the arguments of `prune_low_magnitude` that make this recipe."""
-        if not isinstance(model, keras.Model):
-            raise TypeError(not_keras(model, "model"))
-        check_built(model)
-        # Rules of its own come before these.
-        Choices(None, rules)
+        check_model(model)
+        given = Choices(None, rules).rules
+        # The user's rules come last, so they override these.
         own: list = []
         if self.layers == "convolutions":
             own = [Rule(keras.layers.Layer, prune=False), Rule(_CONVOLUTIONS)]
         elif self.layers == "normalized":
             own = [Rule(keras.layers.Layer, prune=False), Rule(_normalized(model, data))]
-        rules = [rules] if isinstance(rules, Rule) else list(rules or [])
         return {
             "criterion": self.criterion,
             "pattern": self.pattern,
             "scope": self.scope,
-            "rules": own + rules,
+            "rules": own + given,
         }
 
 

@@ -10,7 +10,7 @@ from tfprune._base import validation as check
 from tfprune._base.progress import progress
 from tfprune._formats.examples import fitting_inputs
 from tfprune._formats.processors import limited_to
-from tfprune._keras.checks import check_built, not_keras
+from tfprune._keras.checks import check_model
 from tfprune._layers.registry import own_prunable_weights
 from tfprune._wrapping.strip import strip_pruning
 from tfprune.sparse.forms import has_form, sparse_form, zero_share
@@ -85,9 +85,7 @@ def plan_sparse(model, x=None, *, threads=None, prefer="speed", runs=15, verbose
     >>> plan.rows[0].layer, plan.rows[0].sparse
     ('wide', True)
     """
-    if not isinstance(model, keras.Model):
-        raise TypeError(not_keras(model, "model"))
-    check_built(model)
+    check_model(model)
     _check_graph(model)
     check.choice("prefer", prefer, PREFER)
     runs = check.integer("runs", runs, 1, "Use for instance 15.")

@@ -62,4 +62,4 @@ def use_part_of_caches(layer, attributes):
         return
     if not isinstance(layer, FewerHeads):
         _keras.change_class(layer, _keras.derived_class(layer, FewerHeads))
-    _keras.hang_on(layer, "_heads", numbers[0])
+    _keras.set_untracked(layer, "_heads", numbers[0])

@@ -24,7 +24,7 @@ class Resized(_Layer):
     _sizes: dict
 
     def get_config(self):
-        with _keras.as_before(self):
+        with _keras.with_former_class(self):
             plain = keras.saving.serialize_keras_object(self)
         return {"plain": plain, **self._sizes}
 
@@ -59,7 +59,7 @@ def with_sizes(holder, shapes, attributes):
         sizes = _merged(holder._sizes, sizes)
     else:
         _keras.change_class(holder, _keras.derived_class(holder, Resized, Resized))
-    _keras.hang_on(holder, "_sizes", sizes)
+    _keras.set_untracked(holder, "_sizes", sizes)
     return holder
 
 

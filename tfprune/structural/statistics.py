@@ -5,7 +5,7 @@ import numpy as np
 
 from tfprune import _keras
 from tfprune._base import validation as check
-from tfprune._keras.checks import check_built, not_keras
+from tfprune._keras.checks import check_model
 from tfprune._updates.recalibration import learning_norms
 from tfprune._wrapping.strip import strip_pruning
 
@@ -39,9 +39,7 @@ def recalibrate(model, data, batch_size=32):
     >>> np.round(new.layers[0].moving_mean, 3).tolist()
     [2.0, 5.0]
     """
-    if not isinstance(model, keras.Model):
-        raise TypeError(not_keras(model, "model"))
-    check_built(model)
+    check_model(model)
     new = strip_pruning(model)
     norms = learning_norms(new)
     if not norms:

@@ -9,7 +9,7 @@ import numpy as np
 from tfprune import _keras, patterns
 from tfprune._base import validation as check
 from tfprune._base.progress import progress
-from tfprune._keras.checks import check_built, not_keras
+from tfprune._keras.checks import check_model
 from tfprune._updates.mask_update import MaskUpdate
 from tfprune.patterns.single_weights import NOfM, Unstructured
 from tfprune.prune import prune_low_magnitude
@@ -36,9 +36,7 @@ def prune_blocks(
     Returns:
         A `PostTrainingResult`.
     """
-    if not isinstance(model, keras.Model):
-        raise TypeError(not_keras(model, "model"))
-    check_built(model)
+    check_model(model)
     _check_not_quantized(model)
     pattern = _checked_pattern(pattern)
     planned = make_plan(model, blocks, layers, pattern)
