@@ -12,7 +12,7 @@ from tfprune._planning.filters import couple_filters
 from tfprune._planning.plan import Plan
 from tfprune._updates.mask_update import MaskUpdate
 from tfprune._wrapping.in_place import MaskedModel, prune_in_place
-from tfprune._wrapping.in_place_later import prune_in_place_later
+from tfprune._wrapping.in_place_deferred import prune_in_place_when_built
 from tfprune._wrapping.methods import Method
 from tfprune._wrapping.pruned_model import PrunedModel
 from tfprune._wrapping.tfmot_arguments import pattern_of
@@ -176,13 +176,13 @@ def _prune_unbuilt(model, choices, copy):
     if not copy or _keras.keeps_class(model):
         own = _keras.bare_clone(model) if copy else model
         if later:
-            return prune_in_place_later(own, choices.method, partial(_planned_whole, choices))
+            return prune_in_place_when_built(own, choices.method, partial(_planned_whole, choices))
         default, overrides, _, _ = Plan(model, choices, whole=True).units[0].arguments()
         return prune_in_place(own, default, overrides)
     if later:
         layers = [_keras.bare_clone(layer) for layer in model.layers]
         make = partial(_prune_model, choices=choices, copy=True)
-        return _keras.SequentialLater(layers, model.name, make)
+        return _keras.DeferredSequential(layers, model.name, make)
     plan = Plan(model, choices)
     if not plan.chosen:
         raise ValueError(plan.why_nothing())

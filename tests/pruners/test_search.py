@@ -456,7 +456,7 @@ def test_latency_is_measured_on_the_result(slower, runtime, monkeypatch):
             macs["after"] *= slower
         return {name: types.SimpleNamespace(median=number) for name, number in macs.items()}
 
-    monkeypatch.setattr("tfprune._reports.in_runtime.InRuntime.measure", measure)
+    monkeypatch.setattr("tfprune._reports.runtime_meter.RuntimeMeter.measure", measure)
     search = search_of("SensitivitySearch", budget={"latency": 0.5}, runtime=runtime)
     result = search.run(evaluate, verbose=0)
     assert set(asked) == {(runtime, None if runtime == "keras" else 1)}

@@ -84,7 +84,7 @@ def timed(monkeypatch, seconds):
             found[name] = tfprune.Latency(value, value, value, runs, 1, 1, "LiteRT")
         return found
 
-    monkeypatch.setattr(in_runtime.InRuntime, "measure", measure)
+    monkeypatch.setattr(in_runtime.RuntimeMeter, "measure", measure)
     return asked
 
 

@@ -10,7 +10,7 @@ from tfprune import _keras
 from tfprune._base import validation as check
 from tfprune._channels.graph import OUTPUT, channel_groups, follow
 from tfprune._layers import registry
-from tfprune._wrapping.wrapper import MaskOwner, mask_owners
+from tfprune._wrapping.wrapper import MaskWrapper, mask_owners
 from tfprune.masks.requests import Competitor, Request
 from tfprune.masks.selection import Scores
 from tfprune.patterns.slices import Filter
@@ -351,7 +351,7 @@ def _outermost_graphs(model):
         runs = _keras.runs_as_graph(layer)
         if runs and not called and mask_owners(layer):
             found.setdefault(id(layer), layer)
-        through = called and isinstance(layer, (MaskOwner, keras.layers.TimeDistributed))
+        through = called and isinstance(layer, (MaskWrapper, keras.layers.TimeDistributed))
         for child in _keras.children(layer):
             look(child, runs or through)
 

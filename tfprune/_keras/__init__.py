@@ -1,6 +1,5 @@
 """The only folder that touches Keras internals; tests catch changes in Keras here."""
 
-from tfprune._keras.around import AroundLayer as AroundLayer
 from tfprune._keras.calls import HeldTensor as HeldTensor
 from tfprune._keras.calls import RunStopped as RunStopped
 from tfprune._keras.calls import adopt_call_arguments as adopt_call_arguments
@@ -27,7 +26,7 @@ from tfprune._keras.cloning import copy_weights as copy_weights
 from tfprune._keras.cloning import rebuild_graph as rebuild_graph
 from tfprune._keras.cloning import refresh_constants as refresh_constants
 from tfprune._keras.cloning import replace_inside as replace_inside
-from tfprune._keras.deferred import SequentialLater as SequentialLater
+from tfprune._keras.deferred import DeferredSequential as DeferredSequential
 from tfprune._keras.deferred import build_before_training as build_before_training
 from tfprune._keras.devices import as_bits as as_bits
 from tfprune._keras.devices import compiled as compiled
@@ -119,3 +118,4 @@ from tfprune._keras.walking import GraphCall as GraphCall
 from tfprune._keras.walking import calls_in as calls_in
 from tfprune._keras.walking import follow_calls as follow_calls
 from tfprune._keras.walking import through_wrappers as through_wrappers
+from tfprune._keras.wrapper_base import WrapperBase as WrapperBase

@@ -254,11 +254,11 @@ def _no_copy(layer, why):
 
 def _copy_assets(source, target):
     """Copies the state that Keras saves in addition to weights: vocabularies of lookup layers."""
-    olds, news = (
+    olds, clones = (
         [layer for layer in flatten(holder) if hasattr(layer, "save_assets")]
         for holder in (source, target)
     )
-    pairs = [(old, new) for old, new in zip(olds, news, strict=False) if type(old) is type(new)]
+    pairs = [(old, new) for old, new in zip(olds, clones, strict=False) if type(old) is type(new)]
     for old, new in pairs:
         if isinstance(old, (keras.layers.StringLookup, keras.layers.IntegerLookup)):
             store: dict = {}
@@ -295,11 +295,11 @@ def clone_as_it_is(model):
     if not clone.built:
         build_from_config(clone, model.get_build_config())
     # Other layers, as those of a preprocessor, may be created when they are first called.
-    olds, news = ([layer for layer in flatten(m) if layer.weights] for m in (model, clone))
-    names = [[type(layer).__name__ for layer in found] for found in (olds, news)]
+    olds, clones = ([layer for layer in flatten(m) if layer.weights] for m in (model, clone))
+    names = [[type(layer).__name__ for layer in found] for found in (olds, clones)]
     if names[0] != names[1]:
         raise _no_copy(model, "whose copy has other layers")
-    pairs = list(zip(olds, news, strict=True))
+    pairs = list(zip(olds, clones, strict=True))
     for old, new in pairs:
         _copy_lora(old, new)
     sources, targets = _state(model), _state(clone)

@@ -11,7 +11,7 @@ from tfprune._keras.own_class import change_class
 from tfprune._keras.patching import set_untracked
 
 
-class SequentialLater(keras.Sequential):
+class DeferredSequential(keras.Sequential):
     """Takes over the layers of another model, which is made from a plain one once shapes are known.
 
     Then it is a `keras.Sequential` like any other. An error leaves it unbuilt, as it was.

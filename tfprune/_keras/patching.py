@@ -14,7 +14,7 @@ def delete_untracked(model, name):
 
 
 def replace_method(layer, name, function):
-    """Replaces a method of one layer by a function; does nothing if its class has no such method."""
+    """Replaces a method of one layer by a function, if the layer's class has such a method."""
     if hasattr(type(layer), name):
         # Keras itself sets methods on layers that wrap the methods of their classes.
         function.before = vars(layer).get(name)

@@ -131,7 +131,7 @@ def own_prunable_weights(layer, before_lists=False):
     Returns:
         A tuple, empty if there is nothing to prune; `None` if the layer's class is unknown.
     """
-    if says_itself(layer):
+    if lists_own_weights(layer):
         if not layer.built:
             return (_indexed(layer, 0),)
         return tuple(_indexed(layer, i) for i in range(len(layer.get_prunable_weights())))
@@ -145,10 +145,10 @@ def own_prunable_weights(layer, before_lists=False):
 def unknown_until_built(layer):
     """Whether a layer shows only once it is built which weights and layers it has inside."""
     kinds = (keras.layers.MultiHeadAttention, keras.layers.GroupQueryAttention)
-    return (says_itself(layer) or isinstance(layer, kinds)) and not layer.built
+    return (lists_own_weights(layer) or isinstance(layer, kinds)) and not layer.built
 
 
-def says_itself(layer):
+def lists_own_weights(layer):
     """Whether a layer's class lists its prunable weights: with the base class or, as in tfmot's
     examples, without it."""
     return callable(getattr(type(layer), "get_prunable_weights", None))

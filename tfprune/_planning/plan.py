@@ -194,7 +194,7 @@ class Unit:
         growing = [
             inner
             for inner in _keras.flatten(self.layer)
-            if registry.unknown_until_built(inner) and not registry.says_itself(inner)
+            if registry.unknown_until_built(inner) and not registry.lists_own_weights(inner)
         ]
         if growing and self.overrides:
             raise ValueError(

@@ -10,7 +10,7 @@ from tfprune._base import globs
 from tfprune._base import validation as check
 from tfprune._keras.checks import check_built, not_keras, nothing_to_prune
 from tfprune._layers import registry
-from tfprune._wrapping.wrapper import MaskOwner, plain_path, pruned_weights
+from tfprune._wrapping.wrapper import MaskWrapper, plain_path, pruned_weights
 from tfprune.patterns.axes import KernelAxes
 
 
@@ -88,7 +88,7 @@ def _another(path, taken):
 
 def plain(model):
     """Returns the model or layer inside a wrapper; without a wrapper, the model itself."""
-    while isinstance(model, MaskOwner):
+    while isinstance(model, MaskWrapper):
         model = model.inner
     return model
 
@@ -98,7 +98,7 @@ def layers_by_path(model):
     if not isinstance(model, keras.Model):
         yield model.name, model
     for chain in _keras.walk(model):
-        if not isinstance(chain[-1][1], MaskOwner):
+        if not isinstance(chain[-1][1], MaskWrapper):
             yield plain_path(chain), chain[-1][1]
 
 

@@ -13,7 +13,7 @@ from tfprune._base.text import as_text
 from tfprune._keras.checks import not_keras
 from tfprune._layers import registry
 from tfprune._layers.exemptions import exempt_by_default
-from tfprune._wrapping.wrapper import MaskOwner, mask_owners, plain_path, pruned_weights
+from tfprune._wrapping.wrapper import MaskWrapper, mask_owners, plain_path, pruned_weights
 
 
 @dataclass(frozen=True)
@@ -173,7 +173,7 @@ def sparsity_report(model):
     rows, seen = [], set()
     for chain in chains:
         path, layer = plain_path(chain), chain[-1][1]
-        if isinstance(layer, (MaskOwner, keras.layers.InputLayer)) or id(layer) in seen:
+        if isinstance(layer, (MaskWrapper, keras.layers.InputLayer)) or id(layer) in seen:
             continue
         seen.add(id(layer))
         around = [model, *(inner for _, inner in chain)]
@@ -190,7 +190,7 @@ def _all_weights(layers, added):
         id(variable): variable
         for layer in layers
         # A wrapper's own state belongs to no plain layer.
-        if not isinstance(layer, MaskOwner)
+        if not isinstance(layer, MaskWrapper)
         for variable in layer.weights
         if id(variable) not in added and not _is_seed(variable)
     }

@@ -8,7 +8,7 @@ from tfprune import _keras
 from tfprune._channels.coupling import Couplings, PrunedGroup
 from tfprune._updates.placement import on_device
 from tfprune._wrapping.in_place import owner_of
-from tfprune._wrapping.wrapper import MaskOwner, mask_owners, plain_path
+from tfprune._wrapping.wrapper import MaskWrapper, mask_owners, plain_path
 from tfprune.masks import Bits, DeviceMask, masks_with_zeros
 
 
@@ -250,7 +250,7 @@ def _name_by_path(model):
     """Names weights by their paths in the model, for what tells layers apart by name."""
     for chain in _keras.walk(model):
         layer = chain[-1][1]
-        wrapped = isinstance(layer, MaskOwner)
+        wrapped = isinstance(layer, MaskWrapper)
         owner = layer if wrapped else owner_of(layer)
         # The names of a wrapper's weights begin with its own; those of a model's do not.
         around = plain_path(chain[:-1] if wrapped else chain)

@@ -12,12 +12,12 @@ from tfprune._wrapping.mask_set import tensorflow_state
 from tfprune._wrapping.methods import Method
 from tfprune._wrapping.owner import Owner, overrides_from
 from tfprune._wrapping.preset_files import write_preset
-from tfprune._wrapping.prunable import BEFORE_LISTS
+from tfprune._wrapping.prunable import KNOWN_TO_0_1
 
 _STATE = "_pruning_state"
 
 
-class InPlace(Owner):
+class InPlaceMasks(Owner):
     """The masks and the methods of a model that is pruned in place.
 
     The model stores this object in an attribute that Keras does not track. The mask variables
@@ -92,7 +92,7 @@ class MaskedModel(_Model):
     the model, which therefore keeps its type and all its methods.
     """
 
-    _pruning: InPlace
+    _pruning: InPlaceMasks
     # Its part of a file holds masks next to its weights.
     saves_masks = True
 
@@ -203,7 +203,7 @@ def prune_from_config(model, config):
         method,
         overrides_from(config["overrides"]),
         config.get("followers"),
-        config.get("weights", BEFORE_LISTS),
+        config.get("weights", KNOWN_TO_0_1),
     )
     owner_of(pruned).remember_reasons(config.get("reasons", {}))
     return pruned
@@ -222,20 +222,20 @@ def prune_in_place(model, method, overrides, followers=None, weights=None):
     Returns:
         The model. After an error, it is unchanged.
     """
-    owner = InPlace(model, method, overrides, followers, weights)
+    owner = InPlaceMasks(model, method, overrides, followers, weights)
     if model.built:
         owner.make_masks()
-    return adopt(model, owner)
+    return attach(model, owner)
 
 
-def adopt(model, owner):
-    """Makes a model one with the masks of an `InPlace`; returns the model."""
+def attach(model, owner):
+    """Attaches masks to a model, whose class becomes a derived one; returns the model."""
     _keras.change_class(model, _keras.derived_class(model, MaskedModel, MaskedModel))
     _keras.set_untracked(model, "_pruning", owner)
     return model
 
 
-def release(model):
+def remove_masks(model):
     """Removes the masks from a model that was pruned in place, and restores its class."""
     owner = owner_of(model)
     for weight in owner.pruned_weights:
@@ -250,17 +250,15 @@ def release(model):
     return model
 
 
-def as_it_was(model):
+def without_masks(model):
     """Context in which a model that is pruned in place has its own class and no masks.
 
     It has no effect on other models.
     """
     owner = owner_of(model)
-    return (
-        contextlib.nullcontext()
-        if owner is None
-        else _keras.with_former_class(model, owner.variables)
-    )
+    if owner is None:
+        return contextlib.nullcontext()
+    return _keras.with_former_class(model, owner.variables)
 
 
 def owner_of(model):

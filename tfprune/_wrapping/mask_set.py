@@ -8,9 +8,9 @@ from tfprune import _keras
 from tfprune._keras.checks import nothing_to_prune
 from tfprune._wrapping import saved_masks
 from tfprune._wrapping.consensus import Consensus
-from tfprune._wrapping.kept_state import KeptState
 from tfprune._wrapping.prunable import check_fits, find_followers, find_prunable
 from tfprune._wrapping.pruned_weight import PrunedWeight, check_unmasked
+from tfprune._wrapping.step_variable import StepVariable
 
 
 class MaskSet:
@@ -27,7 +27,7 @@ class MaskSet:
         followers: List of `(place, index)` for weights whose masks follow from other masks: the
             place of the layer inside `inner`, and the weight's index in the layer's weights.
         chosen: The masked weights, by place and name as in `find_prunable`; `None` for all
-            prunable weights, `BEFORE_LISTS` for all weights that version 0.1 could prune.
+            prunable weights, `KNOWN_TO_0_1` for all weights that version 0.1 could prune.
 
     Raises:
         ValueError: If a method does not fit, a weight is already masked, or one of `chosen` is
@@ -35,16 +35,7 @@ class MaskSet:
     """
 
     def __init__(self, owner, inner, default, overrides, followers=(), chosen=None):
-        self.weights: list = []
-        found: list = []
-        for item in find_prunable(inner, default, overrides, chosen):
-            if item.method is None or not item.layer.built:
-                continue
-            if any(item.variable is known.variable for known in found):
-                continue
-            check_fits(item.method, item.layer, item.entry, item.path)
-            check_unmasked(item.variable, item.path)
-            found.append(item)
+        found = _to_prune(inner, default, overrides, chosen)
         following = [
             (path, layer, entry)
             for path, layer, entry in find_followers(inner, followers)
@@ -52,40 +43,8 @@ class MaskSet:
         ]
         if not found and not following:
             raise ValueError(nothing_to_prune(inner))
-        for item in found:
-            name = item.path.replace("/", "_")
-            kept = {"shape": tuple(item.variable.shape), "trainable": False, "autocast": False}
-            with _keras.laid_out_like(item.variable):
-                mask = owner.add_weight(
-                    name=f"{name}_mask", dtype="bool", initializer="ones", **kept
-                )
-                initial = None
-                if "initial" in item.method.criterion.needs:
-                    dtype = keras.backend.standardize_dtype(item.variable.dtype)
-                    initial = owner.add_weight(
-                        name=f"{name}_initial", dtype=dtype, initializer="zeros", **kept
-                    )
-            weight = PrunedWeight(
-                owner, item.path, item.layer, item.entry, item.axes, item.method, mask, initial
-            )
-            weight.key = item.key
-            if "dual" in item.method.criterion.needs:
-                weight.consensus = Consensus(owner, name, item.variable)
-            self.weights.append(weight)
-        for path, layer, entry in following:
-            with _keras.laid_out_like(entry.get(layer)):
-                mask = owner.add_weight(
-                    name=f"{path.replace('/', '_')}_mask",
-                    shape=tuple(entry.get(layer).shape),
-                    dtype="bool",
-                    initializer="ones",
-                    trainable=False,
-                    autocast=False,
-                )
-            axes = entry.axes_of(layer)
-            self.weights.append(
-                PrunedWeight(owner, path, layer, entry, axes, default, mask, None, True)
-            )
+        self.weights = [_with_mask(owner, item) for item in found]
+        self.weights += [_with_following_mask(owner, *item, default) for item in following]
         self.step = 0
         # Optimizer steps per epoch, once a `fit` with an epoch-based schedule has begun.
         self.steps_per_epoch = None
@@ -96,7 +55,7 @@ class MaskSet:
         # Whether the state is from a file, and no training went on from it yet.
         self.was_loaded = False
         self._inner = inner
-        self._kept = KeptState(owner)
+        self._step_variable = StepVariable(owner)
 
     def chosen(self):
         """Returns the keys of the masked weights for a config."""
@@ -109,14 +68,14 @@ class MaskSet:
     def current_step(self):
         """Returns the number of optimizer steps completed since pruning began."""
         if self.clock is None:
-            self.take_news()
+            self.read_variable()
         return self.step + (self.clock.elapsed() if self.clock is not None else 0)
 
     def hand_over(self, clock):
         """Makes another clock count the steps; the present clock is reset."""
         if self.clock is clock:
             return
-        self.take_news()
+        self.read_variable()
         self.step = self.current_step()
         if self.clock is not None:
             self.clock.reset()
@@ -152,13 +111,13 @@ class MaskSet:
         numbers = {"steps_per_epoch": self.steps_per_epoch, "epoch": self.epoch}
         return {name: number for name, number in numbers.items() if number is not None}
 
-    def write_state(self):
+    def write_variable(self):
         """Brings the variable with the step up to date, before something reads it."""
-        self._kept.write({"step": self.current_step(), **self._epochs()})
+        self._step_variable.write({"step": self.current_step(), **self._epochs()})
 
-    def take_news(self, all_counts=False):
+    def read_variable(self, earlier_too=False):
         """Takes over a step that other code wrote into the variable, as `set_state_tree` does."""
-        state = self._kept.news(all_counts)
+        state = self._step_variable.changes(earlier_too)
         if state is not None:
             self.set_state(state)
             for weight in self.weights:
@@ -166,7 +125,7 @@ class MaskSet:
 
     def set_state(self, state):
         """Takes over what `state()` gave."""
-        self._kept.news()
+        self._step_variable.changes()
         self.step = saved_masks.checked_step(state["step"], self.weights[0].name)
         self.seeds = state["seeds"]
         self.epoch, self.was_loaded = state.get("epoch"), True
@@ -174,11 +133,11 @@ class MaskSet:
             self._resolve(state["steps_per_epoch"])
         if self.clock is not None:
             self.clock.reset()
-        self.write_state()
+        self.write_variable()
 
     def save(self, store):
         """Writes masks (one bit a weight), step and random states into a Keras store."""
-        self.write_state()
+        self.write_variable()
         saved_masks.save(self, self._layers(), self._others(), store)
 
     def read(self, store, name):
@@ -221,6 +180,68 @@ class MaskSet:
         others = [layer for layer in layers if id(layer) not in covered]
         optimizer = getattr(model, "optimizer", None)
         return others if optimizer is None else [*others, optimizer]
+
+
+def _to_prune(inner, default, overrides, chosen):
+    """Returns the list of `Prunable`s that get a mask; raises if one cannot have it."""
+    found: list = []
+    for item in find_prunable(inner, default, overrides, chosen):
+        if item.method is None or not item.layer.built:
+            continue
+        if any(item.variable is known.variable for known in found):
+            continue
+        check_fits(item.method, item.layer, item.entry, item.path)
+        check_unmasked(item.variable, item.path)
+        found.append(item)
+    return found
+
+
+def _with_mask(owner, item):
+    """Makes the mask of a `Prunable` and the variables that its criterion needs."""
+    name, needs = item.path.replace("/", "_"), item.method.criterion.needs
+    mask = _add_mask(owner, name, item.variable)
+    initial = consensus = None
+    if "initial" in needs:
+        dtype = keras.backend.standardize_dtype(item.variable.dtype)
+        initial = _add(owner, f"{name}_initial", item.variable, dtype, "zeros")
+    if "dual" in needs:
+        consensus = Consensus(owner, name, item.variable)
+    return PrunedWeight(
+        owner,
+        item.path,
+        item.layer,
+        item.entry,
+        item.axes,
+        item.method,
+        mask,
+        key=item.key,
+        initial=initial,
+        consensus=consensus,
+    )
+
+
+def _with_following_mask(owner, path, layer, entry, method):
+    """Makes the mask of a weight whose mask follows from others."""
+    mask = _add_mask(owner, path.replace("/", "_"), entry.get(layer))
+    axes = entry.axes_of(layer)
+    return PrunedWeight(owner, path, layer, entry, axes, method, mask, follows=True)
+
+
+def _add_mask(owner, name, variable):
+    return _add(owner, f"{name}_mask", variable, "bool", "ones")
+
+
+def _add(owner, name, variable, dtype, initializer):
+    """Adds a variable of a weight's shape, on the devices where the weight is."""
+    with _keras.laid_out_like(variable):
+        return owner.add_weight(
+            name=name,
+            shape=tuple(variable.shape),
+            dtype=dtype,
+            initializer=initializer,
+            trainable=False,
+            autocast=False,
+        )
 
 
 def tensorflow_state(mask_set):

@@ -8,7 +8,7 @@ from tfprune import _keras
 from tfprune._base import validation as check
 from tfprune._wrapping.mask_set import MaskSet
 from tfprune._wrapping.methods import Method
-from tfprune._wrapping.prunable import BEFORE_LISTS
+from tfprune._wrapping.prunable import KNOWN_TO_0_1
 
 _ADD = "Add callbacks=[tfprune.UpdatePruningStep()] to model.fit(...)"
 
@@ -144,7 +144,7 @@ class Owner:
             config["followers"] = [list(pair) for pair in self._followers]
         # A config without this list must stay without it: it means the weights known before
         # there were lists.
-        if self._chosen != BEFORE_LISTS:
+        if self._chosen != KNOWN_TO_0_1:
             made = self._mask_set is not None
             config["weights"] = self._mask_set.chosen() if made else self._chosen
         if self._reasons:

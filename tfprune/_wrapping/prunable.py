@@ -10,7 +10,7 @@ from tfprune._layers.registry import PrunableWeight
 from tfprune.patterns import KernelAxes
 
 # Configs of version 0.1 do not list the masked weights; they mean all weights prunable then.
-BEFORE_LISTS = "all weights that version 0.1 knew"
+KNOWN_TO_0_1 = "all weights that version 0.1 knew"
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def find_prunable(inner, default, overrides, chosen=None):
     """
     paths = {id(chain[-1][1]): chain[-1][0] for chain in _keras.walk(inner)}
     places = _keras.places(inner)
-    before = chosen == BEFORE_LISTS
+    before = chosen == KNOWN_TO_0_1
     found: list = []
     known: set = set()
     for layer in _keras.flatten(inner):

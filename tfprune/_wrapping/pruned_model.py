@@ -6,12 +6,12 @@ from tfprune import _keras
 from tfprune._base import validation as check
 from tfprune._wrapping.methods import Method
 from tfprune._wrapping.owner import overrides_from
-from tfprune._wrapping.prunable import BEFORE_LISTS
-from tfprune._wrapping.wrapper import MaskOwner, scope_of
+from tfprune._wrapping.prunable import KNOWN_TO_0_1
+from tfprune._wrapping.wrapper import MaskWrapper, scope_of
 
 
 @keras.saving.register_keras_serializable(package="tfprune")
-class PrunedModel(MaskOwner, keras.Model):
+class PrunedModel(MaskWrapper, keras.Model):
     """A model around another model, with masks on its weights.
 
     It exists for files of version 0.1. `prune_low_magnitude` now adds the masks to the model and
@@ -77,4 +77,4 @@ class PrunedModel(MaskOwner, keras.Model):
         config = dict(config)
         with scope_of(custom_objects), check.reading_config(cls.__name__):
             model = keras.saving.deserialize_keras_object(config.pop("model"))
-            return cls(model, **{"weights": BEFORE_LISTS, **config})
+            return cls(model, **{"weights": KNOWN_TO_0_1, **config})

@@ -80,7 +80,21 @@ class PrunedWeight(Competitor):
         consensus: What ADMM keeps of it, a `Consensus`; `None` unless the criterion needs "dual".
     """
 
-    def __init__(self, owner, path, layer, entry, axes, method, mask, initial=None, follows=False):
+    def __init__(
+        self,
+        owner,
+        path,
+        layer,
+        entry,
+        axes,
+        method,
+        mask,
+        *,
+        key="",
+        initial=None,
+        consensus=None,
+        follows=False,
+    ):
         self.path = path
         self.name = self._own_name = owner.name_of(path)
         self.layer = layer
@@ -93,8 +107,8 @@ class PrunedWeight(Competitor):
         self.makes_output = entry.makes_output
         self.follows = follows
         self.coupled = owner.coupled and getattr(method.pattern, "coupled", False) and not follows
-        self.key = ""
-        self.consensus: Any = None
+        self.key = key
+        self.consensus: Any = consensus
         self._entry = entry
         self._zeros = None
         self.attach()

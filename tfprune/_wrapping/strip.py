@@ -8,8 +8,8 @@ from tfprune import _keras
 from tfprune._base import validation as check
 from tfprune._base.renamed import renamed
 from tfprune._keras.checks import check_built, not_keras
-from tfprune._wrapping.in_place import as_it_was, owner_of, release
-from tfprune._wrapping.wrapper import MaskOwner, mask_owners, pruned_weights
+from tfprune._wrapping.in_place import owner_of, remove_masks, without_masks
+from tfprune._wrapping.wrapper import MaskWrapper, mask_owners, pruned_weights
 
 
 def strip_pruning(model, copy=True):
@@ -39,22 +39,22 @@ def strip_pruning(model, copy=True):
     """
     if not isinstance(model, keras.layers.Layer):
         raise TypeError(not_keras(model, "model"))
-    if isinstance(model, (keras.Model, MaskOwner)):
+    if isinstance(model, (keras.Model, MaskWrapper)):
         check_built(model)
     for weight in pruned_weights(model):
         weight.check_in_place()
         weight.project()
     if not copy:
         return _strip_in_place(model)
-    if isinstance(model, MaskOwner):
+    if isinstance(model, MaskWrapper):
         model = model.inner
     if _keras.keeps_class(model) and mask_owners(model) == [owner_of(model)]:
-        with as_it_was(model):
+        with without_masks(model):
             plain = _keras.clone_as_it_is(model)
         _keras.merge_copied(model, plain)
         return plain
     if _keras.is_graph(model) and not _keras.keeps_class(model):
-        with as_it_was(model):
+        with without_masks(model):
             return _strip_graph(model)
     if mask_owners(model):
         return _strip_subclassed(model)
@@ -82,7 +82,7 @@ def _strip_graph(model):
 
 def _strip_in_place(model):
     """Removes all masks of a model that was pruned in place."""
-    around = [owner for owner in mask_owners(model) if isinstance(owner, MaskOwner)]
+    around = [owner for owner in mask_owners(model) if isinstance(owner, MaskWrapper)]
     if around:
         raise ValueError(
             check.message(
@@ -93,7 +93,7 @@ def _strip_in_place(model):
             )
         )
     for owner in mask_owners(model):
-        release(owner.inner)
+        remove_masks(owner.inner)
     return model
 
 
@@ -104,13 +104,13 @@ def _mask_ids(model):
 def _without_wrapper(layer):
     if _keras.is_graph(layer):
         return None, None, strip_pruning(layer)
-    source = layer.inner if isinstance(layer, MaskOwner) else layer
+    source = layer.inner if isinstance(layer, MaskWrapper) else layer
     clone = _bare_without_wrappers(source)
     return source, clone, clone
 
 
 def _unwrapped(layer):
-    if isinstance(layer, MaskOwner):
+    if isinstance(layer, MaskWrapper):
         # The enclosing layer may have built the wrapper, including masks, from its config.
         for weight in layer.pruned_weights:
             weight.detach()
@@ -179,7 +179,7 @@ def load_plain_weights(model, path):
     if isinstance(path, keras.Model):
         plain = path
     elif isinstance(path, (str, os.PathLike)) and owner_of(model) is not None:
-        _load_as_it_was(model, path)
+        _load_without_masks(model, path)
         plain = None
     elif isinstance(path, (str, os.PathLike)):
         plain = strip_pruning(model)
@@ -198,9 +198,9 @@ def load_plain_weights(model, path):
             weight.project()
 
 
-def _load_as_it_was(model, path):
+def _load_without_masks(model, path):
     """Loads a file of the model's own class; restores the weights after an error."""
-    with as_it_was(model):
+    with without_masks(model):
         kept = [_keras.host_array(variable).copy() for variable in model.weights]
         try:
             model.load_weights(path)

@@ -13,12 +13,12 @@ from tfprune._wrapping.mask_set import tensorflow_state
 from tfprune._wrapping.methods import Method
 from tfprune._wrapping.owner import Owner, followers_from, overrides_from
 from tfprune._wrapping.owner import mask_owners as mask_owners
-from tfprune._wrapping.prunable import BEFORE_LISTS, find_prunable
+from tfprune._wrapping.prunable import KNOWN_TO_0_1, find_prunable
 from tfprune._wrapping.pruned_weight import refusal
 from tfprune._wrapping.tfmot_arguments import pattern_of
 
 
-class MaskOwner(_keras.AroundLayer, Owner):
+class MaskWrapper(_keras.WrapperBase, Owner):
     """The base of `PruneLowMagnitude` and `PrunedModel`: a layer around `self.inner`.
 
     `build` makes the masks once the inner layer has its weights. Apart from the masks, the owner
@@ -114,7 +114,7 @@ def scope_of(custom_objects):
 
 
 @keras.saving.register_keras_serializable(package="tfprune")
-class PruneLowMagnitude(MaskOwner, keras.layers.Wrapper):
+class PruneLowMagnitude(MaskWrapper, keras.layers.Wrapper):
     """A layer with masks on its prunable weights, including those of layers inside it.
 
     `prune_low_magnitude` creates it for most users. The wrapper takes the name of its layer, so
@@ -228,7 +228,7 @@ class PruneLowMagnitude(MaskOwner, keras.layers.Wrapper):
 
     def build(self, input_shape=None):
         super().build(input_shape)
-        if not registry.says_itself(self.layer):
+        if not registry.lists_own_weights(self.layer):
             _keras.set_untracked(self.layer, "get_prunable_weights", self._own_weights)
 
     def _own_weights(self):
@@ -271,7 +271,7 @@ class PruneLowMagnitude(MaskOwner, keras.layers.Wrapper):
         with scope_of(custom_objects), check.reading_config(cls.__name__):
             layer = keras.saving.deserialize_keras_object(config.pop("layer"))
             config["pruning_schedule"]  # The default is for calls, not for files.
-            return cls(layer, **{"weights": BEFORE_LISTS, **config})
+            return cls(layer, **{"weights": KNOWN_TO_0_1, **config})
 
 
 def pruned_weights(model):
@@ -286,7 +286,7 @@ def plain_path(chain):
         chain: A chain from `_keras.walk`. Wrappers have the names of their layers and are left
             out of the path.
     """
-    return "/".join(layer.name for _, layer in chain if not isinstance(layer, MaskOwner))
+    return "/".join(layer.name for _, layer in chain if not isinstance(layer, MaskWrapper))
 
 
 def check_wrappable(layer, kept=()):

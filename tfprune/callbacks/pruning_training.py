@@ -226,11 +226,11 @@ def _follow_state_trees(model):
 
     def before_reading():
         for owner in mask_owners(model):
-            owner.mask_set.write_state()
+            owner.mask_set.write_variable()
 
     def after_writing():
         for owner in mask_owners(model):
-            owner.mask_set.take_news(all_counts=True)
+            owner.mask_set.read_variable(earlier_too=True)
 
     _keras.around_state_trees(model, before_reading, after_writing)
 

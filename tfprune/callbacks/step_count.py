@@ -166,7 +166,7 @@ class StepCounter:
         self.add(self.clock.elapsed(self._batches if ran_dry else None))
         self.clock.stop()
         for owner in self._owners:
-            owner.mask_set.write_state()
+            owner.mask_set.write_variable()
 
     def add(self, steps):
         """Adds optimizer steps to the count of each wrapper."""

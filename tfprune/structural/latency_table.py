@@ -3,7 +3,7 @@
 import numpy as np
 
 from tfprune._channels.graph import plain
-from tfprune._reports.in_runtime import InRuntime
+from tfprune._reports.runtime_meter import RuntimeMeter
 from tfprune.structural.silent_channels import planned
 
 _SHARES = (0.0, 0.25, 0.5, 0.75, 0.9)
@@ -24,7 +24,7 @@ class LatencyTable:
     """
 
     def __init__(self, candidates, round_to, runtime, threads):
-        meter = InRuntime(runtime, threads)
+        meter = RuntimeMeter(runtime, threads)
         models, macs = {}, []
         for share in _SHARES:
             zeros = [int(share * request.most_zeros) for request in candidates.requests]

@@ -24,7 +24,7 @@ class LatencyTarget:
 
     Args:
         target: Largest latency, as a fraction of the model's own.
-        meter: `InRuntime`, entered.
+        meter: `RuntimeMeter`, entered.
         dense: The plain model.
         runtime: Name of the runtime, for messages.
     """

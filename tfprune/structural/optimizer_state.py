@@ -82,6 +82,6 @@ def compile_copy(copy, model):
 
 def _copy_steps(model, other):
     """Copies the number of steps that the optimizers inside have done."""
-    olds, news = (_keras.single_optimizers(m.optimizer) for m in (model, other))
-    for old, new in zip(olds, news, strict=True):
+    olds, clones = (_keras.single_optimizers(m.optimizer) for m in (model, other))
+    for old, new in zip(olds, clones, strict=True):
         new.iterations.assign(ops.convert_to_numpy(old.iterations))

@@ -9,8 +9,8 @@ from rich.table import Table
 from tfprune._base import validation as check
 from tfprune._base.text import as_text, show
 from tfprune._reports.cost import model_cost
-from tfprune._reports.in_runtime import InRuntime
 from tfprune._reports.latency import in_milliseconds
+from tfprune._reports.runtime_meter import RuntimeMeter
 from tfprune._wrapping.strip import strip_pruning
 from tfprune.distributions import PerLayer
 
@@ -138,7 +138,7 @@ class ShrinkPlan:
         """
         # The copy is uncompiled like the smaller model, so both run in the same way.
         models = {"before": strip_pruning(self._original), "after": self.apply()}
-        with InRuntime(runtime, threads, batch_size, input_shape) as meter:
+        with RuntimeMeter(runtime, threads, batch_size, input_shape) as meter:
             return meter.measure(models, runs)
 
     def table(self, latency=None):

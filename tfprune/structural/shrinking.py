@@ -4,7 +4,7 @@ from tfprune import patterns
 from tfprune._base import validation as check
 from tfprune._channels.graph import plain
 from tfprune._keras.checks import check_followable
-from tfprune._reports.in_runtime import InRuntime
+from tfprune._reports.runtime_meter import RuntimeMeter
 from tfprune._wrapping.wrapper import mask_owners
 from tfprune.structural.candidates import Candidates
 from tfprune.structural.latency_target import LatencyTarget
@@ -77,7 +77,7 @@ def plan_shrink(
         )
     mend = "Use for instance 32."
     batch = check.integer("latency_batch_size", latency_batch_size, 1, mend)
-    meter = InRuntime(runtime, threads, batch, verbose=verbose)
+    meter = RuntimeMeter(runtime, threads, batch, verbose=verbose)
     check_runtime(runtime, targets)
     counted = {name: target for name, target in targets.items() if name != "latency"}
     evidence = {"data": data, "batches": batches, "batch_size": batch_size, "loss": loss}

@@ -5,7 +5,7 @@ import keras
 from tfprune import _keras, criteria, patterns
 from tfprune._base import validation as check
 from tfprune._keras.checks import check_followable
-from tfprune._reports.in_runtime import InRuntime
+from tfprune._reports.runtime_meter import RuntimeMeter
 from tfprune._updates.recalibration import learning_norms
 from tfprune._wrapping.methods import Rule
 from tfprune._wrapping.strip import strip_pruning
@@ -119,7 +119,7 @@ class Search:
         self._budget = dict(budget)
         # Keras takes the threads that it has.
         self._where = {"runtime": runtime, "threads": None if runtime == "keras" else 1}
-        InRuntime(**self._where)
+        RuntimeMeter(**self._where)
         check_runtime(runtime, budget)
         self._least = check.sparsity("least", least)
         mend = "Give a whole number, or None to leave random states alone."

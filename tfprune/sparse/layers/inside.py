@@ -7,7 +7,7 @@ from tfprune.sparse.layers.base import SparseLayer
 
 
 @keras.saving.register_keras_serializable(package="tfprune")
-class SparseInside(_keras.AroundLayer, keras.layers.Wrapper):
+class SparseInside(_keras.WrapperBase, keras.layers.Wrapper):
     """A layer with layers inside, attention for instance, of which some have become sparse.
 
     `tfprune.to_sparse` makes it. It has the name of its layer, and is called like it.

@@ -1,10 +1,10 @@
 """Models pruned in place that are planned when they are built."""
 
 from tfprune._base import validation as check
-from tfprune._wrapping.in_place import InPlace, adopt, as_it_was
+from tfprune._wrapping.in_place import InPlaceMasks, attach, without_masks
 
 
-class InPlaceLater(InPlace):
+class DeferredInPlaceMasks(InPlaceMasks):
     """The masks of a model whose methods are chosen once it has weights.
 
     Args:
@@ -20,7 +20,7 @@ class InPlaceLater(InPlace):
 
     def make_masks(self):
         if self._plan is not None:
-            with as_it_was(self._model):
+            with without_masks(self._model):
                 arguments, reasons = self._plan(self._model)
             self._init_masks(*arguments)
             self.remember_reasons(reasons)
@@ -39,6 +39,6 @@ class InPlaceLater(InPlace):
         return super().pruning_config()
 
 
-def prune_in_place_later(model, method, plan):
-    """Adds masks to an unbuilt model once it is built; see `InPlaceLater`."""
-    return adopt(model, InPlaceLater(model, method, plan))
+def prune_in_place_when_built(model, method, plan):
+    """Adds masks to an unbuilt model once it is built; see `DeferredInPlaceMasks`."""
+    return attach(model, DeferredInPlaceMasks(model, method, plan))

@@ -14,7 +14,7 @@ from tfprune._formats.table import FORMATS, check_packages
 from tfprune._reports.latency import compare_latency
 
 
-class InRuntime:
+class RuntimeMeter:
     """Models as files of one runtime, for measurements in turn. Use it as a context manager.
 
     Args:

@@ -5,7 +5,7 @@ import pytest
 from keras import layers
 
 import tfprune
-from tfprune._reports.in_runtime import InRuntime
+from tfprune._reports.runtime_meter import RuntimeMeter
 
 
 @pytest.mark.parametrize(
@@ -15,7 +15,7 @@ from tfprune._reports.in_runtime import InRuntime
 def test_models_that_were_never_called_are_measured_where_they_ship(runtime, name):
     model = keras.Sequential([keras.Input((3,)), layers.Dense(4), layers.Dense(2)])
     small = tfprune.remove_channels(model, {model.layers[0].name: [0]})
-    with InRuntime(runtime, threads=1, batch_size=2) as meter:
+    with RuntimeMeter(runtime, threads=1, batch_size=2) as meter:
         found = meter.measure({None: model, 0.5: small}, runs=3)
         again = meter.measure({None: model}, runs=3)
     for latency in (*found.values(), *again.values()):
@@ -25,4 +25,4 @@ def test_models_that_were_never_called_are_measured_where_they_ship(runtime, nam
 
 def test_unknown_runtimes():
     with pytest.raises(ValueError, match="`runtime` to be one of 'keras'"):
-        InRuntime("tensorrt")
+        RuntimeMeter("tensorrt")

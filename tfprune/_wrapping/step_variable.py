@@ -8,11 +8,11 @@ from tfprune import _keras
 _WORDS = 1 + 2 * 4
 
 
-class KeptState:
+class StepVariable:
     """A variable with the pruning step, and with the numbers that count epochs.
 
-    It is written before it is read, not at every step. The state of `MaskSet` stays the one that
-    counts; `news` says whether something else, as `set_state_tree`, wrote the variable.
+    `MaskSet` holds the true state. It writes the variable before other code reads it, not at every
+    step. `changes` finds out whether other code, such as `set_state_tree`, wrote the variable.
 
     Args:
         owner: The wrapper, which gets the variable.
@@ -33,17 +33,17 @@ class KeptState:
         self._latest = values
         self.variable.assign(values)
 
-    def news(self, all_counts=False):
+    def changes(self, earlier_too=False):
         """Returns a state for `MaskSet.set_state` if other code wrote the variable, else `None`.
 
         Args:
-            all_counts: Whether a value that `write` wrote earlier is news too.
+            earlier_too: Whether a value that `write` wrote earlier counts as a change.
         """
         if _keras.is_tracing_without_state() or not _keras.is_readable(self.variable):
             return None
         values = np.asarray(_keras.host_array(self.variable))
         known = np.array_equal(values, self._latest)
-        if known or (not all_counts and tuple(values.tolist()) in self._written):
+        if known or (not earlier_too and tuple(values.tolist()) in self._written):
             return None
         self._latest = values.copy()
         self._written.add(tuple(values.tolist()))

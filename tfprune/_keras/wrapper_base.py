@@ -8,7 +8,7 @@ from tfprune._keras.calls import as_symbolic
 from tfprune._keras.cloning import build_from_config
 
 
-class AroundLayer:
+class WrapperBase:
     """Base, before Keras's own, of a layer around `self.inner`.
 
     It is built and called like the inner layer, with the same padding masks and shapes.
