@@ -28,7 +28,7 @@ import numpy as np
 from keras import layers
 
 import tfprune
-from tfprune._base.files import finished_at_once
+from tfprune._base.files import written_atomically
 
 FINE = (ValueError, TypeError, OSError, ImportError)
 # Python's own words for a call that does not fit a signature.
@@ -383,7 +383,7 @@ def call_load(a, model):
 def call_files(a, model):
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder) / "file.json"
-        with finished_at_once(path) as unfinished:
+        with written_atomically(path) as unfinished:
             unfinished.write_text(repr(odd(a.random)))
         if a.random.random() < 0.5:
             tfprune.interop.from_tfmot(odd(a.random), odd(a.random))

@@ -107,8 +107,8 @@ def model():
 @pytest.mark.parametrize("pattern", MEANT)
 def test_rules_distributions_and_analyses_know_the_same_patterns(model, pattern):
     meant = MEANT[pattern]
-    assert [name for name in NAMES if globs.means_within(pattern, name)] == list(meant)
-    assert [n for n in NAMES if globs.means_weight(pattern, f"{n}/kernel")] == list(meant)
+    assert [name for name in NAMES if globs.matches_within(pattern, name)] == list(meant)
+    assert [n for n in NAMES if globs.matches_weight(pattern, f"{n}/kernel")] == list(meant)
     schedule = tfprune.ConstantSparsity.one_shot(0.5)
     none, own = tfprune.Rule("*", prune=False), tfprune.Rule(pattern, schedule=schedule)
     if not meant:
@@ -144,11 +144,11 @@ def shared_out(model, sparsities):
 
 
 def test_a_weight_is_meant_by_its_layer_and_its_name_but_not_by_its_name_alone():
-    assert globs.means_weight("dense/kernel", "body/dense/kernel")
-    assert globs.means_weight("body/dense/ker*", "body/dense/kernel")
-    assert not globs.means_weight("kernel", "body/dense/kernel")
+    assert globs.matches_weight("dense/kernel", "body/dense/kernel")
+    assert globs.matches_weight("body/dense/ker*", "body/dense/kernel")
+    assert not globs.matches_weight("kernel", "body/dense/kernel")
     # A layer alone has no path.
-    assert globs.means_weight("kernel", "kernel") == fnmatch.fnmatchcase("kernel", "kernel")
+    assert globs.matches_weight("kernel", "kernel") == fnmatch.fnmatchcase("kernel", "kernel")
 
 
 # -- Old spellings ---------------------------------------------------------------------------------

@@ -5,9 +5,9 @@ from math import cos, pi
 
 from tfprune._base import validation as check
 from tfprune._base.frozen import Frozen
-from tfprune._base.registration import Parts
+from tfprune._base.registration import PartRegistry
 
-DROP_FRACTIONS = Parts("drop_fraction", "tfprune.drop_fractions", default="cosine")
+DROP_FRACTIONS = PartRegistry("drop_fraction", "tfprune.drop_fractions", default="cosine")
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ import numpy as np
 from tfprune import distributions, masks, patterns
 from tfprune._base import validation as check
 from tfprune._base.frozen import Frozen
-from tfprune._base.registration import Parts
+from tfprune._base.registration import PartRegistry
 
-SCOPES = Parts("scope", default="local")
+SCOPES = PartRegistry("scope", default="local")
 
 # Groups of filters keep at least this fraction of the filters that uniform sparsity leaves.
 _LEAST = 4

@@ -328,7 +328,7 @@ def test_what_a_killed_run_left_is_removed_by_the_next(tmp_path):
     left.write_text("half")
     other = of_a_dead_process(tmp_path / "another.keras")
     other.write_text("half")
-    with files.finished_at_once(path) as unfinished:
+    with files.written_atomically(path) as unfinished:
         assert unfinished.parent == tmp_path
         unfinished.write_text("whole")
     assert path.read_text() == "whole" and not left.exists()
@@ -341,7 +341,7 @@ def test_a_folder_that_was_set_aside_comes_back(tmp_path):
     left = left.with_name(f"{left.name}-old")
     left.mkdir()
     (left / "data").write_text("old")
-    with pytest.raises(RuntimeError), files.finished_at_once(path):
+    with pytest.raises(RuntimeError), files.written_atomically(path):
         raise RuntimeError("nothing was written")
     assert (path / "data").read_text() == "old" and not left.exists()
 
@@ -351,7 +351,7 @@ def test_a_link_to_a_folder_stays_a_link(tmp_path):
     target.mkdir()
     (target / "data").write_text("old")
     link.symlink_to(target, target_is_directory=True)
-    with files.finished_at_once(link) as unfinished:
+    with files.written_atomically(link) as unfinished:
         unfinished.mkdir()
         (unfinished / "data").write_text("new")
     assert link.is_symlink() and (target / "data").read_text() == "new"
@@ -362,10 +362,10 @@ def test_two_writers_of_one_folder(tmp_path):
     path = tmp_path / "saved"
     path.mkdir()
     (path / "data").write_text("old")
-    with files.finished_at_once(path) as first:
+    with files.written_atomically(path) as first:
         first.mkdir()
         (first / "data").write_text("first")
-        with files.finished_at_once(path) as second:
+        with files.written_atomically(path) as second:
             second.mkdir()
             (second / "data").write_text("second")
         assert (path / "data").read_text() == "second"
@@ -379,7 +379,7 @@ def test_a_full_disk_or_a_read_only_folder_leaves_the_old_file(number, tmp_path)
     path.write_text("old")
     with (
         pytest.raises(OSError, match=r"Expected a folder with room.*Received: .*Free some room"),
-        files.finished_at_once(path) as unfinished,
+        files.written_atomically(path) as unfinished,
     ):
         unfinished.write_text("half")
         raise OSError(number, os.strerror(number))
@@ -413,7 +413,7 @@ def test_names_that_are_too_long(name, tmp_path):
 
 def test_the_longest_name_is_written(tmp_path):
     path = tmp_path / ("a" * 249 + ".keras")
-    with files.finished_at_once(path) as unfinished:
+    with files.written_atomically(path) as unfinished:
         unfinished.write_text("whole")
     assert path.read_text() == "whole"
 

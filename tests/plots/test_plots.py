@@ -22,7 +22,7 @@ def _fresh():
     keras.backend.clear_session()
 
 
-def planned(model, share=0.5):
+def plan_removal(model, share=0.5):
     for group, units in choice(tfprune.dependency_groups(model), share):
         zeroed(model, group, units, reads=False)
     return tfprune.plan_shrink(model)
@@ -56,7 +56,7 @@ def bars(figure):
 @pytest.mark.parametrize("name", ["residual", "dense_blocks", "u_net", "nested", "unknown_layer"])
 def test_bars_are_the_channels_of_the_plan(name):
     model = randomize(BUILDERS[name]())
-    plan = planned(model)
+    plan = plan_removal(model)
     drawn = bars(tfprune.plot_groups(plan))
     widths = {path: pair for group in plan.groups for path, pair in group.widths.items()}
     assert drawn.keys() == widths.keys()
@@ -96,7 +96,7 @@ def test_what_stays_whole_says_why_once_a_group():
 
 @pytest.mark.parametrize("number", [4, 20, 60])
 def test_labels_do_not_overlap_and_nothing_is_cut_off(number):
-    plan = planned(deep(number))
+    plan = plan_removal(deep(number))
     figure = tfprune.plot_groups(plan)
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
@@ -134,7 +134,7 @@ def test_labels_do_not_overlap_and_nothing_is_cut_off(number):
 @pytest.mark.parametrize("ending", ["png", "svg", "pdf"])
 def test_pictures_are_saved(tmp_path, ending):
     path = tmp_path / f"groups.{ending}"
-    tfprune.plot_groups(planned(randomize(BUILDERS["residual"]())), path)
+    tfprune.plot_groups(plan_removal(randomize(BUILDERS["residual"]())), path)
     assert path.stat().st_size > 5000
     if ending == "png":
         pixels = imread(path)[..., :3]

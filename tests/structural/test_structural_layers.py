@@ -28,7 +28,7 @@ def group_of(model, name):
     return group
 
 
-def planned(model, name):
+def plan_removal(model, name):
     (group,) = [g for g in tfprune.plan_shrink(model).groups if name in g.layers]
     return group
 
@@ -206,7 +206,7 @@ def test_when_a_head_is_silent(changes, removed):
     model = attending(use_gate=True)
     for (part, weight), place in changes.items():
         assign(model, f"attention/{part}", weight, put(place))
-    assert planned(model, "attention:heads").removed == removed
+    assert plan_removal(model, "attention:heads").removed == removed
     assert distance(model, tfprune.shrink(model), data(model)) < 1e-4
 
 
@@ -214,7 +214,7 @@ def test_when_a_head_is_silent(changes, removed):
 def test_constants_go_into_the_biases_of_the_projections(use_bias):
     model = attending(use_bias=use_bias)
     assign(model, "before", "kernel", put(np.s_[:, 1]))
-    plan = planned(model, "before")
+    plan = plan_removal(model, "before")
     assert plan.removed == ((1,) if use_bias else ())
     assert use_bias or any("it has no bias" in why for why in plan.why)
     assert distance(model, tfprune.shrink(model), data(model)) < 1e-4
@@ -232,9 +232,9 @@ def test_scores_have_a_matrix_for_each_head():
     assert layer_at(small, "reader").kernel.shape == (2, 2)
     assert distance(silenced, small, data(model)) < 1e-4
     assign(model, "attention/attention_output", "kernel", put(1))
-    assert planned(model, "attention:heads").removed == ()
+    assert plan_removal(model, "attention:heads").removed == ()
     assign(model, "reader", "kernel", put(1))
-    assert planned(model, "attention:heads").removed == (1,)
+    assert plan_removal(model, "attention:heads").removed == (1,)
 
 
 @pytest.mark.parametrize(("heads", "left"), [(4, 0), (1, 3)])
@@ -298,7 +298,7 @@ def multiplied(*equation, **arguments):
 def test_constants_go_into_the_bias_of_a_matrix(equation, shape, arguments, removed):
     model = multiplied(equation, shape, **arguments)
     assign(model, "before", "kernel", put((..., 1)))
-    assert planned(model, "before").removed == removed
+    assert plan_removal(model, "before").removed == removed
     assert distance(model, tfprune.shrink(model), data(model)) < 1e-4
 
 
@@ -306,7 +306,7 @@ def test_constants_go_into_the_bias_of_a_matrix(equation, shape, arguments, remo
 def test_constants_of_a_matrix_are_those_of_its_bias(axes):
     model = multiplied("abc,cd->abd", (5, 3), bias_axes=axes)
     assign(model, "einsum", "kernel", put((..., 1)))
-    plan = planned(model, "einsum")
+    plan = plan_removal(model, "einsum")
     if axes in ("b", "bd"):
         assert plan.why == {"the bias of 'einsum' does not lie along the last axis": 3}
     else:
@@ -347,7 +347,7 @@ def test_channels_whose_squares_are_in_a_mean_stay():
     model = normalized(layers.RMSNormalization(name="norm"))
     assign(model, "before", "kernel", put((..., 1)))
     assign(model, "behind", "kernel", put([1, 2]))
-    group = planned(model, "before")
+    group = plan_removal(model, "before")
     # One is a constant, and nobody behind looks at the other.
     assert group.removed == () and any("squares are in its mean" in why for why in group.why)
     assert distance(model, tfprune.shrink(model), data(model)) < 1e-5
@@ -365,7 +365,7 @@ def test_a_group_of_a_normalization_goes_as_a_whole(constant):
     assign(model, "before", "kernel", put((..., [2, 3, 4])))
     assign(model, "before", "bias", put([2, 3, 4], constant))
     # What is left of it is the normalization's beta, which goes into the bias behind.
-    assert planned(model, "before").removed == (1,)
+    assert plan_removal(model, "before").removed == (1,)
     small = tfprune.shrink(model)
     assert small.get_layer("norm").groups == 2
     assert distance(model, small, data(model)) < 1e-5
@@ -428,20 +428,20 @@ def test_weights_of_units_that_stay(kind):
 def test_a_unit_is_silent_if_its_candidate_is_zero(kind):
     model, cell, gates, candidate = remembering(kind)
     silence(model, cell, 1, [candidate])
-    assert planned(model, "layer").removed == (1,)
+    assert plan_removal(model, "layer").removed == (1,)
     assert distance(model, tfprune.shrink(model), data(model)) < 1e-4
     others = [gate for gate in range(gates) if gate != candidate]
     silence(model, cell, 2, others)
     silence(model, cell, 3, range(gates), ("kernel", "recurrent_kernel"))
     silence(model, cell, 4, range(gates), ("kernel", "bias"))
-    assert planned(model, "layer").removed == (1,)
+    assert plan_removal(model, "layer").removed == (1,)
 
 
 @each_recurrent
 def test_units_whose_activation_is_not_zero_at_zero_stay(kind):
     model, cell, gates, _ = remembering(kind, activation="sigmoid")
     silence(model, cell, 1, range(gates))
-    assert planned(model, "layer").removed == ()
+    assert plan_removal(model, "layer").removed == ()
     assert tfprune.remove_channels(model, {"layer": [1]}).get_layer("layer").units == 4
 
 
@@ -457,16 +457,16 @@ def test_constants_go_into_the_bias_of_the_inputs(kind, use_bias):
     model, *_ = remembering(kind, use_bias=use_bias)
     assign(model, "before", "kernel", put((..., 1)))
     assign(model, "before", "bias", put(1, 0.8))
-    assert planned(model, "before").removed == ((1,) if use_bias else ())
+    assert plan_removal(model, "before").removed == ((1,) if use_bias else ())
     assert distance(model, tfprune.shrink(model), data(model)) < 1e-4
 
 
 def test_units_that_start_with_a_state_are_not_silent():
     model = made("translator")
     silence(model, "lstm_2/lstm_cell", 1, range(4))
-    assert planned(model, "lstm_2").removed == ()
+    assert plan_removal(model, "lstm_2").removed == ()
     silence(model, "lstm_1/lstm_cell", 1, range(4))
-    assert planned(model, "lstm_2").removed == (1,)
+    assert plan_removal(model, "lstm_2").removed == (1,)
     assert distance(model, tfprune.shrink(model), data(model)) < 1e-4
 
 
@@ -492,7 +492,7 @@ def test_what_a_stateful_layer_remembers_is_kept():
     assert distance(model, small, x) < 1e-4
     assert distance(model, small, x[:, ::-1]) < 1e-4
     model.get_layer("layer").states[1].assign(np.ones((3, 5)))
-    assert planned(model, "layer").removed == ()
+    assert plan_removal(model, "layer").removed == ()
     assert distance(model, tfprune.shrink(model), x) < 1e-4
 
 
@@ -513,9 +513,9 @@ def test_units_of_both_directions_go_in_pairs(mode, rows):
     assert both.forward_layer.units == both.backward_layer.units == 3
     assert small.get_layer("behind").kernel.shape == (rows, 2)
     silence(model, "both/forward_inner/lstm_cell", 1, range(4))
-    assert planned(model, "both/forward_inner").removed == ()
+    assert plan_removal(model, "both/forward_inner").removed == ()
     silence(model, "both/backward_inner/lstm_cell", 1, range(4))
-    assert planned(model, "both/forward_inner").removed == (1,)
+    assert plan_removal(model, "both/forward_inner").removed == (1,)
     assert distance(model, tfprune.shrink(model), data(model)) < 1e-4
 
 

@@ -21,12 +21,12 @@ _LONGEST = 255
 
 
 @contextmanager
-def finished_at_once(path):
+def written_atomically(path):
     """Yields a temporary path to write to, and moves the result to `path` at the end.
 
-    Until then, `path` keeps what it held. An error inside leaves it as it was. What a killed
-    program left of the same file or folder is put back or removed first. Where `path` is a symbolic
-    link, its target is replaced.
+    Until then, `path` keeps its old content; an error inside leaves it unchanged. Leftovers of
+    killed programs are removed first, or put back. If `path` is a symbolic link, its target is
+    replaced.
 
     Args:
         path: `pathlib.Path` of a file or a folder. Its folder exists.
@@ -35,7 +35,7 @@ def finished_at_once(path):
         OSError: If the disk is full or cannot be written to.
     """
     path = Path(os.path.realpath(path))
-    tidy(path)
+    remove_leftovers(path)
     mark = f"{_UNFINISHED}{_name_mark(path)}_{_process_mark()}_{uuid.uuid4().hex[:12]}"
     unfinished = path.with_name(f"{mark}{_suffix(path)}")
     old = path.with_name(f"{mark}-old")
@@ -105,8 +105,8 @@ def _process_mark():
     return f"{host}-{os.getpid()}"
 
 
-def tidy(path):
-    """Puts back or removes what programs that are no longer there left of a file or folder."""
+def remove_leftovers(path):
+    """Puts back or removes the unfinished files that killed programs left of a file or folder."""
     for leftover in path.parent.glob(f"{_UNFINISHED}{_name_mark(path)}_*"):
         owner = leftover.name.split("_")[2]
         host, _, process = owner.partition("-")

@@ -7,7 +7,7 @@ from tfprune._base import validation as check
 from tfprune._base.names import in_lower_case
 
 
-class Parts:
+class PartRegistry:
     """The built-in parts of one kind, by name.
 
     A part is a class with `@PARTS.part(...)` above it. The decorator registers the class with

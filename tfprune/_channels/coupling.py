@@ -8,19 +8,18 @@ import numpy as np
 
 from tfprune import _keras
 from tfprune._base import validation as check
-from tfprune._channels.graph import OUTPUT, channel_groups, follow
+from tfprune._channels.graph import LAST_CHANNEL, OUTPUT, channel_groups, follow
 from tfprune._layers import registry
 from tfprune._wrapping.wrapper import MaskWrapper, mask_owners
 from tfprune.masks.requests import Competitor, Request
 from tfprune.masks.selection import Scores
 from tfprune.patterns.slices import Filter
 
-# Endings of obvious reasons to keep filters, which cause no warning.
 _NOT_PRUNED = "is not pruned"
-_ONE_LEFT = "a layer keeps its last channel"
 # In a stack of blocks, the width of the stream between them always stays.
 _IN_BLOCKS = " (in a layer that runs layers)"
-_PLAIN = (OUTPUT, _NOT_PRUNED, _ONE_LEFT, _IN_BLOCKS)
+# Endings of reasons to keep filters that the user expects, so they cause no warning.
+_EXPECTED = (OUTPUT, _NOT_PRUNED, LAST_CHANNEL, _IN_BLOCKS)
 # Weights that turn zero, or lose their effect, once the weights before them are zero.
 _NEED_NO_MASK = ("moving_variance",)
 _POOLED = {
@@ -31,7 +30,7 @@ _POOLED = {
 
 
 @dataclass(frozen=True)
-class Part:
+class ChannelAxis:
     """One axis of a weight that holds channels of a group.
 
     Attributes:
@@ -57,9 +56,10 @@ class Coupling:
         size: Number of channels.
         fixed: `{channel: reason}` for channels that must be kept.
         sets: List of arrays of channels; one channel of each array must be kept.
-        scored: The `Part`s whose weights are scored.
-        others: The `Part`s that are masked with them.
-        cut: All `Part`s that lose positions with removed channels, including those that read them.
+        scored: The `ChannelAxis`es whose weights are scored.
+        others: The `ChannelAxis`es that are masked with them.
+        cut: All `ChannelAxis`es that lose positions with removed channels, including those that
+            read them.
     """
 
     size: int
@@ -99,7 +99,7 @@ def find_couplings(model, candidates):
     }
     found: list = []
     stay: dict = {}
-    for group, cut in zip(groups, _parts(ledger, representatives), strict=True):
+    for group, cut in zip(groups, _axes_of_groups(ledger, representatives), strict=True):
         parts = [part for part in cut if not part.reads]
         fixed = dict(group.fixed)
         for part in parts:
@@ -119,8 +119,8 @@ def find_couplings(model, candidates):
         if scored and coupling.most_zeros > 0:
             found.append(coupling)
         elif scored:
-            reason = next(iter(fixed.values()), _ONE_LEFT)
-            if not reason.endswith(_PLAIN) and any(ledger.is_in_code(p.layer) for p in scored):
+            reason = next(iter(fixed.values()), LAST_CHANNEL)
+            if not reason.endswith(_EXPECTED) and any(ledger.is_in_code(p.layer) for p in scored):
                 reason += _IN_BLOCKS
             stay.setdefault(reason, []).extend(group.layers)
     known = {id(cut.variable) for cut in ledger.cuts.values() if not cut.reads}
@@ -131,8 +131,8 @@ def find_couplings(model, candidates):
     return found, stay
 
 
-def _parts(ledger, representatives):
-    """Returns the list of `Part`s of each group."""
+def _axes_of_groups(ledger, representatives):
+    """Returns the list of `ChannelAxis`es of each group."""
     roots = ledger.roots()
     group_of, unit_of = np.full(len(roots), -1), np.full(len(roots), -1)
     for number, units in enumerate(representatives):
@@ -143,7 +143,9 @@ def _parts(ledger, representatives):
         for number in np.unique(group_of[labels]).tolist():
             if number >= 0:
                 units = np.where(group_of[labels] == number, unit_of[labels], -1)
-                found[number].append(Part(cut.layer, cut.variable, cut.axis, units, cut.reads))
+                found[number].append(
+                    ChannelAxis(cut.layer, cut.variable, cut.axis, units, cut.reads)
+                )
     return found
 
 
@@ -365,7 +367,7 @@ def warn_of_layers_that_stay(stay):
     Args:
         stay: `{reason: paths}` from `find_couplings`.
     """
-    whole = {reason: paths for reason, paths in stay.items() if not reason.endswith(_PLAIN)}
+    whole = {reason: paths for reason, paths in stay.items() if not reason.endswith(_EXPECTED)}
     if whole:
         warnings.warn(
             check.message(

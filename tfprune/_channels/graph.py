@@ -13,7 +13,9 @@ from tfprune._keras.checks import check_followable
 from tfprune._wrapping.strip import strip_pruning
 from tfprune._wrapping.wrapper import mask_owners, plain_path
 
+# Reasons to keep channels.
 OUTPUT = "they are the model's output"
+LAST_CHANNEL = "a layer keeps its last channel"
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ class ChannelGroup:
         return min(self.size - len(self.fixed), self.size - 1)
 
 
-def plain(model):
+def without_wrappers(model):
     """Returns the model without wrappers; the model itself if it has none."""
     return strip_pruning(model) if mask_owners(model) else model
 
@@ -287,4 +289,4 @@ def dependency_groups(model):
         dependencies; tfprune follows every channel separately.
     """
     check_followable(model)
-    return channel_groups(follow(plain(model)))[0]
+    return channel_groups(follow(without_wrappers(model)))[0]

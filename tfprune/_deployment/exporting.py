@@ -7,7 +7,7 @@ import numpy as np
 
 from tfprune import _keras
 from tfprune._base import validation as check
-from tfprune._base.files import check_target, finished_at_once, size_on_disk
+from tfprune._base.files import check_target, size_on_disk, written_atomically
 from tfprune._base.progress import progress
 from tfprune._formats.base import WriteOptions
 from tfprune._formats.examples import fitting_inputs
@@ -142,7 +142,7 @@ def export(
         shown = 0
     with (
         progress(3, f"export of {path.name}", shown) as done,
-        finished_at_once(path) as unfinished,
+        written_atomically(path) as unfinished,
         without_log(),
     ):
         truth = outputs(plain, examples)

@@ -6,7 +6,7 @@ from pathlib import Path
 import keras
 
 from tfprune._base import validation as check
-from tfprune._base.files import check_name, finished_at_once
+from tfprune._base.files import check_name, written_atomically
 
 
 class WholeFileCheckpoint(keras.callbacks.ModelCheckpoint):
@@ -58,5 +58,5 @@ def _write(save, filepath, kwargs):
         # Storage in a network replaces a file at once by itself.
         save(filepath, **kwargs)
         return
-    with finished_at_once(Path(filepath)) as unfinished:
+    with written_atomically(Path(filepath)) as unfinished:
         save(unfinished, **kwargs)

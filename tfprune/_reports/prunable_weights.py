@@ -59,7 +59,7 @@ def find(model):
     masks = {id(weight.variable): weight.mask for weight in pruned_weights(model)}
     found, seen = [], set()
     paths: set = set()
-    for path, layer in layers_by_path(plain(model)):
+    for path, layer in layers_by_path(unwrapped(model)):
         known = layer.built and not _keras.is_quantized(layer)
         entries = (registry.own_prunable_weights(layer) or ()) if known else ()
         path = _another(path, paths) if entries else path
@@ -86,7 +86,7 @@ def _another(path, taken):
     return new
 
 
-def plain(model):
+def unwrapped(model):
     """Returns the model or layer inside a wrapper; without a wrapper, the model itself."""
     while isinstance(model, MaskWrapper):
         model = model.inner
@@ -146,4 +146,4 @@ def chosen(found, names, argument="layers"):
 def _is_meant(weight, name):
     # Names may hold brackets, which are a pattern too.
     exact = {weight.path, weight.name, weight.path.rpartition("/")[2]}
-    return name in exact or globs.means_weight(name, weight.name)
+    return name in exact or globs.matches_weight(name, weight.name)

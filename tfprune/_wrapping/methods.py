@@ -134,7 +134,7 @@ class Rule:
             if isinstance(item, type):
                 if isinstance(layer, _meant(item)):
                     return True
-            elif globs.means(item, path) or globs.means(item, layer.name):
+            elif globs.matches(item, path) or globs.matches(item, layer.name):
                 return True
         return False
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from tfprune._base import validation as check
 from tfprune._base.damage import damaged
-from tfprune._base.files import finished_at_once, read_arrays
+from tfprune._base.files import read_arrays, written_atomically
 
 _CONFIG, _MASKS = "pruning.json", "pruning.npz"
 
@@ -22,11 +22,11 @@ def write_preset(folder, class_name, owner):
         owner: The `Owner` of the model's masks.
     """
     config = {"class_name": class_name, "config": owner.pruning_config()}
-    with finished_at_once(Path(folder, _CONFIG)) as unfinished:
+    with written_atomically(Path(folder, _CONFIG)) as unfinished:
         unfinished.write_text(json.dumps(config, indent=1), encoding="utf-8")
     store: dict = {}
     owner.mask_set.save(store)
-    with finished_at_once(Path(folder, _MASKS)) as unfinished:
+    with written_atomically(Path(folder, _MASKS)) as unfinished:
         np.savez(unfinished, **store)
 
 

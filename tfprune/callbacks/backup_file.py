@@ -6,7 +6,7 @@ import keras
 
 from tfprune._base import damage
 from tfprune._base import validation as check
-from tfprune._base.files import finished_at_once
+from tfprune._base.files import written_atomically
 
 _ENTRY = "tfprune_backup"
 _OTHER = "Choose another path, or delete the file to start from the beginning."
@@ -22,7 +22,7 @@ def write_backup(model, path, epoch):
     """
     import h5py
 
-    with finished_at_once(path) as unfinished:
+    with written_atomically(path) as unfinished:
         model.save_weights(unfinished, overwrite=True)
         with h5py.File(unfinished, "r+") as file:
             content = {"epoch": epoch, **_shapes(model), "arrays": _checksum(file)}

@@ -7,7 +7,7 @@ import keras
 
 from tfprune import _keras
 from tfprune._base import validation as check
-from tfprune._base.files import check_target, tidy
+from tfprune._base.files import check_target, remove_leftovers
 from tfprune.callbacks.backup_file import read_backup, write_backup
 from tfprune.callbacks.pruning_callback import is_plain
 
@@ -76,7 +76,7 @@ class PruningBackup(keras.callbacks.Callback):
         optimizer = self.model.optimizer
         if not optimizer.built:
             optimizer.build(self.model.trainable_variables)
-        tidy(self.path)
+        remove_leftovers(self.path)
         if self.path.exists():
             _keras.set_first_epoch(self.model, read_backup(self.model, self.path))
 

@@ -5,7 +5,7 @@ import keras
 from tfprune._analysis.comparison import compare
 from tfprune._analysis.comparison.tables import comparison_tables, shown
 from tfprune._base import validation as check
-from tfprune._base.files import finished_at_once
+from tfprune._base.files import written_atomically
 from tfprune.cli.loading import load_data, load_model_or_file
 from tfprune.cli.saving import check_output
 from tfprune.cli.training import compile_for
@@ -34,7 +34,7 @@ def run(args, output):
     if args.html is not None:
         found.html(args.html)
     if args.markdown is not None:
-        with finished_at_once(args.markdown) as unfinished:
+        with written_atomically(args.markdown) as unfinished:
             unfinished.write_text(found.markdown(), encoding="utf-8")
     output.give(found.to_dict(), *shown(comparison_tables(found)))
 

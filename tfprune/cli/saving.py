@@ -1,7 +1,7 @@
 """Writes the commands' files: replaces none without --force, leaves none half-written."""
 
 from tfprune._base import validation as check
-from tfprune._base.files import check_target, finished_at_once
+from tfprune._base.files import check_target, written_atomically
 from tfprune._deployment.exporting import export
 
 
@@ -30,5 +30,5 @@ def save_plain(model, path):
 
 def save_wrapped(model, path):
     """Writes a model with its wrappers."""
-    with finished_at_once(path) as unfinished:
+    with written_atomically(path) as unfinished:
         model.save(unfinished)

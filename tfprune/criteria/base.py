@@ -4,7 +4,7 @@ import numpy as np
 
 from tfprune._base import validation as check
 from tfprune._base.frozen import Frozen
-from tfprune._base.registration import Parts
+from tfprune._base.registration import PartRegistry
 
 # The names that `needs` can hold, and the evidence that each of them requests.
 EVIDENCE = {
@@ -24,7 +24,7 @@ FROM_ACTIVATIONS = ("activation_zeros", "activation_mean")
 FROM_DATA = (*FROM_GRADIENTS, *FROM_ACTIVATIONS)
 
 
-CRITERIA = Parts("criterion", "tfprune.criteria", default="magnitude")
+CRITERIA = PartRegistry("criterion", "tfprune.criteria", default="magnitude")
 
 
 class Criterion(Frozen):

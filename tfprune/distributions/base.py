@@ -5,10 +5,10 @@ from fractions import Fraction
 from tfprune import masks
 from tfprune._base import validation as check
 from tfprune._base.frozen import Frozen
-from tfprune._base.registration import Parts
+from tfprune._base.registration import PartRegistry
 from tfprune.distributions.apportioning import apportion
 
-DISTRIBUTIONS = Parts("distribution", default="uniform")
+DISTRIBUTIONS = PartRegistry("distribution", default="uniform")
 
 
 class Distribution(Frozen):

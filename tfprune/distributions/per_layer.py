@@ -83,7 +83,7 @@ class PerLayer(Distribution):
             matching = [
                 (key, sparsity)
                 for key, sparsity in self.sparsities
-                if globs.means_weight(key, request.name)
+                if globs.matches_weight(key, request.name)
             ]
             if not matching:
                 raise ValueError(

@@ -4,12 +4,12 @@ from dataclasses import dataclass
 
 from tfprune._base import validation as check
 from tfprune._base.frozen import Frozen
-from tfprune._base.registration import Parts
+from tfprune._base.registration import PartRegistry
 
 POOLING = ("AVG", "MAX", "SUM")
 
 
-PATTERNS = Parts("pattern", default="unstructured")
+PATTERNS = PartRegistry("pattern", default="unstructured")
 
 
 class Pattern(Frozen):

@@ -3,7 +3,7 @@
 import keras
 
 from tfprune._base import validation as check
-from tfprune._channels.graph import channel_groups, follow, plain
+from tfprune._channels.graph import channel_groups, follow, without_wrappers
 from tfprune._keras.checks import check_followable
 from tfprune.plots import drawing
 
@@ -66,7 +66,7 @@ def plot_channels(before, after, path=None):
     axes.set_xlabel("channels", fontsize=9)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.xaxis.set_major_formatter("{x:,.0f}")
-    drawing.plain(axes, "left")
+    drawing.open_frame(axes, "left")
     colours = {"before": drawing.PALE, "after": drawing.COLOURS[0]}
     drawing.legend(figure, [Patch(color=colour, label=name) for name, colour in colours.items()])
     return drawing.finished(figure, path)
@@ -74,7 +74,7 @@ def plot_channels(before, after, path=None):
 
 def widths(model):
     """Returns `{path: channels}` of the layers that make channels, in the order of the model."""
-    groups, _ = channel_groups(follow(plain(model)))
+    groups, _ = channel_groups(follow(without_wrappers(model)))
     found = {path: len(units) for group in groups for path, units in group.makers.items()}
     order = {path: place for place, path in enumerate(_paths(model))}
     return dict(sorted(found.items(), key=lambda item: order.get(item[0], len(order))))

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 from tfprune._base import validation as check
-from tfprune._base.files import check_target, finished_at_once
+from tfprune._base.files import check_target, written_atomically
 
 # The colour-blind-safe palette of Okabe and Ito, without its pale colours.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -48,12 +48,12 @@ def finished(figure, path):
     if not path.suffix:
         path = path.with_name(f"{path.name}.png")
     check_target(path)
-    with finished_at_once(path) as unfinished:
+    with written_atomically(path) as unfinished:
         figure.savefig(unfinished, dpi=150)
     return figure
 
 
-def plain(axes, *hidden):
+def open_frame(axes, *hidden):
     """Hides the lines of the frame at the top, at the right and at the sides in `hidden`."""
     axes.tick_params(labelsize=8)
     axes.spines[["top", "right", *hidden]].set_visible(False)

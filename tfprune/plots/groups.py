@@ -72,7 +72,7 @@ def plot_groups(model, path=None):
     axes.set_xlabel("channels", fontsize=9)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.xaxis.set_major_formatter("{x:,.0f}")
-    drawing.plain(axes, "left")
+    drawing.open_frame(axes, "left")
     figure.suptitle(_title(model), fontsize=10)
     legend = []
     if any(row.colour != drawing.GREY for row in rows):

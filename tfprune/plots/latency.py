@@ -74,7 +74,7 @@ def plot_latency(latencies, path=None):
             axes.set_xlim(0, 1.18 * most)
         axes.set_title(f"batch size {size}", fontsize=9)
         axes.set_xlabel(label, fontsize=9)
-        drawing.plain(axes, "left")
+        drawing.open_frame(axes, "left")
     drawing.name_rows(panels[0], list(rows))
     first = next(iter(next(iter(rows.values())).values()))
     figure.suptitle(conditions(first), fontsize=9)

@@ -43,7 +43,7 @@ def draw(sensitivity, path=None):
     axes.set_xticks([place for place, _ in ticks], [name for _, name in ticks])
     drawing.name_rows(axes, layers)
     axes.set_ylim(len(layers) - 0.5, -0.5)
-    drawing.plain(axes, "left", "bottom")
+    drawing.open_frame(axes, "left", "bottom")
     axes.tick_params(length=0)
     axes.set_xlabel("sparsity of this layer alone", fontsize=9)
     axes.axvline(0.5, color="white", linewidth=2.5)

@@ -3,7 +3,7 @@
 import keras
 
 from tfprune._base import validation as check
-from tfprune._reports.prunable_weights import plain
+from tfprune._reports.prunable_weights import unwrapped
 from tfprune._reports.report import SparsityReport, sparsity_report
 from tfprune.plots import drawing
 
@@ -64,7 +64,7 @@ def plot_sparsity(models, path=None):
     axes.set_xlim(0, 1)
     axes.set_xlabel("sparsity", fontsize=9)
     drawing.percent_axis(axes.xaxis)
-    drawing.plain(axes, "left")
+    drawing.open_frame(axes, "left")
     axes.grid(axis="x", alpha=0.3)
     axes.set_axisbelow(True)
     figure.suptitle("Sparsity of each layer", fontsize=10)
@@ -95,7 +95,7 @@ def _report(model):
     if isinstance(model, SparsityReport):
         return model
     # Remove a wrapper around the whole model, so that paths match those of the plain model.
-    return sparsity_report(plain(model) if isinstance(model, keras.layers.Layer) else model)
+    return sparsity_report(unwrapped(model) if isinstance(model, keras.layers.Layer) else model)
 
 
 def _rows(report):

@@ -61,7 +61,7 @@ def plot_tradeoff(points, path=None, x="sparsity", y="accuracy"):
         axis.set_label_text(_label(label), fontsize=9)
         if label == "sparsity":
             drawing.percent_axis(axis)
-    drawing.plain(axes)
+    drawing.open_frame(axes)
     axes.grid(alpha=0.3)
     axes.margins(0.06)
     figure.suptitle(f"{_plain(y).capitalize()} against {_plain(x)}", fontsize=10)

@@ -43,7 +43,7 @@ def plot_training(history, path=None):
         for name, style in names.items():
             one.plot(*_points(name, curves[name], epochs), markersize=3.5, **style)
         one.set_ylabel(title.replace("_", " "), fontsize=9)
-        drawing.plain(one)
+        drawing.open_frame(one)
         one.grid(alpha=0.3)
     axes[-1].set_ylim(-0.02, 1.02)
     drawing.percent_axis(axes[-1].yaxis)

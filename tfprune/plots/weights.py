@@ -121,5 +121,5 @@ def _histogram(axes, name, old, new):
     axes.xaxis.set_major_locator(MaxNLocator(3, symmetric=True))
     axes.yaxis.set_major_locator(MaxNLocator(3, integer=True))
     axes.yaxis.set_major_formatter("{x:,.0f}")
-    drawing.plain(axes)
+    drawing.open_frame(axes)
     axes.tick_params(labelsize=6.5)

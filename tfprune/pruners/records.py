@@ -12,10 +12,10 @@ from tfprune._base import validation as check
 from tfprune._base.damage import checksum_of_entries, damaged
 from tfprune._base.files import (
     check_name,
-    finished_at_once,
     is_leftover,
     read_arrays,
-    tidy,
+    remove_leftovers,
+    written_atomically,
 )
 
 # What Python raises for content of another form.
@@ -48,7 +48,7 @@ class RecordStore:
         if path.exists():
             self._check_config(_read_config(path), config)
             for kept in (path, *self._folder.glob("*.npz")):
-                tidy(kept)
+                remove_leftovers(kept)
         elif self._folder.exists() and (not self._folder.is_dir() or _others(self._folder)):
             raise ValueError(
                 check.message(
@@ -59,7 +59,7 @@ class RecordStore:
             )
         else:
             self._folder.mkdir(parents=True, exist_ok=True)
-            with finished_at_once(path) as unfinished:
+            with written_atomically(path) as unfinished:
                 unfinished.write_text(json.dumps(config, indent=1))
 
     def _check_config(self, found, config):
@@ -109,7 +109,7 @@ class RecordStore:
                 flat[f"{group}_{position}_dtype"] = np.array(item.dtype.name)
         flat["record"] = np.array(name)
         flat["checksum"] = np.array(checksum_of_entries(flat), dtype="int64")
-        with finished_at_once(self._path(name)) as unfinished:
+        with written_atomically(self._path(name)) as unfinished:
             np.savez(unfinished, **flat)
 
     def arrays(self, name):

@@ -7,13 +7,13 @@ import numpy as np
 from keras import ops
 
 from tfprune._base import validation as check
-from tfprune._base.registration import Parts
+from tfprune._base.registration import PartRegistry
 from tfprune._base.renamed import warn
 
 _NESTED = {"class_name", "config"}
 
 
-SCHEDULES = Parts("schedule")
+SCHEDULES = PartRegistry("schedule")
 
 
 class PruningSchedule:

@@ -6,7 +6,7 @@ import numpy as np
 
 from tfprune import _keras
 from tfprune._base import validation as check
-from tfprune._channels.graph import plain
+from tfprune._channels.graph import without_wrappers
 from tfprune._keras.checks import check_followable
 
 
@@ -45,7 +45,7 @@ def remove_blocks(model, n, data):
     """
     check_followable(model)
     check.integer("n", n, 1, "Use for instance 2.")
-    model = plain(model)
+    model = without_wrappers(model)
     blocks = _stack(model)
     if len(blocks) <= n:
         raise ValueError(

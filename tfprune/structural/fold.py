@@ -4,7 +4,7 @@ import keras
 import numpy as np
 
 from tfprune import _keras
-from tfprune._channels.graph import plain
+from tfprune._channels.graph import without_wrappers
 from tfprune._channels.rules.makers import channel_axis
 from tfprune._keras.checks import check_followable
 from tfprune._layers import facts
@@ -49,7 +49,7 @@ def fold_batch_norm(model):
         Integer-Arithmetic-Only Inference", CVPR 2018, section 3.2.
     """
     check_followable(model)
-    model = plain(model)
+    model = without_wrappers(model)
     folded, gone = {}, set()
     for maker, norms in _chains(model):
         weights = _folded(maker, norms)

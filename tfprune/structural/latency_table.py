@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from tfprune._channels.graph import plain
+from tfprune._channels.graph import without_wrappers
 from tfprune._reports.runtime_meter import RuntimeMeter
-from tfprune.structural.silent_channels import planned
+from tfprune.structural.silent_channels import plan_removal
 
 _SHARES = (0.0, 0.25, 0.5, 0.75, 0.9)
 _RUNS = 20
@@ -28,7 +28,7 @@ class LatencyTable:
         models, macs = {}, []
         for share in _SHARES:
             zeros = [int(share * request.most_zeros) for request in candidates.requests]
-            plan = planned(plain(candidates.with_zeros(zeros)), round_to)
+            plan = plan_removal(without_wrappers(candidates.with_zeros(zeros)), round_to)
             models[str(share)] = plan.apply()
             macs.append(plan.after.macs)
         with meter:

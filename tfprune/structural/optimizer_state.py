@@ -4,7 +4,7 @@ from keras import ops
 
 from tfprune import _keras
 from tfprune._wrapping.strip import strip_pruning
-from tfprune.structural.silent_channels import planned
+from tfprune.structural.silent_channels import plan_removal
 
 
 def shrink_compiled(model):
@@ -18,7 +18,7 @@ def shrink_compiled(model):
         The smaller model, compiled as in `compile_smaller`.
     """
     plain = strip_pruning(model)
-    return compile_smaller(planned(plain, 1), plain, model)
+    return compile_smaller(plan_removal(plain, 1), plain, model)
 
 
 def compile_smaller(plan, plain, model):

@@ -5,7 +5,7 @@ import numpy as np
 
 from tfprune import _keras
 from tfprune._base import validation as check
-from tfprune._channels.graph import follow, plain
+from tfprune._channels.graph import follow, without_wrappers
 from tfprune._keras.checks import check_followable
 from tfprune.structural.shrinking_in_place import can_shrink, shrunk_copy
 
@@ -169,7 +169,7 @@ def remove_channels(model, channels):
                 'Use for instance {"conv2d": [0, 5]}.',
             )
         )
-    model = plain(model)
+    model = without_wrappers(model)
     ledger = follow(model)
     roots, fixed = ledger.roots(), ledger.fixed()
     makers = ledger.makers()

@@ -2,7 +2,7 @@
 
 from tfprune import patterns
 from tfprune._base import validation as check
-from tfprune._channels.graph import plain
+from tfprune._channels.graph import without_wrappers
 from tfprune._keras.checks import check_followable
 from tfprune._reports.runtime_meter import RuntimeMeter
 from tfprune._wrapping.wrapper import mask_owners
@@ -10,7 +10,7 @@ from tfprune.structural.candidates import Candidates
 from tfprune.structural.latency_target import LatencyTarget
 from tfprune.structural.plan_maker import PlanMaker
 from tfprune.structural.sensitivity import search_by_sensitivity
-from tfprune.structural.silent_channels import planned
+from tfprune.structural.silent_channels import plan_removal
 from tfprune.structural.targets import OutOfReach, check_runtime, check_targets, share
 from tfprune.structural.uniform import exempting_rules
 
@@ -64,7 +64,7 @@ def plan_shrink(
         _check_alone(**given, loss=loss, allocation=allocation)
         check_runtime(runtime, targets)
         _check_masks(model)
-        return planned(plain(model), 1 if round_to is None else round_to, uniform)
+        return plan_removal(without_wrappers(model), round_to or 1, uniform)
     targets = dict(check_targets(targets))
     check.choice("allocation", allocation, (None, "sensitivity"))
     if allocation is not None and scope is not None:
@@ -82,42 +82,44 @@ def plan_shrink(
     counted = {name: target for name, target in targets.items() if name != "latency"}
     evidence = {"data": data, "batches": batches, "batch_size": batch_size, "loss": loss}
 
-    def found(step):
-        as_it_is = planned(plain(model), step, uniform)
-        if len(counted) == len(targets) and share(as_it_is, counted) <= 1:
-            as_it_is.sparsity = 0.0
-            return as_it_is
+    plain = without_wrappers(model)
+
+    def plan_with(step):
+        unpruned = plan_removal(plain, step, uniform)
+        if len(counted) == len(targets) and share(unpruned, counted) <= 1:
+            unpruned.sparsity = 0.0
+            return unpruned
         candidates = Candidates(
             model,
-            plain(model),
+            plain,
             patterns.Filter(round_to=step),
             criterion,
             scope,
-            exempting_rules(plain(model), rules) if uniform else rules,
+            exempting_rules(plain, rules) if uniform else rules,
             {**evidence, "verbose": verbose},
         )
 
         def make_plan(pruned):
-            return planned(plain(pruned), step, uniform)
+            return plan_removal(without_wrappers(pruned), step, uniform)
 
         if allocation is not None:
-            return search_by_sensitivity(candidates, plain(model), targets, make_plan, evidence)
+            return search_by_sensitivity(candidates, plain, targets, make_plan, evidence)
         maker, low = PlanMaker(candidates, make_plan, uniform), 0.0
         if counted:
-            low, plan = maker.counted(plain(model), counted)
+            low, plan = maker.counted(plain, counted)
         if "latency" in targets:
             with meter:
-                target = LatencyTarget(targets["latency"], meter, plain(model), runtime)
+                target = LatencyTarget(targets["latency"], meter, plain, runtime)
                 plan = target.search(maker.at, low, candidates.highest)
         return plan
 
     try:
-        plan = found(round_to)
+        plan = plan_with(round_to)
     except OutOfReach:
         if round_to is not None:
             raise
         # Only multiples of 8 are too coarse, or nothing is fine enough: the message says which.
-        plan = found(1)
+        plan = plan_with(1)
     plan.targets = targets
     return plan
 

@@ -4,17 +4,15 @@ from collections import Counter
 
 import numpy as np
 
-from tfprune._channels.graph import channel_groups, follow
+from tfprune._channels.graph import LAST_CHANNEL, channel_groups, follow
 from tfprune.patterns.slices import Filter
 from tfprune.structural.plan import GroupPlan, ShrinkPlan
 from tfprune.structural.remove import rebuild
 from tfprune.structural.same_outputs import check_same
 from tfprune.structural.uniform import UniformWidths
 
-_LAST = "a layer keeps its last channel"
 
-
-def planned(model, round_to, uniform=False):
+def plan_removal(model, round_to, uniform=False):
     """Returns the `ShrinkPlan` of a plain model.
 
     Args:
@@ -92,7 +90,7 @@ def _keep_some(group, why, step_of):
     makers = list(group.makers.values())
     for units in makers:
         if not any(unit in why for unit in units.tolist()):
-            why[int(units[0])] = _LAST
+            why[int(units[0])] = LAST_CHANNEL
     made_by: dict = {}
     for number, units in enumerate(makers):
         for unit in set(units.tolist()):

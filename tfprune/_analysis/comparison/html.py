@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tfprune import plots
 from tfprune._analysis.comparison.tables import comparison_tables
-from tfprune._base.files import check_target, finished_at_once
+from tfprune._base.files import check_target, written_atomically
 from tfprune._reports.latency import Latencies
 
 _STYLE = """
@@ -41,7 +41,7 @@ def page(comparison, path):
         + "\n".join(parts)
         + "\n</body>\n</html>\n"
     )
-    with finished_at_once(path) as unfinished:
+    with written_atomically(path) as unfinished:
         unfinished.write_text(text, encoding="utf-8")
     return path
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from tfprune._base import validation as check
 from tfprune._base.damage import checksum_of_data, damaged
-from tfprune._base.files import check_name, finished_at_once, tidy
+from tfprune._base.files import check_name, remove_leftovers, written_atomically
 
 
 class Record:
@@ -34,7 +34,7 @@ class Record:
             return
         check_name(self._path)
         if self._path.parent.is_dir():
-            tidy(self._path)
+            remove_leftovers(self._path)
         if self._path.exists():
             self._read()
         elif not self._path.parent.is_dir():
@@ -106,7 +106,7 @@ class Record:
             "values": self._values,
         }
         whole["checksum"] = checksum_of_data(json.loads(json.dumps(whole)))
-        with finished_at_once(self._path) as unfinished:
+        with written_atomically(self._path) as unfinished:
             unfinished.write_text(json.dumps(whole, indent=1))
 
 

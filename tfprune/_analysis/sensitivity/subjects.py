@@ -164,7 +164,7 @@ def _originals(copy, model):
 
 
 def _plain_layers(model):
-    plain = prunable_weights.plain(model)
+    plain = prunable_weights.unwrapped(model)
     return [plain, *(layer for _, layer in prunable_weights.layers_by_path(plain))]
 
 

@@ -58,7 +58,7 @@ def _given(model, blocks):
     found: list = []
     for item in blocks:
         if isinstance(item, str):
-            new = [layer for path, layer in paths.items() if globs.means(item, path)]
+            new = [layer for path, layer in paths.items() if globs.matches(item, path)]
         else:
             new = [item] if id(item) in known else []
         if not new:

@@ -7,7 +7,7 @@ import numpy as np
 
 from tfprune import _keras
 from tfprune._base import validation as check
-from tfprune._base.files import finished_at_once
+from tfprune._base.files import written_atomically
 from tfprune._reports.cost import model_cost
 from tfprune._updates.mask_update import MaskUpdate
 from tfprune._wrapping.strip import strip_pruning
@@ -169,7 +169,7 @@ class AutoCompress(Search):
             else:
                 model, data = self._round(model, number, judge, train, store.path, verbose)
                 if file is not None:
-                    with finished_at_once(file) as unfinished:
+                    with written_atomically(file) as unfinished:
                         model.save(unfinished)
                 store.save(name, {}, data)
             with store.reading(name):

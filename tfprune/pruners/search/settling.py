@@ -12,7 +12,7 @@ from tfprune.pruners.search.result import LayerShare, SearchResult
 from tfprune.schedules.constant import ConstantSparsity
 from tfprune.structural.allocation import Budget
 from tfprune.structural.optimizer_state import compile_copy, compile_smaller
-from tfprune.structural.silent_channels import planned
+from tfprune.structural.silent_channels import plan_removal
 
 _TRIES = 12
 # Removes a little more than is missing, so that rounding to whole units cannot stall the loop.
@@ -93,7 +93,7 @@ def _smaller(session, budget, zeros, where):
     for _ in range(_TRIES):
         wrapped = session.model_with(zeros)
         plain = strip_pruning(wrapped)
-        plan = planned(plain, round_to)
+        plan = plan_removal(plain, round_to)
         costs = _measured(plan, allocator.costs(zeros), budget, session.dense, where)
         load = budget.load(costs)
         if load <= 1:
