@@ -257,7 +257,7 @@ class Call:
         """Returns the list of what is given for an argument, with a mark for each tensor."""
         flat = keras.tree.flatten(self.arguments)
         numbers = itertools.count()
-        flat = [_Place(next(numbers)) if _is_tensor(item) else item for item in flat]
+        flat = [_Place(next(numbers)) if _keras.is_symbolic(item) else item for item in flat]
         args, kwargs = keras.tree.pack_sequence_as(self.arguments, flat)
         bound = inspect.signature(self.layer.call).bind(*args, **kwargs).arguments
         return [] if bound.get(name) is None else keras.tree.flatten(bound[name])
@@ -328,10 +328,6 @@ class Call:
         """Keeps the channels of all inputs, and returns unknown channels for the outputs."""
         self.fix(reason)
         return [UNKNOWN] * len(self.output_shapes)
-
-
-def _is_tensor(item):
-    return isinstance(item, keras.KerasTensor)
 
 
 def array(variable):

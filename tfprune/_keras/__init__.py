@@ -6,6 +6,7 @@ from tfprune._keras.calls import adopt_call_arguments as adopt_call_arguments
 from tfprune._keras.calls import as_symbolic as as_symbolic
 from tfprune._keras.calls import graph_calls as graph_calls
 from tfprune._keras.calls import intercepted_calls as intercepted_calls
+from tfprune._keras.calls import is_symbolic as is_symbolic
 from tfprune._keras.calls import is_tracing_without_state as is_tracing_without_state
 from tfprune._keras.calls import is_training as is_training
 from tfprune._keras.calls import outermost_called as outermost_called

@@ -30,6 +30,11 @@ def adopt_call_arguments(wrapper, layer):
         object.__setattr__(wrapper, name, getattr(layer, name))
 
 
+def is_symbolic(item):
+    """Whether an item is a KerasTensor."""
+    return isinstance(item, keras.KerasTensor)
+
+
 def as_symbolic(value):
     """Returns a KerasTensor like a tensor, and any other object unchanged."""
     if hasattr(value, "shape") and hasattr(value, "dtype"):

@@ -182,6 +182,16 @@ class MaskSet:
         return others if optimizer is None else [*others, optimizer]
 
 
+def keep_masks(owners):
+    """Lets training keep the masks made at once, whose schedule is due at step 0 alone.
+
+    Args:
+        owners: The owners of the masks, whose methods have one-shot schedules.
+    """
+    for owner in owners:
+        owner.mask_set.advance(1)
+
+
 def _to_prune(inner, default, overrides, chosen):
     """Returns the list of `Prunable`s that get a mask; raises if one cannot have it."""
     found: list = []

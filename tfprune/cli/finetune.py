@@ -5,6 +5,7 @@ import glob
 from tfprune._base import validation as check
 from tfprune._reports import prunable_weights
 from tfprune._reports.report import sparsity_report
+from tfprune._wrapping.mask_set import keep_masks
 from tfprune._wrapping.methods import Rule
 from tfprune._wrapping.strip import strip_pruning
 from tfprune._wrapping.wrapper import mask_owners
@@ -68,9 +69,9 @@ def _with_fixed_masks(plain):
     paths = dict.fromkeys(path for path, _ in prunable_weights.layers_by_path(plain))
     rules = [Rule(glob.escape(path)) for path in paths if path in zeros]
     held = prune_low_magnitude(plain, ConstantSparsity.one_shot(0.0), rules=rules)
-    for owner in mask_owners(held):
+    owners = mask_owners(held)
+    for owner in owners:
         for weight in owner.pruned_weights:
             weight.set_mask(weight.array != 0)
-        # Past the only step at which the schedule is due.
-        owner.mask_set.advance(1)
+    keep_masks(owners)
     return held

@@ -3,6 +3,7 @@
 from tfprune._keras.checks import check_model
 from tfprune._updates.evidence import Evidence
 from tfprune._updates.mask_update import MaskUpdate
+from tfprune._wrapping.mask_set import keep_masks
 from tfprune.prune import prune_low_magnitude
 from tfprune.schedules.constant import ConstantSparsity
 
@@ -72,7 +73,6 @@ def one_shot(
     evidence.check(weights)
     aims = [(weight.method.schedule.target_sparsity, weight) for weight in weights]
     update.apply(aims, evidence)
-    for owner in update.owners:
-        # Get past the only step at which the schedule is due, so that fine-tuning needs no data.
-        owner.mask_set.advance(1)
+    # Otherwise the first step of fine-tuning would score again, with data it lacks.
+    keep_masks(update.owners)
     return pruned

@@ -241,7 +241,7 @@ def tolerated(allocator, curves):
     ]
 
     def at(tolerance):
-        return allocator.bounded([_most_within(*curve, tolerance) for curve in rising])
+        return allocator.bounded([most_tolerated(*curve, tolerance) for curve in rising])
 
     low = min(float(losses[0]) for _, losses in rising)
     high = max(float(losses[-1]) for _, losses in rising)
@@ -262,12 +262,16 @@ def tolerated(allocator, curves):
     return allocator.filled(allocator.bounded(fewer + high * (more - fewer)))
 
 
-def _most_within(zeros, losses, tolerance):
-    """Returns the largest number of pruned units whose loss is within the tolerance."""
+def most_tolerated(amounts, losses, tolerance):
+    """Returns the largest amount of pruning whose loss is within the tolerance.
+
+    Args:
+        amounts: Measured amounts, in rising order.
+        losses: The loss at each, never falling. An infinite one is not interpolated to.
+        tolerance: The largest loss allowed. Below all losses, the result is the first amount.
+    """
     last = int(np.searchsorted(losses, tolerance, side="right")) - 1
-    if last < 0:
-        return int(zeros[0])
-    if last == len(zeros) - 1:
-        return int(zeros[-1])
+    if last < 0 or last == len(losses) - 1 or not np.isfinite(losses[last + 1]):
+        return amounts[max(last, 0)]
     share = (tolerance - losses[last]) / (losses[last + 1] - losses[last])
-    return int(zeros[last] + share * (zeros[last + 1] - zeros[last]))
+    return amounts[last] + share * (amounts[last + 1] - amounts[last])

@@ -6,6 +6,7 @@ from tfprune import _keras
 from tfprune._base import validation as check
 from tfprune._updates.evidence import Evidence
 from tfprune._updates.mask_update import MaskUpdate
+from tfprune._wrapping.mask_set import keep_masks
 from tfprune.patterns.single_weights import NOfM
 from tfprune.patterns.slices import Filter
 from tfprune.prune import prune_low_magnitude
@@ -54,9 +55,8 @@ class Candidates:
             model, _ANY, pattern=pattern, criterion=criterion, scope=scope, rules=rules
         )
         self.update = MaskUpdate(self.model)
-        for owner in self.update.owners:
-            # Get past the only step at which the schedule is due: candidates set the masks.
-            owner.mask_set.advance(1)
+        # Candidates alone set the masks.
+        keep_masks(self.update.owners)
         self._weights = self.update.weights
         self._check_methods()
         self._competitions = self.update.competitions((0.5, weight) for weight in self._weights)

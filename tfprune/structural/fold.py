@@ -111,12 +111,8 @@ def _is_plain(call, left_out=()):
     """Whether a call has one tensor and no argument that changes the computation."""
     named = [value for name, value in call.kwargs.items() if name not in left_out]
     asked = [value for value in (*call.args[1:], *named) if value is not None]
-    tensors = [x for x in keras.tree.flatten((call.args, named)) if _is_tensor(x)]
+    tensors = [x for x in keras.tree.flatten((call.args, named)) if _keras.is_symbolic(x)]
     return len(tensors) == 1 and all(value is False for value in asked)
-
-
-def _is_tensor(item):
-    return isinstance(item, keras.KerasTensor)
 
 
 def _scaled(layer):

@@ -6,6 +6,7 @@ import numpy as np
 
 from tfprune._base import validation as check
 from tfprune.distributions import PerLayer
+from tfprune.structural.allocation import most_tolerated
 
 _HALVINGS = 100
 _DIGITS = 12
@@ -43,7 +44,7 @@ def _tolerated(sparsities, curves, weights, total):
     """Returns the sparsities at the smallest tolerance at which their weighted mean is `total`."""
 
     def at(tolerance):
-        return np.array([_highest(sparsities, curve, tolerance) for curve in curves])
+        return np.array([most_tolerated(sparsities, curve, tolerance) for curve in curves])
 
     finite = [change for curve in curves for change in curve[np.isfinite(curve)]]
     low, high = -1.0, max(finite)
@@ -59,12 +60,3 @@ def _tolerated(sparsities, curves, weights, total):
     # Where a curve is flat, the mean jumps at the tolerance: all such layers take equal parts.
     gap = weights @ (more - fewer)
     return fewer + (total - weights @ fewer) / gap * (more - fewer) if gap > 0 else more
-
-
-def _highest(sparsities, changes, tolerance):
-    """Returns the highest sparsity with a change of at most `tolerance`; 0 below all changes."""
-    last = int(np.searchsorted(changes, tolerance, side="right")) - 1
-    if last < 0 or last == len(changes) - 1 or not np.isfinite(changes[last + 1]):
-        return sparsities[max(last, 0)]
-    share = (tolerance - changes[last]) / (changes[last + 1] - changes[last])
-    return sparsities[last] + share * (sparsities[last + 1] - sparsities[last])

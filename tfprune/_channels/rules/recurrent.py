@@ -130,13 +130,13 @@ def bidirectional(call):
 
 def _given(call, name):
     """Returns the contents of an argument of the call: tensors of the model, and numbers."""
-    tensors = [item for item in keras.tree.flatten(call.arguments) if _is_tensor(item)]
+    tensors = _tensors(call.arguments)
     # Numbers in an initial state are constants.
     return [0.0 if index is None else tensors[index] for index in call.tensors(name)]
 
 
-def _is_tensor(item):
-    return isinstance(item, keras.KerasTensor)
+def _tensors(arguments):
+    return [item for item in keras.tree.flatten(arguments) if _keras.is_symbolic(item)]
 
 
 def _run_direction(call, key, inner, states):
@@ -145,11 +145,8 @@ def _run_direction(call, key, inner, states):
     mask = _given(call, "mask")
     if mask:
         arguments[1]["mask"] = mask[0]
-    known = {
-        id(tensor): place
-        for place, tensor in enumerate(filter(_is_tensor, keras.tree.flatten(call.arguments)))
-    }
-    places = [known[id(tensor)] for tensor in keras.tree.flatten(arguments) if _is_tensor(tensor)]
+    known = {id(tensor): place for place, tensor in enumerate(_tensors(call.arguments))}
+    places = [known[id(tensor)] for tensor in _tensors(arguments)]
     shapes = inner.compute_output_shape(tuple(sequences.shape))
     return call.inside(
         key,

@@ -11,6 +11,7 @@ from tfprune._base import validation as check
 from tfprune._base.progress import progress
 from tfprune._keras.checks import check_model
 from tfprune._updates.mask_update import MaskUpdate
+from tfprune._wrapping.mask_set import keep_masks
 from tfprune.patterns.single_weights import NOfM, Unstructured
 from tfprune.prune import prune_low_magnitude
 from tfprune.pruners.post_training import calibration
@@ -104,9 +105,7 @@ class BlockPruning:
                 rows.append(BlockResult(**data["row"]))
                 notes.update(data["notes"])
                 done()
-        for owner in self._owners:
-            # Past the only step at which the schedule is due, so that the masks stay.
-            owner.mask_set.advance(1)
+        keep_masks(self._owners)
         return rows, notes
 
     def _prune(self, name, block, copy, calls, batches):

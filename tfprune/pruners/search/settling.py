@@ -6,6 +6,7 @@ from tfprune import _keras
 from tfprune._base import validation as check
 from tfprune._reports import prunable_weights
 from tfprune._updates.mask_update import MaskUpdate
+from tfprune._wrapping.mask_set import keep_masks
 from tfprune._wrapping.strip import strip_pruning
 from tfprune.prune import prune_low_magnitude
 from tfprune.pruners.search.result import LayerShare, SearchResult
@@ -137,6 +138,5 @@ def _wrapped(candidate, method, found):
     update = MaskUpdate(new)
     for weight, other in zip(update.weights, MaskUpdate(candidate).weights, strict=True):
         weight.set_mask(np.array(_keras.host_array(other.mask)))
-    for owner in update.owners:
-        owner.mask_set.advance(1)
+    keep_masks(update.owners)
     return compile_copy(new, candidate)
