@@ -54,7 +54,16 @@ def unknown_values(number):
 class Ledger:
     """The record of the channels of one model.
 
+    Args:
+        paths: `{id: path}` of the model's layers.
+
     Attributes:
+        cuts: `{(id of a weight, axis): Cut}`.
+        edits: `{(id of a layer, key): Edit}`.
+        scales: `{id of a weight: (labels, factor)}`, as given to `scale`.
+        held: `{id of a layer: {key: inner layer}}`, as given to `hold`.
+        inputs: `{(id of a nested model, number of its input): Flow}`.
+        readings: List of `Reading`s.
         barriers: `{path: class name}` of layers without a rule.
         composites: `{id: layer}` of layers whose code was followed.
         in_code: Whether the code of a layer is being followed now.
@@ -62,7 +71,6 @@ class Ledger:
 
     def __init__(self, paths):
         self.paths = paths
-        self.sources = {}
         self.cuts = {}
         self.edits = {}
         self.scales = {}
@@ -75,6 +83,8 @@ class Ledger:
         self._parents = np.zeros(0, int)
         self._count = 0
         self._fixed = []
+        # `{(id of a layer, part): (layer, labels)}`.
+        self._sources = {}
 
     def path(self, layer):
         """Returns the path of a layer in the model, or the name of an operation."""
@@ -143,9 +153,14 @@ class Ledger:
             number: How many there are.
             part: Their kind, if they are not the layer's outputs: "heads".
         """
-        if (id(layer), part) not in self.sources:
-            self.sources[id(layer), part] = (layer, self.new_labels(number))
-        return self.sources[id(layer), part][1]
+        if (id(layer), part) not in self._sources:
+            self._sources[id(layer), part] = (layer, self.new_labels(number))
+        return self._sources[id(layer), part][1]
+
+    def outputs_of(self, layer):
+        """Returns the labels of the channels that a layer outputs; `None` if it makes none."""
+        _, labels = self._sources.get((id(layer), ""), (layer, None))
+        return labels
 
     def makers(self):
         """Returns `{name: labels}` of all channels that layers make.
@@ -155,7 +170,7 @@ class Ledger:
         """
         return {
             self.path(layer) + (f":{part}" if part else ""): labels
-            for (_, part), (layer, labels) in self.sources.items()
+            for (_, part), (layer, labels) in self._sources.items()
         }
 
     def cut(self, layer, variable, axis, labels, reads=False):

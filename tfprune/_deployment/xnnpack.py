@@ -78,13 +78,13 @@ def problems(model):
     points = [step for step in found if is_pointwise(step.layer)]
     said = [] if points else ["there is no 1x1 Conv2D of stride 1 without groups"]
     exits = [step for step in found if _is_average(step)]
-    behind = [step for step in exits if _pointwise_before(step)]
-    if points and not behind:
+    closing = [step for step in exits if _pointwise_before(step)]
+    if points and not closing:
         said.append("there is no GlobalAveragePooling2D after 1x1 convolutions to end the chain")
-    members, wrong = _chain(_last(behind or points or exits))
-    if behind:
+    members, wrong = _chain(_last(closing or points or exits))
+    if closing:
         wrong |= {step: told for step in members if (told := _leak(step, members, wrong))}
-        wrong |= {step: told for step in found if (told := _behind(step, members))}
+        wrong |= {step: told for step in found if (told := _convolution_on_average(step, members))}
     return said + [wrong[step] for step in found if step in wrong]
 
 
@@ -149,7 +149,7 @@ def _leak(step, members, wrong):
     )
 
 
-def _behind(step, members):
+def _convolution_on_average(step, members):
     """Describes a 1x1 convolution on the final average: LiteRT cannot open such a file."""
     on_average = any(_is_average(other) for other in step.inputs if other in members)
     if step in members or not on_average or not _is_convolution(step.layer):

@@ -338,9 +338,9 @@ def _einsum_places(work):
     """Multiplies the sizes of all letters that the kernel does not have."""
     equation: str = work.layer.equation.replace(" ", "")
     inputs, kernel = equation.split("->")[0].split(",")
-    before, _, behind = inputs.partition("...")
-    dots = [str(number) for number in range(len(work.shape) - len(before) - len(behind))]
-    names = [*before, *dots, *behind]
+    before, _, after = inputs.partition("...")
+    dots = [str(number) for number in range(len(work.shape) - len(before) - len(after))]
+    names = [*before, *dots, *after]
     sizes = dict(zip(names, work.shape, strict=True))
     return _product([sizes[name] for name in names[1:] if name not in kernel])
 

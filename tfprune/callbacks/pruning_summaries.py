@@ -11,15 +11,15 @@ from tfprune._wrapping.wrapper import mask_owners
 from tfprune.callbacks.pruning_callback import is_plain
 
 
-class Forwarding(keras.callbacks.Callback):
-    """A callback that tells another one, if there is one, all that it is told."""
+class ForwardingCallback(keras.callbacks.Callback):
+    """A callback that passes every event on to another callback, `board`, if it has one."""
 
     board: Any = None
 
 
 def _forwarded(name):
     def tell(self, *arguments, **named):
-        getattr(super(Forwarding, self), name)(*arguments, **named)
+        getattr(super(ForwardingCallback, self), name)(*arguments, **named)
         if self.board is not None:
             getattr(self.board, name)(*arguments, **named)
 
@@ -28,25 +28,26 @@ def _forwarded(name):
 
 for _name in dir(keras.callbacks.Callback):
     if _name.startswith(("on_", "set_")):
-        setattr(Forwarding, _name, _forwarded(_name))
+        setattr(ForwardingCallback, _name, _forwarded(_name))
 
 
-class PruningSummaries(Forwarding):
+class PruningSummaries(ForwardingCallback):
     """Writes the sparsity and the threshold of every pruned weight for TensorBoard.
 
     The threshold is the highest score that the latest mask update removed. After each epoch, the
-    values stand at the number of the epoch, as Keras's own do; after batches, at the pruning step.
+    values are written at the number of the epoch, as Keras writes its own; after batches, at the
+    pruning step.
 
     Args:
         log_dir: Folder for the event files.
         update_freq: "epoch", "batch", or a number of batches.
-        **kwargs: Arguments of `keras.callbacks.TensorBoard`, `histogram_freq` for instance. With
-            any of them, all that it writes is written too; without, nothing but the above, so
-            that it goes together with a `TensorBoard` on the same folder.
+        **kwargs: Arguments of `keras.callbacks.TensorBoard`, for instance `histogram_freq`. If
+            any are given, the callback also writes everything that `TensorBoard` writes. Without
+            them, it can share a folder with a separate `TensorBoard`.
 
     Raises:
-        TypeError: If `log_dir` is no path, or an argument is none of `TensorBoard`'s.
-        ValueError: If `log_dir` is empty or a file, or `update_freq` is none of these.
+        TypeError: If `log_dir` is not a path, or an argument is unknown to `TensorBoard`.
+        ValueError: If `log_dir` is empty or a file, or `update_freq` is invalid.
         ImportError: If arguments of `TensorBoard` are given and tensorboard is not installed.
 
     Example:

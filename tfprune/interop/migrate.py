@@ -17,8 +17,8 @@ from tfprune._wrapping.strip import strip_pruning
 from tfprune._wrapping.tfmot_arguments import pattern_of
 from tfprune._wrapping.wrapper import PruneLowMagnitude
 from tfprune.interop import tfmot_reader
-from tfprune.interop.tf_keras_configs import Rebuilt
-from tfprune.interop.tfmot_layers import Leaf
+from tfprune.interop.tf_keras_configs import ConvertedModel
+from tfprune.interop.tfmot_layers import MigratedLayer
 
 # Allowed differences of outputs, as fractions of the largest output: rounding only.
 _TOLERANCE, _HALF_PRECISION = 1e-3, 3e-2
@@ -137,9 +137,9 @@ def _moved(model_or_path, custom_objects, sparsity_m_by_n, legacy_code, safe_mod
         _check_live(model_or_path, sparsity_m_by_n, legacy_code)
         description, arrays, live = tfmot_reader.read(model_or_path)
     _check_description(description, source, with_tfmot)
-    rebuilt = Rebuilt(description["class_name"], description["config"], objects)
+    converted = ConvertedModel(description["class_name"], description["config"], objects)
     leaves = [
-        Leaf(leaf, position, arrays, rebuilt.layers)
+        MigratedLayer(leaf, position, arrays, converted.layers)
         for position, leaf in enumerate(description["leaves"])
         if leaf["weights"]
     ]
@@ -150,7 +150,7 @@ def _moved(model_or_path, custom_objects, sparsity_m_by_n, legacy_code, safe_mod
             wrapped[id(leaf.layer)] = leaf
             leaf.choose_method(live.get(leaf.position), objects, sparsity_m_by_n)
     with keras.saving.custom_object_scope(objects):
-        model = _keras.clone_graph(rebuilt.model, lambda layer: _stand_in(layer, wrapped))
+        model = _keras.clone_graph(converted.model, lambda layer: _stand_in(layer, wrapped))
     for owner in _owners(model):
         wrapped_leaf = next(leaf for leaf in wrapped.values() if leaf.wrapper is owner)
         wrapped_leaf.take_masks()
@@ -170,7 +170,7 @@ def _stand_in(layer, wrapped):
     return layer, clone, clone if leaf is None else leaf.wrap(clone)
 
 
-# -- What comes in ---------------------------------------------------------------------------------
+# -- Arguments ------------------------------------------------------------------------------------
 
 
 def _check_objects(custom_objects):

@@ -33,7 +33,7 @@ _OTHER_CLASS = {"SyncBatchNormalization": ("BatchNormalization", {"synchronized"
 _ACTIVATIONS = ("activation", "recurrent_activation")
 
 
-class Rebuilt:
+class ConvertedModel:
     """A Keras 3 model made from the config of a tf_keras model, with its layers by path.
 
     Attributes:

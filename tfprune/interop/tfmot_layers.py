@@ -13,17 +13,33 @@ from tfprune._wrapping.wrapper import PruneLowMagnitude
 from tfprune.patterns.single_weights import NOfM
 
 
-class Leaf:
-    """One layer: its description as read, and the Keras 3 layer that replaces it."""
+class MigratedLayer:
+    """One layer of tf_keras, and the Keras 3 layer that replaces it.
 
-    def __init__(self, leaf, position, arrays, layers):
+    Args:
+        description: The entry of the layer among the "leaves" of the description of the model.
+        position: The number of that entry.
+        arrays: `{name: array}` of all weights and masks.
+        layers: `{path: layer}` of a `ConvertedModel`.
+
+    Attributes:
+        position: As given.
+        path: The path of the layer in the tf_keras model.
+        layer: The Keras 3 layer.
+        masks: List of `(index of the weight, mask)`.
+        method: The `Method` by which tfmot pruned the layer, after `choose_method`.
+        wrapper: The wrapper of the layer's clone, after `wrap`.
+    """
+
+    def __init__(self, description, position, arrays, layers):
         self.position = position
-        self.path = "/".join(leaf["path"])
-        self.layer = layers[tuple(leaf["path"])]
+        self.path = "/".join(description["path"])
+        self.layer = layers[tuple(description["path"])]
+        self.method: Any = None
         self.wrapper: Any = None
-        self._weights = [arrays[f"{position}/weight_{i}"] for i in range(len(leaf["weights"]))]
-        self._names = leaf["weights"]
-        self._pruning = leaf.get("pruning") or {"masks": []}
+        self._names = description["weights"]
+        self._weights = [arrays[f"{position}/weight_{i}"] for i in range(len(self._names))]
+        self._pruning = description.get("pruning") or {"masks": []}
         # The position of each weight in the Keras 3 layer.
         self._places: list = []
         self.masks = [
@@ -90,7 +106,7 @@ class Leaf:
 
     def wrap(self, clone):
         """Wraps the clone of the Keras 3 layer."""
-        # What tfmot leaves dense stays dense: the depthwise kernel of a SeparableConv.
+        # tfmot leaves the depthwise kernel of a SeparableConv dense, and so does the wrapper.
         places = {self._places[index] for index, _ in self.masks}
         masked = {id(v) for place, v in enumerate(self.layer.weights) if place in places}
         found = find_prunable(self.layer, self.method, {})

@@ -73,7 +73,7 @@ def rebuild(model, ledger, gone, extra=None):
             if id(layer) in extra and layer.bias is None:
                 # The new layer has an additional bias, after its other weights.
                 last = next(i for i, v in enumerate(old.weights) if v is layer.weights[-1])
-                bias = extra[id(layer)][~gone[ledger.sources[id(layer), ""][1]]]
+                bias = extra[id(layer)][~gone[ledger.outputs_of(layer)]]
                 arrays.insert(last + 1 + len(arrays) - len(old.weights), bias)
         if len(arrays) != len(new.weights):
             raise ValueError(
@@ -87,7 +87,7 @@ def rebuild(model, ledger, gone, extra=None):
         for array, target in zip(arrays, new.weights, strict=True):
             target.assign(array)
         for layer, clone in zip(_keras.flatten(old), _keras.flatten(new), strict=True):
-            _, labels = ledger.sources.get((id(layer), ""), (layer, None))
+            labels = ledger.outputs_of(layer)
             states = _keras.recurrent_states(layer), _keras.recurrent_states(clone)
             for source, target in zip(*states, strict=True):
                 array = _keras.host_array(source)

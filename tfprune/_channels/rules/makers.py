@@ -181,9 +181,9 @@ def separable_convolution(call):
     values = np.where(reached & (flow.values != 0), np.nan, flow.values)
 
     def fold(values):
-        behind = np.repeat(values, depthwise.shape[-1])
-        behind = behind * depthwise.reshape(-1, len(behind)).sum(axis=0)
-        return behind @ pointwise.reshape(len(behind), -1)
+        passed = np.repeat(values, depthwise.shape[-1])
+        passed = passed * depthwise.reshape(-1, len(passed)).sum(axis=0)
+        return passed @ pointwise.reshape(len(passed), -1)
 
     valid = _needs_no_padding(layer)
     why = "" if valid else f"its padding is '{layer.padding}', so borders differ"

@@ -4,8 +4,8 @@ from tfprune._base import validation as check
 from tfprune.callbacks.pruning_callback import OwnLoop, PruningCallback
 from tfprune.callbacks.pruning_training import PruningTraining
 from tfprune.prune import prune_low_magnitude
+from tfprune.pruners.admm.consensus_pull import ConsensusPull
 from tfprune.pruners.admm.projection_score import ProjectionScore
-from tfprune.pruners.admm.pulling import Pulling
 from tfprune.schedules.constant import ConstantSparsity
 
 
@@ -84,7 +84,7 @@ class ADMM(OwnLoop, PruningCallback):
             raise ValueError(check.message("`growth` to be at least 1", f"{growth=}", mend))
         every = check.integer("every", every, 1, "Use for instance 100.")
         self._parts = {"pattern": pattern, "scope": scope, "rules": rules}
-        self._pulling = Pulling(self._sparsity, self._end, rho, growth, every)
+        self._pulling = ConsensusPull(self._sparsity, self._end, rho, growth, every)
         super().__init__(PruningTraining(self._pulling))
 
     def prune(self, model):

@@ -12,7 +12,7 @@ from tfprune.callbacks.pruning_callback import OwnLoop, PruningCallback
 from tfprune.callbacks.pruning_training import PruningTraining, TrainingPart
 
 
-class Rewinding(TrainingPart):
+class RewindCopy(TrainingPart):
     """Copies the weights from which later rounds start, at one step or epoch of the training.
 
     Args:
@@ -112,7 +112,7 @@ class RoundStep(OwnLoop, PruningCallback):
     """
 
     def __init__(self, model, rewind, update):
-        self.rewinding = Rewinding(model, rewind)
+        self.rewinding = RewindCopy(model, rewind)
         super().__init__(PruningTraining(self.rewinding, **update), model)
 
     def prune(self, sparsity):

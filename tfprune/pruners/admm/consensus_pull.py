@@ -9,7 +9,7 @@ from tfprune._base import validation as check
 from tfprune.callbacks.pruning_training import TrainingPart
 
 
-class Pulling(TrainingPart):
+class ConsensusPull(TrainingPart):
     """Updates Z, U and rho every few optimizer steps, and ends the pull when masks are made.
 
     Args:
