@@ -7,7 +7,7 @@ from keras import layers
 from structural_support import distance, examples, randomize, residual
 
 import tfprune
-from tfprune._reports import in_runtime
+from tfprune._reports import runtime_meter
 
 
 @pytest.mark.parametrize("scope", ["local", "global"])
@@ -84,7 +84,7 @@ def timed(monkeypatch, seconds):
             found[name] = tfprune.Latency(value, value, value, runs, 1, 1, "LiteRT")
         return found
 
-    monkeypatch.setattr(in_runtime.RuntimeMeter, "measure", measure)
+    monkeypatch.setattr(runtime_meter.RuntimeMeter, "measure", measure)
     return asked
 
 
