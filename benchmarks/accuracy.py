@@ -2,9 +2,9 @@
 
     python benchmarks/accuracy.py mnist|cifar10|lottery|schedules [--data FOLDER] [--seeds 0 1 2]
 
-`mnist`: local, global and Erdos-Renyi-Kernel beside tfmot, which runs in a process of its own on
+`mnist`: local, global and Erdos-Renyi-Kernel compared with tfmot, which runs in its own process on
 the same dense weights. `cifar10`: everything on a small ResNet. `lottery`: winning tickets against
-controls. `schedules`: all schedules at the same budget. `cifar10` adds to what its file knows.
+controls. `schedules`: all schedules at the same budget. `cifar10` adds to the results in its file.
 """
 
 import os
@@ -40,7 +40,7 @@ def fitted(model, data, epochs, seed, callbacks=(), batch=128):
     return float(model.evaluate(*test, batch_size=500, verbose=0, return_dict=True)["accuracy"])
 
 
-# -- MNIST, beside tfmot ---------------------------------------------------------------------------
+# -- MNIST, compared with tfmot --------------------------------------------------------------------
 
 
 def mnist(options):
@@ -82,7 +82,7 @@ def mnist(options):
     rows = [["dense", spread(found["dense"]), *[""] * (len(columns) - 2)]]
     for name in (*methods, "tfmot"):
         rows.append([name, *(spread(found[f"{name} {s}"]) for s in options.sparsities)])
-    rows.append(["to reach with global", *(TARGETS[s] for s in options.sparsities)])
+    rows.append(["goal for global", *(TARGETS[s] for s in options.sparsities)])
     show(f"MNIST CNN, test accuracy over {len(options.seeds)} seeds: mean (range)", columns, rows)
     write(
         options.name or "accuracy_mnist",
@@ -186,7 +186,7 @@ def cifar10(options):
     found = known(path, setting)
 
     def keep(name, seed, make):
-        """Runs what is not known yet, and writes it down at once."""
+        """Runs the experiments that are missing, and records each at once."""
         if str(seed) in found.get(name, {}):
             return
         start = time.perf_counter()

@@ -1,4 +1,4 @@
-"""Half of the filters out of every model of keras.applications: what is left, and what stays."""
+"""Removes half of the filters of every model of keras.applications, and counts what remains."""
 
 import os
 

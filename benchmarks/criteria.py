@@ -52,7 +52,7 @@ def dense_network():
 
 
 def dynamic(make, shape):
-    """Seconds of a train step, and of one with a RigL update behind it, batch 128."""
+    """Seconds of a training step, without and with a RigL update after it, batch 128."""
     random = np.random.default_rng(0)
     x = random.normal(size=(128, *shape)).astype("float32")
     y = random.integers(0, 10, 128)
@@ -80,7 +80,7 @@ def main():
         result[f"{pattern}, {scope}"] = {name: summary(v) for name, v in seconds.items()}
     show("Scores and masks of MobileNetV2", ["criterion", "pattern", "scope", "seconds"], rows)
     worst = max(s["median"] for side in result.values() for s in side.values())
-    print(f"slowest: {worst:.3f} s (to reach: 2 s)")
+    print(f"slowest: {worst:.3f} s (goal: 2 s)")
     rows = []
     for name, make, shape in (
         ("MNIST CNN", mnist_cnn, (28, 28, 1)),
@@ -91,7 +91,7 @@ def main():
         result[name] = {**{side: summary(v) for side, v in seconds.items()}, "ratio": ratio}
         rows.append([name, *map(milliseconds, seconds.values()), f"{ratio['median']:.2f}"])
     columns = ["model, batch 128", "train step, ms", "RigL update, ms", "update / step"]
-    show("A dynamic update (to reach: 3 steps)", columns, rows)
+    show("A dynamic update (goal: 3 steps)", columns, rows)
     write("criteria", options.output, result)
 
 

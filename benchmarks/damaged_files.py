@@ -1,4 +1,4 @@
-"""Damages files of a wrapped model, one place at a time, and looks at what loading them does.
+"""Damages files of a wrapped model, one place at a time, and records whether loading notices.
 
     python benchmarks/damaged_files.py --places 500
 

@@ -1,4 +1,4 @@
-"""What pruning saves where a model runs: bytes, latency and accuracy of the files.
+"""Measures bytes, latency and accuracy of files of pruned models.
 
 python benchmarks/deployment.py mnist --data FOLDER       the MNIST CNN
 python benchmarks/deployment.py cifar10 --data FOLDER     the small ResNet

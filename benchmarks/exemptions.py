@@ -1,4 +1,4 @@
-"""Measures which weights accuracy breaks down with: what should be exempt by default?
+"""Measures for which weights pruning destroys accuracy: should they be exempt by default?
 
     python benchmarks/exemptions.py --seeds 3
 

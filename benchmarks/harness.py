@@ -1,4 +1,4 @@
-"""What the benchmarks share: interleaved timing, one table style, JSON results."""
+"""Shared by all benchmarks: interleaved timing, one table style, JSON results."""
 
 import argparse
 import json

@@ -1,4 +1,4 @@
-"""What `import tfprune` costs beyond `import keras`, each in fresh processes, in turn."""
+"""Times `import tfprune` and `import keras`, in turns, each in fresh processes."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""What holds for each family of KerasHub: small random models through all that pruning does."""
+"""Checks every family of KerasHub: pruning small random models in every way."""
 
 import os
 
@@ -103,7 +103,7 @@ class Checks:
         return self.sample.family != "SAM"
 
     def run(self):
-        """Returns `{column: True, False or NOT_APPLICABLE}`, and what was raised."""
+        """Returns `{column: True, False or NOT_APPLICABLE}`, and the errors."""
         found, errors = {}, {}
         steps = (self.whole, self.n_of_m, self.taylor, self.lora_first, self.lora_later)
         for step in steps:
@@ -255,7 +255,7 @@ def _flat(layer):
 
 
 def load(folder):
-    """In a new process: whether each saved model computes what it did when it was saved."""
+    """In a new process: whether each saved model computes the same as before."""
     import keras_hub  # noqa: F401
 
     found = {}

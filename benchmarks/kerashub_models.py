@@ -1,4 +1,4 @@
-"""Small random models of the KerasHub families: what they are made of, and data that fits them."""
+"""Small random models of the KerasHub families, and data that fits them."""
 
 import dataclasses
 from collections.abc import Callable
@@ -485,7 +485,7 @@ def generates(model):
 
 
 def generated(model, batch=2, seed=2):
-    """What a language model writes after random prompts, token by token."""
+    """Returns the tokens that a language model generates after random prompts."""
     random = np.random.default_rng(seed)
 
     def prompt():

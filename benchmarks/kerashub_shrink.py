@@ -1,4 +1,4 @@
-"""What shrinking can remove in each family of KerasHub, and whether it changes the outputs."""
+"""Measures how much `shrink` removes in each family of KerasHub, and whether outputs change."""
 
 import os
 
@@ -101,7 +101,7 @@ def parameters_in(model, classes=None):
 
 
 def removable(model):
-    """How many parameters go if each group keeps what it must, or one channel."""
+    """Counts the parameters removed if each group keeps its fixed channels, or one."""
     channels: dict = {}
     for group in tfprune.dependency_groups(model):
         if not group.removable:

@@ -88,7 +88,7 @@ def digest(arrays):
 
 
 def digest_of(model):
-    """All that a training leaves behind, as one text."""
+    """Everything that a training leaves, as one text."""
     states = [np.array([owner.pruning_step for owner in mask_owners(model)])]
     variables = [*model.weights, *model.optimizer.variables]
     return digest([*states, *(keras.ops.convert_to_numpy(v) for v in variables)])
@@ -136,7 +136,7 @@ def keras_backup(folder):
 
 
 def one_file(folder):
-    """The whole model in a `.keras` file of its own after each epoch."""
+    """Saves the whole model after each epoch, each time in a new `.keras` file."""
 
     class Saving(keras.callbacks.Callback):
         def on_epoch_end(self, epoch, logs=None):
@@ -198,7 +198,7 @@ def train_a_little(model, callback):
 
 
 def searched(search, folder):
-    """What a search that trains too ends with."""
+    """Returns the result of a search that also trains."""
     model = plain_model()
     model.compile("adam", "mse", run_eagerly=True)
     found = search(model).run(loss, path=folder / "search", train=train_a_little, verbose=0)
@@ -230,7 +230,7 @@ WAYS = {
     **{name: functools.partial(searched, search) for name, search in SEARCHES.items()},
     "keras.callbacks.BackupAndRestore": keras_backup,
 }
-# It may start anew or not at all, which is what this library's own callback is for.
+# It may start from scratch or not at all; the library's own callback prevents this.
 MEASURED = ("keras.callbacks.BackupAndRestore",)
 
 
@@ -238,7 +238,7 @@ MEASURED = ("keras.callbacks.BackupAndRestore",)
 
 
 def start(way, folder):
-    """Starts a process that trains and writes what came out into the folder's `result`."""
+    """Starts a process that trains and writes its outcome to `result` in the folder."""
     # A fork spares the imports; this process itself computes nothing before.
     process = multiprocessing.get_context("fork").Process(target=train_here, args=(way, folder))
     process.start()
@@ -246,7 +246,7 @@ def start(way, folder):
 
 
 def train_here(way, folder):
-    """What such a process does."""
+    """Runs in such a process."""
     with open(os.devnull, "w") as nowhere:
         os.dup2(nowhere.fileno(), 1)
         os.dup2(nowhere.fileno(), 2)
@@ -308,7 +308,7 @@ def run_to_the_end(way, folder):
 
 
 def tried(way, kills, seed=0, say=print):
-    """Kills and resumes; returns a `Counter` of outcomes and examples of what went wrong."""
+    """Kills and resumes; returns a `Counter` of outcomes and examples of failures."""
     random = np.random.default_rng(seed)
     counts: collections.Counter = collections.Counter()
     wrong: list = []

@@ -1,4 +1,4 @@
-"""What multiples of 1, 4, 8 and 16 channels are worth, in the runtimes where models ship.
+"""Times widths in multiples of 1, 4, 8 and 16 channels, in the runtimes of exported files.
 
 python benchmarks/round_to.py
 

@@ -303,7 +303,7 @@ def methods(task):
 
 
 def cell(task, method, share):
-    """One number of the table, with what it took."""
+    """One number of the table, with its cost."""
     import tfprune
 
     start, before = time.perf_counter(), task.evaluated

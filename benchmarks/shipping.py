@@ -1,4 +1,4 @@
-"""What shrinking and quantizing are worth in the files that ship; whether targets are met there.
+"""Measures shrunk and quantized files, and whether they meet their targets.
 
 python benchmarks/shipping.py --data FOLDER
 

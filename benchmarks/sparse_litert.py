@@ -1,4 +1,4 @@
-"""LiteRT files stored without zeros: what has to hold for them to be faster.
+"""LiteRT files stored without zeros: the conditions under which they are faster.
 
 python benchmarks/sparse_litert.py
 
@@ -33,7 +33,7 @@ RAN = 1.5
 
 
 def parts():
-    """What the fitting model is made of, by name."""
+    """The parts of the model that fits, by name."""
     from keras import layers
 
     return {
@@ -255,7 +255,7 @@ def pruned(model, sparsity):
 
 
 def cases():
-    """Yields `(name, model, what export is told)`."""
+    """Yields `(name, model, arguments of export)`."""
     for name, changes in variants().items():
         yield name, pruned(chain(**changes), SPARSITY), {}
     for sparsity in SPARSITIES:
@@ -265,7 +265,7 @@ def cases():
 
 
 def verdict(model):
-    """What the policy says of a model: nothing if it fits."""
+    """Returns the objections of the policy to a model; empty if it fits."""
     import tfprune
 
     try:
