@@ -1,6 +1,6 @@
 """The entry of the command `tfprune`.
 
-It stands outside of the package, because an import of anything inside runs `tfprune/__init__.py`,
+It is outside the package, because an import of anything inside runs `tfprune/__init__.py`,
 which imports Keras and takes seconds. Here the package is found but not run yet. So its parsers
 can be imported, and `--help`, `--version` and a mistyped option are answered at once; `__init__.py`
 runs when there is something to do.

@@ -1,4 +1,4 @@
-"""`python -m tfprune`, which does what the command `tfprune` does."""
+"""`python -m tfprune`, the same as the command `tfprune`."""
 
 import sys
 

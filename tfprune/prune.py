@@ -61,9 +61,9 @@ def prune_low_magnitude(
             over all weights), a `Scope`, or a `Distribution` that divides the sparsity among
             the weights.
         criterion: A criterion or the name of one; the magnitude by default.
-        rules: List of `Rule`s that give layers a method of their own or exempt them.
+        rules: List of `Rule`s that give layers their own method or exempt them.
         copy: `False` prunes the model or layer that is passed in: no second one in memory, and no
-            `get_config` is needed. A model is returned as it is, with masks; a layer is put into
+            `get_config` is needed. The same model is returned, with masks; a layer is put into
             its wrapper.
         input_shape: For a single layer, the first one of a Sequential model: the shape of its
             inputs without the batch, as in tfmot.

@@ -321,7 +321,7 @@ def branches():
 
 
 def left_of(model):
-    """Sum of the squares of the weights that are left: more is better."""
+    """Sum of the squares of the remaining weights: more is better."""
     return sum(float(np.sum(np.square(model.get_layer(name).inner.kernel))) for name in "ab")
 
 
@@ -523,7 +523,7 @@ def trains_too(model):
         (lambda model: "good", TypeError, "a number or a dictionary"),
         (lambda model: {"accuracy": 0.5}, ValueError, "`metric` to be one of 'accuracy'"),
         (lambda model: 1 / 0, ValueError, "ZeroDivisionError: division by zero"),
-        (trains_too, ValueError, "leave the model as it is"),
+        (trains_too, ValueError, "leave the model unchanged"),
         (None, TypeError, "`evaluate` to be a function"),
     ],
     ids=["nan", "text", "another metric", "raises", "trains", "none"],
@@ -564,7 +564,7 @@ def changes_masks(model, callback):
     [
         ("NetAdapt", lambda model, callback: None, "use the callback that it is given"),
         ("NetAdapt", adds_weights, "`train` to leave the model's layers and shapes"),
-        ("NetAdapt", changes_masks, "`train` to leave the masks as they are"),
+        ("NetAdapt", changes_masks, "`train` to keep the masks"),
         ("NetAdapt", 3, "`train` to be a function"),
         ("AutoCompress", adds_weights, "`train` to leave the model's layers and shapes"),
         ("AutoCompress", None, "`train`, with which ADMM leads"),

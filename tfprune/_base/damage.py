@@ -1,4 +1,4 @@
-"""Checksums, and what is said of files that do not have the ones they were written with."""
+"""Checksums, and messages for files that no longer match theirs."""
 
 import json
 import zlib
@@ -9,7 +9,7 @@ from tfprune._base import validation as check
 
 
 class DamagedFileError(OSError, ValueError):
-    """A file that is damaged, or not what it is taken for.
+    """The error for a file that is damaged, or of another kind.
 
     It is an OSError too, because `keras.callbacks.BackupAndRestore(double_checkpoint=True)` then
     goes back to the copy before.
@@ -31,7 +31,7 @@ def checksum(array):
 
 
 def checksum_of_entries(entries):
-    """Returns the CRC-32 of named arrays together, whatever their order."""
+    """Returns the CRC-32 of named arrays together, independent of their order."""
     total = 0
     for name in sorted(entries):
         total = zlib.crc32(f"{name}:{checksum(entries[name])};".encode(), total)

@@ -52,7 +52,7 @@ def written_atomically(path):
                 check.message(
                     "a folder with room that can be written to",
                     f"{str(path.parent)!r}: {error}"[:300],
-                    f"Free some room or choose another folder; {path.name} is as it was before.",
+                    f"Free some room or choose another folder; {path.name} has not changed.",
                 )
             ) from error
         raise

@@ -16,7 +16,7 @@ def check_installed(names, extra, purpose):
     Args:
         names: Names of modules.
         extra: The extra of tfprune that installs them.
-        purpose: A phrase for the message that says what they are for, "for litert".
+        purpose: A phrase for the message, for instance "for litert".
 
     Raises:
         ImportError: If a package is missing; the message names it and the extra.

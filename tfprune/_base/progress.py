@@ -1,10 +1,10 @@
-"""A progress bar with an estimate of the time that is left."""
+"""A progress bar with an estimate of the remaining time."""
 
 import sys
 import time
 from contextlib import contextmanager
 
-# Drawing takes milliseconds, and must not slow down what is measured between two steps.
+# Drawing takes milliseconds, which must not slow down measurements between two steps.
 _SECONDS_BETWEEN = 0.1
 
 

@@ -26,7 +26,7 @@ def message(expected, received, mend):
 
 
 def deserialized(name, config, mend):
-    """Returns what a serialized form stands for, or raises ValueError if it cannot be made."""
+    """Returns the object of a serialized form, or raises ValueError if it cannot be created."""
     import keras
 
     reason: Exception

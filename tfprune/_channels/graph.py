@@ -189,7 +189,7 @@ def _follow_code(call, calls):
 
 
 def _is_composite(layer):
-    """Whether a layer of a foreign class runs layers of its own, none of them quantized."""
+    """Whether a layer of a foreign class runs inner layers, none of them quantized."""
     if not isinstance(layer, keras.layers.Layer) or isinstance(layer, keras.Model):
         return False
     known = _keras.plain_class(layer).__module__.split(".")[0] == "keras"

@@ -269,7 +269,7 @@ class Call:
         return [item.index if isinstance(item, _Place) else None for item in items]
 
     def given(self, name):
-        """Returns the list of what is given for an argument, with a mark for each tensor."""
+        """Returns the contents of an argument as a list, with a mark for each tensor."""
         flat = keras.tree.flatten(self.arguments)
         numbers = itertools.count()
         flat = [_Place(next(numbers)) if _keras.is_symbolic(item) else item for item in flat]

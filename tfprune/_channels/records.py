@@ -1,4 +1,4 @@
-"""What a ledger writes down: weights that are cut, readings, and entries of configs."""
+"""The records of a ledger: weights that are cut, readings, and entries of configs."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

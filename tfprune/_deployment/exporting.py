@@ -135,7 +135,7 @@ def export(
     check_target(path, format.name)
     plain = without_silent_channels(model) if shrink else strip_pruning(model)
     examples = fitting_inputs(plain, data, samples or _COMPARED)
-    # Finding ranges takes longest, and shows a bar of its own.
+    # Finding ranges takes longest, and shows its own bar.
     shown = verbose
     if quantize == "int8":
         options = replace(options, ranges=Ranges(plain, data, samples, examples, verbose))

@@ -1,4 +1,4 @@
-"""What every file format has in common."""
+"""The base class of file formats."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
@@ -26,7 +26,7 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class WriteOptions:
-    """How a file is written; a format refuses what it does not take before it is asked to write.
+    """How a file is written; a format rejects options that it does not support before writing.
 
     Attributes:
         quantize: "dynamic", "float16" or "int8", or `None`.
@@ -121,7 +121,7 @@ class FileFormat(ABC):
         """
 
     def outputs(self, path, examples):
-        """Returns what a file that was just written computes for examples, as a list of arrays."""
+        """Runs a file that was just written; returns its outputs as a list of arrays."""
         session = self.open(path)
         try:
             return session.run(examples)

@@ -116,7 +116,7 @@ def _some(array):
 
 
 def _open_sizes(spec, tensor):
-    """Returns the axes of an input whose sizes stay open: the batch, and what the model says."""
+    """Returns the axes of an input whose sizes stay open: the batch, and open axes of the model."""
     from torch.export import Dim
 
     shape = [None, *tensor.shape[1:]] if spec is None else spec.shape

@@ -72,7 +72,7 @@ def _spec(entry):
 
 
 def _quantized(entry, array):
-    """Returns floats as the integers that an input takes; other arrays as they are."""
+    """Returns floats as the integers that an input takes; other arrays unchanged."""
     scale, zero = entry["quantization"]
     if not scale or not np.issubdtype(array.dtype, np.floating):
         return array

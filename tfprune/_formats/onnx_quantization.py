@@ -56,7 +56,7 @@ def _reader(base, path, ranges):
 
 @contextmanager
 def _without_advice():
-    """Silences the tools, which advise on preparing the file whatever was done before."""
+    """Silences the tools, which advise on preparing the file even if it is prepared."""
     level = logging.root.level
     logging.root.setLevel(logging.ERROR)
     try:

@@ -135,7 +135,7 @@ class watched_operations:
 class RunStopped(Exception):
     """Ends the run of a model in the middle, from within the call of a layer."""
 
-    # Keras wraps every other exception into one of its own, which it makes from the message.
+    # Keras replaces every other exception by its own, made from the message.
     _keras_call_info_injected = True
 
 

@@ -55,7 +55,7 @@ class _SavedWhole:
 
 def _write(save, filepath, kwargs):
     if "://" in os.fspath(filepath):
-        # Storage in a network replaces a file at once by itself.
+        # Network storage replaces files in a single step.
         save(filepath, **kwargs)
         return
     with written_atomically(Path(filepath)) as unfinished:

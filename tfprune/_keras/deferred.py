@@ -14,7 +14,7 @@ from tfprune._keras.patching import set_untracked
 class DeferredSequential(keras.Sequential):
     """Takes over the layers of another model, which is made from a plain one once shapes are known.
 
-    Then it is a `keras.Sequential` like any other. An error leaves it unbuilt, as it was.
+    Then it is a `keras.Sequential` like any other. After an error, it stays unbuilt.
 
     Args:
         layers: Layers without weights.

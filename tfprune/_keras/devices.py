@@ -96,7 +96,7 @@ def _meet():
             check.message(
                 "all processes to read the weights, which span them",
                 f"{error!s:.200}",
-                "Call reports, strip_pruning and whatever else reads weights in each process: "
+                "Call reports, strip_pruning and all else that reads weights in each process: "
                 "not inside of `if process_id == 0`.",
             )
         ) from error

@@ -38,7 +38,7 @@ def derived_class(model, mixin, registered=None):
     if (cls, mixin) not in _DERIVED:
         names = {"__module__": cls.__module__, "__doc__": cls.__doc__, _BEFORE: cls}
         derived = types.new_class(cls.__name__, (mixin, cls), {}, lambda body: body.update(names))
-        # Keras maps classes to names and names to classes; the latter mapping stays as it was.
+        # Keras maps classes to names and names to classes; the latter mapping does not change.
         register = keras.saving.register_keras_serializable
         if registered is not None:
             register("tfprune", registered.__name__)(derived)
@@ -55,7 +55,7 @@ def change_class(model, cls):
 
 @contextlib.contextmanager
 def with_former_class(model, variables=()):
-    """Gives a model its former class back, and hides some of its own variables, for a while."""
+    """Temporarily restores the former class of a model, and hides some of its variables."""
     derived = type(model)
     change_class(model, plain_class(model))
     try:

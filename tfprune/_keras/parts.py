@@ -1,4 +1,4 @@
-"""The parts of attention layers and of experts, by role, whatever a package calls them."""
+"""The parts of attention layers and of experts, by role, whatever their names."""
 
 import keras
 

@@ -31,7 +31,7 @@ def restore_method(layer, name):
 
 
 def check_before(cls, name, check):
-    """Makes a method of a class of Keras's call `check(self)` first, for all models.
+    """Makes a method of a Keras class call `check(self)` first, for all models.
 
     It is for calls that change one layer after the other, so that a layer's refusal comes too late.
     A loaded model gives no other occasion: only its wrappers are this library's.

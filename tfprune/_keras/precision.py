@@ -15,7 +15,7 @@ def computes_in_half(model):
 def in_float32(model):
     """Returns a copy of a graph model that computes in float32; the model itself if it does so.
 
-    The copy has the same weights. A model whose `call` is code is returned as it is.
+    The copy has the same weights. A model whose `call` is code is returned unchanged.
     """
     if not is_graph(model) or not computes_in_half(model):
         return model

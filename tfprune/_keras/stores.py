@@ -10,7 +10,7 @@ from tfprune._keras.devices import on_host
 
 
 class Recorder(dict):
-    """Takes what a layer writes into a file, under the same names."""
+    """Collects the arrays that a layer writes into a file, under the same names."""
 
     def __setitem__(self, key, value):
         super().__setitem__(key, on_host(value))
@@ -39,7 +39,7 @@ def entry(store, key):
 
 
 def entries_below(store):
-    """Lists what a file has for a layer and the layers inside it, without reading it.
+    """Lists the entries of a file for a layer and the layers inside it, without reading arrays.
 
     Returns:
         List of entries as `entry` gives them, or `None` if the file cannot be looked into.

@@ -41,7 +41,7 @@ def trace_code(layer, args, kwargs, path="", sizes=(_BATCH, _LENGTH)):
         args: The positional arguments, with KerasTensors in them.
         kwargs: The keyword arguments.
         path: Path of the layer, for the paths of the calls inside.
-        sizes: Numbers that stand for an unknown batch size and for other unknown sizes.
+        sizes: Numbers to use for an unknown batch size and for other unknown sizes.
 
     Returns:
         A `CodeTrace`.

@@ -140,7 +140,7 @@ def after_training(model, action):
 
 
 def compile_like(model, other):
-    """Compiles a model like another one, with an optimizer of its own, if the config allows it.
+    """Compiles a model like another one, with its own optimizer, if the config allows it.
 
     If a loss or metric has no config, the model stays uncompiled.
 

@@ -1,4 +1,4 @@
-"""What a layer needs that computes the same as the layer inside it."""
+"""The base class of layers that compute the same as the layer inside them."""
 
 from typing import Any
 

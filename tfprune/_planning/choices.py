@@ -56,7 +56,7 @@ class Choices:
         return bool(chain) and any(rule.names(*chain[-1]) for rule in self.rules)
 
     def exempt_by_default(self, unit, chain, item):
-        """Returns why a weight is left out though no rule says so; `None` if it is not."""
+        """Returns why a weight is exempt without a rule; `None` if it is not."""
         if self.is_named(chain):
             return None
         layers = [layer for _, layer in chain]
@@ -73,7 +73,7 @@ class Choices:
         )
 
     def need_weights(self, model, chains):
-        """Whether only its weights show what is to be pruned in an unbuilt model.
+        """Whether an unbuilt model needs its weights before it can be planned.
 
         Filters and policies follow the graph, and N:M leaves out layers that it does not fit.
         """

@@ -39,7 +39,7 @@ class Unit:
         layer: The layer.
         around: The chain of layers around it; `None` for a whole model.
         choices: The `Choices`.
-        asked_for: Whether the layer itself was passed in, by itself.
+        asked_for: Whether the layer was passed in on its own.
 
     Attributes:
         default: The `Method` of the layer itself.

@@ -100,7 +100,7 @@ def layer_costs(model):
 
     Args:
         model: A built Sequential or Functional model without wrappers. Layers of nested models
-            are listed too; layers without weights or multiplications are left out.
+            are listed too; layers without weights or multiplications are omitted.
 
     Returns:
         List of `LayerCost`s, in the order of execution.

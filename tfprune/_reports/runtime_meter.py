@@ -18,7 +18,7 @@ class RuntimeMeter:
     """Models as files of one runtime, for measurements in turn. Use it as a context manager.
 
     Args:
-        runtime: "keras", which runs models as they are, or the name of another file format.
+        runtime: "keras", which runs models without a file, or the name of another file format.
         threads: As in `tfprune.compare_latency`, likewise `batch_size`, `input_shape` and
             `verbose`.
 
@@ -47,7 +47,7 @@ class RuntimeMeter:
         """Measures models in turn.
 
         Args:
-            models: `{name: plain model}`. A name stands for the same model in every call.
+            models: `{name: plain model}`. A name means the same model in every call.
             runs: Number of timed runs.
 
         Returns:

@@ -1,4 +1,4 @@
-"""What ADMM keeps of a weight: variables of the wrapper, so that they are saved with the model."""
+"""The state of ADMM for a weight: variables of the wrapper, so that the model saves them."""
 
 import keras
 import numpy as np
@@ -65,7 +65,7 @@ class Consensus:
 
 
 class Pull(keras.regularizers.Regularizer):
-    """`rho / 2 * ||weight - aim||^2`, and what the weight's own regularizer adds.
+    """`rho / 2 * ||weight - aim||^2`, plus the weight's own regularizer.
 
     Args:
         aim: Variable of the weight's shape.

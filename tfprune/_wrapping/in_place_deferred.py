@@ -10,8 +10,8 @@ class DeferredInPlaceMasks(InPlaceMasks):
     Args:
         model: The unbuilt model.
         method: The default `Method`.
-        plan: Function of the built model, as it is without masks. It returns the arguments of
-            `prune_in_place` after the model, and the reasons of what is not pruned.
+        plan: Function of the built model without masks. It returns the arguments of
+        `prune_in_place` after the model, and the reasons why weights are not pruned.
     """
 
     def __init__(self, model, method, plan):

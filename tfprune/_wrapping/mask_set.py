@@ -52,7 +52,7 @@ class MaskSet:
         self.seeds = None
         # `(epoch, step at its start, its steps or 0)` of the latest epoch that began.
         self.epoch = None
-        # Whether the state is from a file, and no training went on from it yet.
+        # Whether the state is from a file, from which no training has continued yet.
         self.was_loaded = False
         self._inner = inner
         self._step_variable = StepVariable(owner)
@@ -167,7 +167,7 @@ class MaskSet:
         return [layer for layer in inside if not getattr(layer, "saves_masks", False)]
 
     def _others(self):
-        """What else is in a file of the model that is trained: plain layers, the optimizer.
+        """Returns the other contents of a file of the trained model: plain layers, the optimizer.
 
         The first wrapper looks after it, as no other code of tfprune's is asked.
         """

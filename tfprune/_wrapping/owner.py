@@ -25,10 +25,10 @@ class Owner:
         self._overrides = dict(overrides or {})
         self._chosen = weights
         self._reasons = dict(reasons or {})
-        # In a list, Keras would try to track what it holds.
+        # Keras tracks the contents of lists.
         self._mask_set: Any = None
         # Whether an UpdatePruningStep counts the steps now, whether its absence was told, and
-        # whether a training step runs that projects its result by itself (JAX).
+        # whether a training step runs that projects its own result (JAX).
         self.attended = False
         self.warned = False
         self.projected = False
@@ -36,7 +36,7 @@ class Owner:
     @property
     def inner(self):
         """The layer or model whose weights are pruned."""
-        raise NotImplementedError(f"{type(self).__name__} has to say what it wraps.")
+        raise NotImplementedError(f"{type(self).__name__} must define which layer it wraps.")
 
     def mask_owner(self):
         """Returns itself, as `mask_owners` finds it."""
@@ -154,7 +154,7 @@ class Owner:
 
 def mask_owners(model):
     """Returns the owners of masks in a model, including the model, each once, in a fixed order."""
-    # Methods, since Keras saves what it finds in attributes.
+    # Methods, because Keras saves layers and variables in attributes.
     found = [getattr(layer, "mask_owner", None) for layer in _keras.flatten(model)]
     return [owner for owner in (find() for find in found if callable(find)) if owner is not None]
 

@@ -115,7 +115,7 @@ class PrunedWeight(Competitor):
         self.remember_initial()
 
     def name_below(self, around):
-        """Puts the path of what the wrapper is in before the name: "encoder" for "dense/kernel"."""
+        """Adds the path of the enclosing model to the name: "encoder" to "dense/kernel"."""
         self.name = f"{around}/{self._own_name}" if around else self._own_name
 
     @property

@@ -219,7 +219,7 @@ def _checksums_of_weights(mask_set, layers):
 
 
 def _array_of(weight, arrays):
-    """Which of a layer's arrays in a file holds a weight: LoRA changes it on its way there."""
+    """Returns the array in a file that holds a weight, which LoRA changes when it is saved."""
     shaped = [array for array in arrays if array.shape == tuple(weight.variable.shape)]
     own = np.asarray(_keras.host_array(weight.variable))
     same = [a for a in shaped if a.dtype == own.dtype and np.array_equal(a, own, equal_nan=True)]

@@ -267,7 +267,7 @@ class PruneLowMagnitude(MaskWrapper, keras.layers.Wrapper):
     @classmethod
     def from_config(cls, config, custom_objects=None):
         config = dict(config)
-        # The old .h5 format hands over what the schedule and the other parts need too.
+        # The old .h5 format also passes on the arguments of the schedule and the other parts.
         with scope_of(custom_objects), check.reading_config(cls.__name__):
             layer = keras.saving.deserialize_keras_object(config.pop("layer"))
             config["pruning_schedule"]  # The default is for calls, not for files.

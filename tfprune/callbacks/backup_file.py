@@ -35,7 +35,7 @@ def read_backup(model, path):
     """Restores a model and its optimizer from a file; returns the epoch that comes next.
 
     Raises:
-        DamagedFileError: If the file is damaged; the model is as it was.
+        DamagedFileError: If the file is damaged; the model does not change.
         ValueError: If it is of another model, or none that `write_backup` wrote.
     """
     content = _content(path)

@@ -1,4 +1,4 @@
-"""A backup from which an interrupted training goes on exactly."""
+"""A backup from which an interrupted training continues exactly."""
 
 import os
 from pathlib import Path
@@ -13,7 +13,7 @@ from tfprune.callbacks.pruning_callback import is_plain
 
 
 class PruningBackup(keras.callbacks.Callback):
-    """Lets `fit` go on after an interruption, with the result of a training without one.
+    """Lets `fit` continue after an interruption, with the same result as without it.
 
     After each epoch, it writes weights, masks, pruning step, random states, the optimizer's values
     and the number of the epoch into one file, which replaces the one before in a single step. A

@@ -50,7 +50,7 @@ class PruningCallback(keras.callbacks.Callback):
         if self._in_epoch:
             self._training.go_on(batch)
             return
-        # A loop that calls the methods itself, as tfmot's users write it: each call stands for
+        # A loop that calls the methods itself, as tfmot's users write it: each call means
         # an optimizer step that follows, so the one before has been made.
         if self._by_hand:
             self._training.step()

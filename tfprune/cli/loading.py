@@ -59,9 +59,9 @@ def _load(path, unsafe, compile):
 
 
 def _check_code(path):
-    """Raises if a file brings code; nothing is made of it before.
+    """Raises if a file contains code, before anything is created from it.
 
-    Keras 3.10 does not look into .h5 files, whatever `safe_mode` says.
+    Keras 3.10 does not check .h5 files, even in `safe_mode`.
     """
     try:
         found = code_in(config_of_file(path))
@@ -69,7 +69,7 @@ def _check_code(path):
         # What reads archives and HDF5 raises errors of many kinds for files that are damaged.
         raise _explained(path, error) from error
     if found:
-        mend = "Say --unsafe if you trust the file: it runs code that the file brings."
+        mend = "Pass --unsafe if you trust the file: it runs code in the file."
         raise ValueError(
             check.message("a model without code of its own", f"{path} with {found}", mend)
         )

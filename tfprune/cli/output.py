@@ -45,7 +45,7 @@ class Output:
 
 
 def _in_json(data):
-    """JSON knows neither NaN nor infinity: `null` stands for them."""
+    """JSON has neither NaN nor infinity: `null` replaces them."""
     if isinstance(data, dict):
         return {key: _in_json(value) for key, value in data.items()}
     if isinstance(data, (list, tuple)):

@@ -21,7 +21,7 @@ def run(args, output):
     budget = {name: value for name, value in named.items() if value is not None}
     if not budget:
         raise ValueError(
-            check.message("a budget", "none", "Give for instance --macs 0.5, half of what it has.")
+            check.message("a budget", "none", "Give for instance --macs 0.5, half of the MACs.")
         )
     model, training, validation = evaluated(args)
 

@@ -59,9 +59,9 @@ def check_labels(model, labels):
 
 
 def evaluated(args):
-    """Loads what a command evaluates again and again.
+    """Loads the data that a command evaluates repeatedly.
 
-    The test part of the data is for what is told of the result: a choice that sees it fits it.
+    The test part of the data is only for the final result: a choice based on it would overfit.
 
     Returns:
         The compiled model, its training data, and the part of them held out for the evaluations.
@@ -88,7 +88,7 @@ def check_training(args):
 
 
 def set_seed(seed):
-    """Seeds all random numbers; `None` leaves them as they are."""
+    """Seeds all random numbers; `None` leaves them alone."""
     if seed is not None:
         keras.utils.set_random_seed(seed % 2**32)
 

@@ -60,7 +60,7 @@ def from_tfmot(
             custom layers, which declare their prunable weights as `PrunableLayer` does.
         sparsity_m_by_n: `(zeros, group)` that the model of a file was wrapped with: tfmot does
             not save it. A live model knows it.
-        legacy_code: For a file with classes of your own: the path of the Python file that defines
+        legacy_code: For a file with your own classes: the path of the Python file that defines
             them for tf_keras and tfmot. It runs in the process that reads the model.
         safe_mode: `False` loads a file with Lambda layers, whose code then runs: only for files
             that you trust. The functions of a SavedModel are never run.
@@ -254,7 +254,7 @@ def _check_description(description, source, with_tfmot):
 
 
 def _read_file(path, legacy_code, safe_mode, with_tfmot):
-    """Reads a file in a process of its own: `(description, arrays)`."""
+    """Reads a file in a separate process; returns `(description, arrays)`."""
     if not path.exists():
         raise ValueError(
             check.message(

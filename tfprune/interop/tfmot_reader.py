@@ -1,7 +1,7 @@
 """Reads a tf_keras model, including tfmot's wrappers, into plain numbers and JSON.
 
 It looks at a live model by names of classes and attributes alone. For a file it is run as a script,
-in a process of its own: importing tfmot turns `tf.keras` into tf_keras for good. So this file
+in its own process: importing tfmot turns `tf.keras` into tf_keras for good. So this file
 imports nothing of tfprune, and neither Keras.
 """
 
@@ -180,8 +180,8 @@ def _load(path, code):
     with wrappers, tf_keras.utils.custom_object_scope(objects):
         if not Path(path).is_dir():
             return tf_keras.models.load_model(path, compile=False)
-        # Not by load_model: it brings back a SavedModel's functions, and these run what a file
-        # says, whatever the classes of its layers are. Configs and numbers are enough.
+        # Not by load_model, which also loads the functions of a SavedModel, and these can run
+        # arbitrary code. Configs and arrays are enough.
         description = config_of_file(path)
         model = tf_keras.models.model_from_json(json.dumps(description))
         if not model.built:
@@ -200,7 +200,7 @@ def _as_shape(shape):
 
 
 def _root_metadata(path):
-    """What tf_keras wrote into a SavedModel of the model as a whole."""
+    """Returns the metadata of the whole model in a SavedModel of tf_keras."""
     from tf_keras.protobuf import saved_metadata_pb2
 
     found = saved_metadata_pb2.SavedMetadata()
@@ -208,7 +208,7 @@ def _root_metadata(path):
     for node in found.nodes:
         if node.node_path == "root":
             return json.loads(node.metadata)
-    raise ValueError("its keras_metadata.pb does not say what the model is made of")
+    raise ValueError("its keras_metadata.pb does not describe the model")
 
 
 def config_of_file(path):
@@ -259,7 +259,7 @@ def main(path, folder, code="", safe="safe"):
         path: The file.
         folder: The folder.
         code: Path of a Python file with the classes of the model, or "".
-        safe: "safe" refuses a file that brings code, "unsafe" runs it.
+        safe: "safe" rejects a file that contains code, "unsafe" runs it.
     """
     folder = Path(folder)
     try:

@@ -197,7 +197,7 @@ def _in_order(counts, order):
 
 
 def _score_of(key):
-    """The float32 score that an ordered key stands for."""
+    """Returns the float32 score of an ordered key."""
     bits = np.int32(key) if key >= 0 else np.int32(key) ^ np.int32(_MOST)
     return float(bits.view("float32"))
 

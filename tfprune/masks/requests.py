@@ -273,7 +273,7 @@ def masks_with_zeros(requests, zeros, normalizations=None, packed=False):
     """Computes masks with `zeros` pruned units over all `requests`.
 
     While the number rises, pruned units stay pruned; while it falls, kept units stay kept. Masks
-    therefore never flicker, whatever the criterion.
+    therefore never flicker, with any criterion.
 
     Args:
         requests: List of `MaskRequest`.

@@ -11,7 +11,7 @@ from tfprune.plots import drawing
 def plot_channels(before, after, path=None):
     """Draws how many channels each layer has in a model and in a smaller version of it.
 
-    Layers that make no channels of their own, such as depthwise convolutions, have no bar.
+    Layers that only pass channels on, such as depthwise convolutions, have no bar.
 
     Needs matplotlib: `pip install "tfprune[plots]"`.
 

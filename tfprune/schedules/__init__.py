@@ -66,7 +66,7 @@ def get(schedule, **arguments):
     Args:
         schedule: A `PruningSchedule`, the config that `serialize` returns, the name of a built-in
             schedule, or a schedule of tensorflow_model_optimization: its two built-in ones become
-            their namesakes here, and a custom subclass is used as it is.
+            their namesakes here, and a custom subclass is used unchanged.
         **arguments: The constructor's arguments, if `schedule` is a name.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Sparse layers: models that store and multiply only the weights that are left."""
+"""Sparse layers: models that store and multiply only nonzero weights."""
 
 from tfprune.sparse.conversion import plan_sparse, to_sparse
 from tfprune.sparse.layers import (

@@ -25,7 +25,7 @@ _LEAST_GAIN = 1.05
 
 
 def to_sparse(model, x=None, *, threads=None, prefer="speed", runs=15, verbose=1):
-    """Makes a model whose pruned layers store and multiply only the weights that are left.
+    """Makes a model whose pruned layers store and multiply only nonzero weights.
 
     Each Dense, EinsumDense and convolution with at least half of its weights at zero is timed in
     both forms on the inputs that it gets when the model sees `x`; the faster form stays. So the
@@ -48,7 +48,7 @@ def to_sparse(model, x=None, *, threads=None, prefer="speed", runs=15, verbose=1
 
     Raises:
         TypeError: If `model` is not a Keras 3 model.
-        ValueError: If the model is not built, is of a class of its own, or does not fit `x`; or
+        ValueError: If the model is not built, is of your own class, or does not fit `x`; or
             if an argument is unknown.
 
     Example:

@@ -22,7 +22,7 @@ _LEAST_ZEROS = 0.5
 
 
 def sparse_form(layer, input_shape):
-    """Makes a sparse layer that computes what a layer computes.
+    """Makes a sparse layer that computes the same as a layer.
 
     Args:
         layer: A built layer.

@@ -9,7 +9,7 @@ from tfprune._base.text import as_text
 
 @dataclass(frozen=True)
 class LayerChoice:
-    """What becomes of one layer.
+    """The form chosen for one layer.
 
     Attributes:
         layer: Path of the layer.

@@ -1,4 +1,4 @@
-"""Matrices as compressed sparse rows: the weights that are left and where they are."""
+"""Matrices as compressed sparse rows: nonzero weights and their positions."""
 
 from dataclasses import dataclass
 
@@ -77,7 +77,7 @@ class CompressedRows:
             name: Name of the layer, for errors.
 
         Raises:
-            ValueError: If the arrays do not fit each other or what is expected.
+            ValueError: If the arrays do not fit each other or the expected shape.
         """
         values, columns, counts = (
             np.asarray(arrays[key]) if key in arrays else np.zeros(0)

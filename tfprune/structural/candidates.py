@@ -76,7 +76,7 @@ class Candidates:
             method = weight.method
             received = None
             if method.schedule != _ANY:
-                received = f"a schedule of its own for {weight.name}"
+                received = f"a different schedule for {weight.name}"
             elif method.pattern != self._pattern or (grouped and not weight.coupled):
                 received = f"the pattern {method.pattern!r} for {weight.name}"
             if received:
@@ -108,7 +108,7 @@ class Candidates:
         self._orders: list = [None] * len(self.requests)
 
     def loss_meter(self):
-        """Returns a function: the mean loss of the model as it is, on the evidence's data."""
+        """Returns a function: the mean loss with the present masks, on the data of the evidence."""
         return self._evidence.loss_meter()
 
     def order(self, number):

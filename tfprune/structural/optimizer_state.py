@@ -1,4 +1,4 @@
-"""What an optimizer remembers, for a copy of its model or for a smaller model."""
+"""The state of an optimizer, for a copy of its model or for a smaller model."""
 
 from keras import ops
 
@@ -8,7 +8,7 @@ from tfprune.structural.silent_channels import plan_removal
 
 
 def shrink_compiled(model):
-    """Makes a compiled model smaller, so that its training goes on without a jolt.
+    """Makes a compiled model smaller, and keeps the state of its optimizer.
 
     Args:
         model: A built and compiled model, wrapped with a pattern of whole filters, or plain with
@@ -22,7 +22,7 @@ def shrink_compiled(model):
 
 
 def compile_smaller(plan, plain, model):
-    """Compiles the smaller model of a plan as the larger one, whose optimizer goes on.
+    """Compiles the smaller model of a plan like the larger one, with the state of its optimizer.
 
     What the optimizer remembers of a weight has the weight's shape, so it is cut by the same code:
     a copy of the model gets it in the place of the weights, and loses the same channels.
@@ -59,7 +59,7 @@ def compile_smaller(plan, plain, model):
 
 
 def compile_copy(copy, model):
-    """Compiles a copy of a model with the same trainable weights; its optimizer goes on.
+    """Compiles a copy of a model with the same trainable weights and state of the optimizer.
 
     Args:
         copy: A model whose trainable variables are those of `model`, in the same order.

@@ -1,4 +1,4 @@
-"""What shrinking would change, and the smaller model."""
+"""A plan of shrinking: the changes, and the smaller model."""
 
 import glob
 from dataclasses import asdict, dataclass

@@ -1,4 +1,4 @@
-"""Layers and models of their own class whose weights have other sizes than their config says."""
+"""Layers and models whose weights have other sizes than their config says."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ _Layer: Any = object
 
 @keras.saving.register_keras_serializable(package="tfprune")
 class Resized(_Layer):
-    """What shrinking adds to the class of a layer or model whose code runs layers inside.
+    """Added by shrinking to the class of a layer or model whose code runs layers inside.
 
     A class is derived from this one and the layer's own class, and assigned to the layer, which
     therefore keeps its type and its methods. Its config holds the plain config and the sizes, so

@@ -8,7 +8,7 @@ from tfprune.structural.allocation import Allocator, Budget, levels, tolerated
 from tfprune.structural.costs import Costs
 from tfprune.structural.targets import share
 
-# What every group keeps at least, of what the same density everywhere would leave it.
+# The smallest share that every group keeps of its channels at the same density everywhere.
 _LEAST = 0.25
 _LEVELS = 8
 _TRIES = 12

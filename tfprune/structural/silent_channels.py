@@ -1,4 +1,4 @@
-"""Decides which channels of a model go: silent ones, and constants that a bias takes over."""
+"""Decides which channels to remove: silent ones, and constants that a bias can absorb."""
 
 from collections import Counter
 

@@ -28,7 +28,7 @@ class UniformWidths:
         ledger: Its `Ledger`.
 
     Raises:
-        ValueError: If the model's class has no arguments of its own.
+        ValueError: If the model's class has no arguments for its sizes.
     """
 
     def __init__(self, model, ledger):

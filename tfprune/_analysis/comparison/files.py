@@ -31,7 +31,7 @@ BY_DEFAULT = ("keras", "litert", "sparse litert", "int8 litert", "onnx")
 
 @dataclass(frozen=True)
 class ShippedFile:
-    """One file: its size, and what was measured of it in its own runtime.
+    """One file: its size, and the measurements in its own runtime.
 
     Attributes:
         raw: Size of the file in bytes, or `None` if it could not be written.
@@ -49,7 +49,7 @@ class ShippedFile:
 
 
 MISSING = ShippedFile(None, None, "")
-# The entry of a model that Keras runs as it is, among the files.
+# The entry, among the files, of a model that Keras runs without a file.
 LIVE = "live"
 
 
@@ -96,7 +96,7 @@ def write_files(model, formats, inputs, folder, done):
 
 
 def given_file(path):
-    """Returns `{format: (path, ShippedFile)}` of a file that the user brings."""
+    """Returns `{format: (path, ShippedFile)}` of an existing file."""
     return {format_of(path).name: (path, _sizes(path))}
 
 

@@ -65,7 +65,7 @@ def _shipped(comparison):
 def _smaller(old, new):
     if old is None or not old.raw or not new.raw:
         return ""
-    # Zeros shrink what a compressed download holds; other changes shrink the file itself.
+    # Zeros shrink the compressed download; other changes shrink the file itself.
     if old.raw != new.raw:
         return _times(old.raw, new.raw, "smaller")
     return f"{_times(old.gzipped, new.gzipped, 'smaller')} gzipped".strip()

@@ -1,4 +1,4 @@
-"""What is pruned alone in a sensitivity analysis: single layers, or groups of filters."""
+"""The subjects of a sensitivity analysis: single layers, or groups of filters."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -157,7 +157,7 @@ def _originals(copy, model):
     return {
         id(ours): theirs
         for layer, original in pairs
-        # Models that hold wrappers have more weights; the layers inside are pairs of their own.
+        # Models that hold wrappers have more weights; the layers inside form separate pairs.
         if len(layer.weights) == len(original.weights)
         for ours, theirs in zip(layer.weights, original.weights, strict=True)
     }

@@ -151,7 +151,7 @@ def gated_experts(call):
     flow = call.take(-1)
     call.fix(f"the code of '{path}' counts them")
     for role, variable in matrices.items():
-        # Without a matrix of its own, the other factor is the second half of the gate's columns.
+        # Without its own matrix, the other factor is the second half of the gate's columns.
         times = variable.shape[-1] // number
         call.cut(variable, 1, flow.labels, reads=True)
         call.cut(variable, 2, np.tile(labels, times))

@@ -21,7 +21,7 @@ def channel_axis(layer, shape):
 
 
 def acts_alone(activation):
-    """Whether an activation is known to be elementwise, by itself or by the operations it runs."""
+    """Whether an activation is known to be elementwise, by its name or its operations."""
     if any(activation is getattr(keras.activations, name, None) for name in _ALONE.split()):
         return True
     try:

@@ -209,7 +209,7 @@ def _activation_layer(call):
     return [UNKNOWN] if flow.axis is None else [activated(call, flow)]
 
 
-# By the kind of flow that stands in the table of layer facts.
+# By the kind of flow in the table of layer facts.
 KINDS = {
     "activation": _activation_layer,
     "attention": attention,

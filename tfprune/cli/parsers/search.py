@@ -57,9 +57,9 @@ def add(commands, shared):
         "--batch-size", type=int, default=128, metavar="N", help="examples at a time (default: 128)"
     )
     parser.add_argument(
-        "--folder", type=Path, metavar="FOLDER", help="keep evaluations here, to go on from them"
+        "--folder", type=Path, metavar="FOLDER", help="keep evaluations here, to resume from them"
     )
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw what was evaluated")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the evaluations")
     add_data(parser, "an .npz file or a folder of images, as for prune", required=True)
     add_seed(parser)
     add_trust(parser)

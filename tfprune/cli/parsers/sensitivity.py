@@ -35,7 +35,7 @@ def add(commands, shared):
         "--batch-size", type=int, default=32, metavar="N", help="examples per batch (default: 32)"
     )
     parser.add_argument(
-        "--record", type=Path, metavar="FILE", help="keep measurements here, to go on from them"
+        "--record", type=Path, metavar="FILE", help="keep measurements here, to resume from them"
     )
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the table as a heat map")
     add_data(parser, "an .npz file or a folder of images, as for prune", required=True)

@@ -7,7 +7,7 @@ def add(commands, shared):
     parser = commands.add_parser(
         "sparse",
         parents=[shared],
-        help="store and multiply only the weights that are left",
+        help="store and multiply only nonzero weights",
         description="Times each pruned layer in its dense and in its sparse form, and keeps the "
         "faster one. The result is a .keras file for prediction; load it after `import tfprune`.",
     )

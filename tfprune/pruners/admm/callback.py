@@ -14,11 +14,11 @@ class ADMM(OwnLoop, PruningCallback):
 
     `rho / 2 * ||W - Z + U||^2` is added to the loss for every pruned weight W. Every few optimizer
     steps, Z becomes the point of the pattern nearest to W + U, and U grows by W - Z. So gradients
-    lead the weights that will be pruned to zero, whatever the optimizer, and little is lost at
+    lead the weights that will be pruned to zero, with any optimizer, and little is lost at
     `end_step`, when the masks are made from W + U. From then on the masks stay, and nothing pulls.
 
     `prune` wraps the model, and the callback takes the place of `UpdatePruningStep`, in `fit` and
-    in your own loops. Z, U and rho are saved with the model, so an interrupted training goes on
+    in your own loops. Z, U and rho are saved with the model, so an interrupted training resumes
     exactly. The logs hold "admm_primal", ||W - Z|| over all weights, and "admm_dual", the norm of
     the last change of Z times rho; a TensorBoard callback after this one in the list writes them.
 
@@ -104,7 +104,7 @@ class ADMM(OwnLoop, PruningCallback):
         )
 
     def attach(self, model):
-        """Begins with a model, for a training loop of your own; then call `step()`."""
+        """Begins with a model, for your own training loop; then call `step()`."""
         self._training.attach(model, own_loop=True)
 
     @property

@@ -66,7 +66,7 @@ class ConsensusPull(TrainingPart):
 
     def _is_due(self, training, step):
         if self._updated is None or step < self._updated:
-            # Training begins, or goes on from a file with the Z and U of the step before.
+            # Training begins, or resumes from a file with the Z and U of the previous step.
             started = self._started(training)
             self._updated = step if started and step else -1
             if started and step >= self._end:

@@ -1,4 +1,4 @@
-"""The calls of each block, as they are in the whole model, one block at a time."""
+"""The calls of each block as the whole model makes them, one block at a time."""
 
 import functools
 from dataclasses import dataclass, field
@@ -35,7 +35,7 @@ class Call:
 
 @dataclass
 class _Seen:
-    """What the first run showed of a block."""
+    """The calls of a block that the first run recorded."""
 
     calls: list = field(default_factory=list)
     outputs: list = field(default_factory=list)

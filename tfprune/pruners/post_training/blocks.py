@@ -1,4 +1,4 @@
-"""The stack of blocks in a model: what is pruned one after the other."""
+"""The stack of blocks in a model, which are pruned one after the other."""
 
 import math
 from collections import Counter

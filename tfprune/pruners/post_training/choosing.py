@@ -1,4 +1,4 @@
-"""Which weights go: by magnitude, or by Wanda within each output."""
+"""Chooses weights: by magnitude, or by Wanda within each output."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""The methods: what each needs to know of a layer's inputs, and what it makes of a kernel."""
+"""The methods: the statistics that each needs of a layer's inputs, and its masks and values."""
 
 from dataclasses import dataclass
 
@@ -141,7 +141,7 @@ def _unseen(statistics):
 
 
 def _typical(hessian):
-    """What a diagonal entry usually is, for inputs that were always zero; 1 if all were."""
+    """Returns a typical diagonal entry, for inputs that were always zero; 1 if all were."""
     diagonal = np.diagonal(hessian)
     return float(diagonal.mean()) or 1.0
 

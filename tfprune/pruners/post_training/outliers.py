@@ -8,7 +8,7 @@ from tfprune.pruners.post_training.statistics import InputStatistics, padding_of
 
 
 def divided(owl, sparsity, blocks, flow, batches):
-    """Returns the sparsity of each block of the model as it is.
+    """Returns the sparsity of each block of the unpruned model.
 
     Args:
         owl: An `Owl`.

@@ -1,4 +1,4 @@
-"""What is pruned: the blocks with their weights, and the sparsity of each."""
+"""The plan: the blocks with their weights, and the sparsity of each."""
 
 import glob
 from dataclasses import dataclass, field
@@ -64,7 +64,7 @@ class PlannedBlock:
 
 @dataclass
 class Planned:
-    """The blocks, and the weights that are left out.
+    """The blocks, and the weights that stay dense.
 
     Attributes:
         blocks: List of `PlannedBlock`s.
@@ -171,7 +171,7 @@ def _has_weights(layer):
 
 
 def _judged(layer, entry, pattern):
-    """Returns why a weight is left dense, or ""; and its `Product`."""
+    """Returns the reason why a weight stays dense, or ""; and its `Product`."""
     product = product_of(layer, entry)
     if product is None:
         return f"left dense: the inputs of {type(layer).__name__} are not watched", None

@@ -42,7 +42,7 @@ class Product:
         return self.matrices(np.empty(self.shape, "bool")).shape[1]
 
     def rows(self, x):
-        """Returns what a call multiplies: a tensor of shape (groups, rows, inputs)."""
+        """Returns the rows that a call multiplies: a tensor of shape (groups, rows, inputs)."""
         raise NotImplementedError(f"{type(self).__name__} has to implement `rows`.")
 
     def matrices(self, kernel):

@@ -1,4 +1,4 @@
-"""What a pruning without training did: the model, and a table of its blocks."""
+"""The result of pruning without training: the model, and a table of its blocks."""
 
 from dataclasses import dataclass
 

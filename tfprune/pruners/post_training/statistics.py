@@ -1,4 +1,4 @@
-"""What goes into layers: squares and products of their inputs, summed over the samples."""
+"""Statistics of inputs of layers: squares and products, summed over the samples."""
 
 import keras
 import numpy as np

@@ -20,10 +20,10 @@ def wanda(
     """Prunes a trained model at once by Wanda: magnitude times norm of the input.
 
     Weights are compared within each output of a layer, and not changed. The model is pruned block
-    by block, each on what the pruned blocks before it give, so the activations of one block are in
-    memory at a time. In a model without a stack of repeated blocks, each layer is a block. Only
-    Dense, EinsumDense and convolution layers inside the blocks are pruned; embeddings and the head
-    outside of them stay dense.
+    by block, each on the outputs of the pruned blocks before it, so the activations of one block
+    are in memory at a time. In a model without a stack of repeated blocks, each layer is a block.
+    Only Dense, EinsumDense and convolution layers inside the blocks are pruned; embeddings and the
+    head outside of them stay dense.
 
     Args:
         model: A built `keras.Model`, for instance a KerasHub `CausalLM`. It is copied and not
@@ -39,7 +39,7 @@ def wanda(
             else the layers that repeat.
         layers: Names or patterns of the layers to prune; all in the blocks by default.
         path: Folder that keeps each block when it is done. The same call with the same path
-            goes on from there, with the same result.
+            continues from there, with the same result.
         verbose: 1 shows a progress bar over the blocks, 0 does not.
 
     Returns:

@@ -16,7 +16,7 @@ _REDRAWN = 4
 
 @described
 class SimulatedAnnealing(CandidateSearch):
-    """Perturbs the shares of the layers, and keeps what is better, or by chance a little worse.
+    """Perturbs the shares of the layers; keeps better ones, and by chance slightly worse ones.
 
     The search perturbs the logarithms of the layers' densities and then multiplies all densities by
     the one factor that meets the budget, so no candidate is drawn in vain. A difference between

@@ -29,7 +29,7 @@ class AutoCompress(Search):
     Each round lowers the cost by an equal factor. `SimulatedAnnealing` finds the share of each
     group of filters. `train` trains with the `ADMM` callback, which pulls the weights towards these
     shares and prunes them. Filters that are nearly empty go too (purification). Then the filters
-    are removed, and the optimizer keeps its state for the weights that are left.
+    are removed, and the optimizer keeps its state for the remaining weights.
 
     In the guide's measurements ("Search: how much each layer loses"), AutoCompress is as accurate
     as gradual pruning with `PolynomialDecay` within the spread of the seeds, and takes twice as
@@ -46,13 +46,11 @@ class AutoCompress(Search):
     Args:
         {model}
             It has to be compiled.
-        budget: `{"macs": ...}` or `{"parameters": ...}`, one of them: what the result has at most,
-            as a fraction of what the model has.
-        admm_steps: Optimizer steps of each round's training after which the masks are made.
-        {methods}
-        rounds: Number of rounds.
-        rho: Strength of ADMM's pull; see `ADMM`.
-        purify: Filters whose weights are smaller than this part of their group's (root of the mean
+        budget: `{"macs": ...}` or `{"parameters": ...}`, one of them: the highest cost of the
+        result, as a fraction of that of the model. admm_steps: Optimizer steps of each round's
+        training after which the masks are made. {methods} rounds: Number of rounds. rho: Strength
+        of ADMM's pull; see `ADMM`. purify: Filters whose weights are smaller than this part of
+        their group's (root of the mean
             square) go, whatever the shares say; 0 for none.
         evaluations: Evaluations of each round's search.
         {options}
@@ -127,12 +125,12 @@ class AutoCompress(Search):
         self._started()
 
     def _started(self):
-        """A copy of the model that is compiled as it is."""
+        """Returns a copy of the model, compiled alike."""
         model = strip_pruning(self._plain)
         if not _keras.compile_like(model, self._compiled):
             raise ValueError(
                 check.message(
-                    "a compiled model, whose optimizer goes on from round to round",
+                    "a compiled model, whose optimizer keeps its state from round to round",
                     f"'{model.name}', which is not compiled, or with a loss or metric that "
                     "cannot be copied by its config",
                     'Call model.compile(optimizer, loss, metrics=["accuracy"]).',
@@ -248,7 +246,7 @@ class AutoCompress(Search):
         return shrink_compiled(wrapped), {"kept": kept, "trials": trials}
 
     def _set_random_states(self, model, number):
-        """Gives each round states of its own: Keras's files hold none."""
+        """Gives each round its own random states: files of Keras hold none."""
         if self._seed is None:
             return
         keras.utils.set_random_seed(self._seed + number)
@@ -257,7 +255,7 @@ class AutoCompress(Search):
             generator.state.assign(np.array([self._seed + number, place], dtype))
 
     def _purified(self, group):
-        """Which channels of a group stay: the kept ones but those that are nearly empty."""
+        """Returns the channels of a group to keep: the kept ones except those nearly empty."""
         kept = ~group.pruned
         sizes = np.sqrt(group.request({}).squares())
         empty = kept & (sizes < self._purify * np.sqrt(np.mean(sizes[kept] ** 2)))

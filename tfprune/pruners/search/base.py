@@ -1,4 +1,4 @@
-"""What all searches share: their arguments, and a run that can be resumed."""
+"""The base class of searches: their arguments, and a run that can be resumed."""
 
 import keras
 
@@ -25,11 +25,11 @@ _TEXTS = {
             their configs.
 """,
     "{budget}": """
-        budget: `{"macs" | "parameters" | "sparsity" | "latency": number}`, one or more: what the
-            result has at most, as a fraction of what the model has. MACs and parameters may be
-            whole numbers. Sparsity is that of units: filters, or single weights. Latency goes
-            with filters alone: candidates go by a table that is fitted to a few widths, measured on
-            this machine, and the model that was found is measured itself.
+        budget: `{"macs" | "parameters" | "sparsity" | "latency": number}`, one or more: the highest
+            costs of the result, as fractions of those of the model. MACs and parameters may be
+            whole numbers. Sparsity is that of units: filters, or single weights. Latency goes with
+            filters alone: candidates go by a table that is fitted to a few widths, measured on this
+            machine, and the model that was found is measured itself.
 """,
     "{pattern}": """
         pattern: A pattern or the name of one: "filter" searches over groups of filters that can
@@ -44,8 +44,8 @@ _TEXTS = {
             for criteria on gradients or activations.
         objective: An `Objective`, which says what makes a candidate better than another; or the
             name of a metric; the loss by default.
-        least: What every layer or group keeps at least, as a share of what the same density
-            everywhere would leave it.
+        least: The smallest share that every layer or group keeps, of the number that the same
+            density everywhere would leave it.
         seed: For all that is random, so that a resumed run is the same run.
 """,
     "{runtime}": """
@@ -203,13 +203,14 @@ class Search:
                 dictionary of numbers, as `model.evaluate(..., return_dict=True)`, of which the
                 objective's metric counts; or one number, and then the objective's mode says its
                 direction. Let it use validation data: a search that sees test data fits them. It
-                leaves the model as it is.
+                leaves the model unchanged.
             path: A folder in which to keep each evaluation and training when it is done. A run
-                that was killed goes on from there with the same result. `None` for memory alone.
+                that was killed continues from there with the same result. `None` keeps them in
+                memory.
             train: Function of `(model, callback)` that trains the chosen model for a while:
                 `callback` keeps the masks, and has to be among the callbacks of `fit`, or its
-                `step()` is called after each optimizer step of a loop of your own. Do not compile
-                the model again: its optimizer goes on with what it remembers.
+                call `step()` after each optimizer step of your own loop. Do not compile
+                the model again: its optimizer keeps its state.
             verbose: 1 shows a progress bar with the best so far, 0 does not.
 
         Returns:

@@ -45,7 +45,7 @@ class SameWeights:
         ):
             raise ValueError(
                 check.message(
-                    "`train` to leave the model's layers and shapes as they are",
+                    "`train` to keep the model's layers and shapes",
                     "a model with other weights after it",
                     "Build nothing into the model, and quantize it afterwards.",
                 )
@@ -86,7 +86,7 @@ class HeldMasks(OwnLoop, PruningCallback):
             if not np.array_equal(_keras.host_array(weight.mask), mask):
                 raise ValueError(
                     check.message(
-                        "`train` to leave the masks as they are",
+                        "`train` to keep the masks",
                         f"another mask of {weight.name} after it",
                         "Leave out callbacks that update masks or restore earlier epochs.",
                     )

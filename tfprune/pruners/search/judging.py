@@ -47,7 +47,7 @@ class Judge:
         except Exception as error:
             raise ValueError(
                 check.message(
-                    "`evaluate` to return what a candidate is worth",
+                    "`evaluate` to return the value of a candidate",
                     f"{type(error).__name__}: {error}"[:400],
                     "What was evaluated before is kept. Try evaluate(model) on a copy of your "
                     "model; candidates are compiled as it is, where losses and metrics can be "
@@ -57,7 +57,7 @@ class Judge:
         if _keras.fingerprint(model.weights) != before:
             raise ValueError(
                 check.message(
-                    "`evaluate` to leave the model as it is",
+                    "`evaluate` to leave the model unchanged",
                     "a model whose weights it changed",
                     "Train in `train`, or on a copy of the model.",
                 )

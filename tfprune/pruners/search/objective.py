@@ -1,4 +1,4 @@
-"""What makes one candidate of a search better than another."""
+"""The objective by which a search compares candidates."""
 
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ _HIGHER_IS_BETTER = ("acc", "auc", "precision", "recall", "f1", "iou", "r2", "si
 @keras.saving.register_keras_serializable(package="tfprune")
 @dataclass(frozen=True)
 class Objective(Frozen):
-    """What makes one candidate of a search better than another, and how it is measured.
+    """How a search measures candidates, and which of two is better.
 
     Args:
         metric: Name of the number that counts, among those that `evaluate` returns.

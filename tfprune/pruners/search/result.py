@@ -1,4 +1,4 @@
-"""What a search found: a model, a table, a plot, and the allocation for gradual training."""
+"""The result of a search: a model, a table, a plot, and the allocation for gradual training."""
 
 import dataclasses
 import glob
@@ -17,7 +17,7 @@ _ENDS = ("final_sparsity", "target_sparsity")
 
 @dataclasses.dataclass(frozen=True)
 class LayerShare:
-    """What one layer, or one group of filters that go together, gives.
+    """The share that one layer, or one group of coupled filters, loses.
 
     Attributes:
         name: The weight that names it.
@@ -39,22 +39,22 @@ class LayerShare:
 
 @dataclasses.dataclass(eq=False)
 class SearchResult:
-    """What a search found. Its text is a table.
+    """The result of a search. Its text is a table.
 
     Attributes:
         method: Name of the search.
         metric: Name of the number that counted.
-        budget: The budget, as it was given.
+        budget: The budget, as given.
         dense: `{"sparsity", "parameters", "macs"}` of the model before, and "latency" if the
             budget has it.
-        costs: The same of the model that was found, as it was measured.
+        costs: The same of the result, as measured.
         allocation: Tuple of `LayerShare`s, one for each layer or group of filters.
         trials: List of `Trial`s, one for each evaluation.
-        best: The `Trial` of the allocation that was found; `None` if it was not evaluated as it is.
+        best: The `Trial` of the allocation found; `None` if exactly this one was not evaluated.
         model: The model that was found. For filters that can be removed, the smaller one, plain;
             for all other patterns, the wrapped one: fine-tune it with `UpdatePruningStep`. It is
-            compiled as the searched model was. Where the search trains, its optimizer goes on with
-            what it remembers of the weights that are left.
+            compiled like the searched model. If the search trains, its optimizer keeps its state of
+            the remaining weights.
         pruned: The wrapped model in both cases; `None` after `AutoCompress`, which removes filters
             in every round.
     """
@@ -102,7 +102,7 @@ class SearchResult:
 
         Args:
             schedule: A schedule with one end, a `PolynomialDecay` for instance. Each layer gets
-                it with an end of its own; layers that give nothing are exempt.
+                it with its own end; layers that lose nothing are exempt.
 
         Raises:
             TypeError: If the schedule has no `final_sparsity` or `target_sparsity` to replace.

@@ -1,4 +1,4 @@
-"""One run of a search: evaluates candidates, trains, keeps records to go on from."""
+"""One run of a search: evaluates candidates, trains, and keeps records to resume from."""
 
 from contextlib import ExitStack
 from dataclasses import dataclass

@@ -21,7 +21,7 @@ _CLOSER = 0.995
 
 
 def settled(session, budget, removes, method, zeros, parts, where):
-    """Makes the model that a search chose, and measures what it costs.
+    """Makes the model that a search chose, and measures its costs.
 
     Args:
         session: The `Session` of the search.
@@ -128,7 +128,7 @@ def _measured(plan, counted, budget, dense, where):
 
 
 def _wrapped(candidate, method, found):
-    """A model with the masks of a candidate, compiled as it is, whose method asks for no others."""
+    """Returns a model with the masks of a candidate, compiled alike, whose method keeps them."""
     new = prune_low_magnitude(
         strip_pruning(candidate),
         ConstantSparsity.one_shot(found.sparsity),

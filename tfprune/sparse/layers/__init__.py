@@ -1,4 +1,4 @@
-"""Layers that store only the weights that are left, and compute with sparse kernels."""
+"""Layers that store only nonzero weights, and compute with sparse kernels."""
 
 from tfprune.sparse.layers.convolution import SparseConv
 from tfprune.sparse.layers.dense import SparseDense

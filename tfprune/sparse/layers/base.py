@@ -1,4 +1,4 @@
-"""What all sparse layers share: variables, files, the product, and the refusal to train."""
+"""Shared by all sparse layers: variables, files, the product, and the error in training."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ class SparseLayer(keras.layers.Layer):
     A subclass says the shape of its matrix in `matrix_shape`, and calls `product`.
 
     Args:
-        nonzeros: Number of weights that are left.
+        nonzeros: Number of nonzero weights.
         activation: Activation function.
         use_bias: Whether there is a bias.
         **kwargs: Arguments of `keras.layers.Layer`.
@@ -29,7 +29,7 @@ class SparseLayer(keras.layers.Layer):
     def __init__(self, nonzeros, activation=None, use_bias=True, **kwargs):
         kwargs.setdefault("trainable", False)
         super().__init__(**kwargs)
-        self.nonzeros = check.integer("nonzeros", nonzeros, 0, "Count the weights that are left.")
+        self.nonzeros = check.integer("nonzeros", nonzeros, 0, "Count the nonzero weights.")
         self.activation = activations.get(activation)
         self.use_bias = use_bias
         # XLA knows none of TensorFlow's sparse kernels.
@@ -151,5 +151,5 @@ def activated(layer, outputs):
 
 
 def flat(inputs, columns):
-    """Returns inputs as a matrix of `columns` columns; a matrix stays as it is."""
+    """Returns inputs as a matrix of `columns` columns; a matrix is returned unchanged."""
     return inputs if len(inputs.shape) == 2 else ops.reshape(inputs, (-1, columns))

@@ -12,7 +12,7 @@ from tfprune.sparse.layers.base import SparseLayer, activated
 
 @keras.saving.register_keras_serializable(package="tfprune")
 class SparseConv(SparseLayer):
-    """A convolution of one, two or three dimensions that stores only the weights that are left.
+    """A convolution of one, two or three dimensions that stores only nonzero weights.
 
     `tfprune.to_sparse` makes it. A window of 1 is a product of matrices; a larger one is a
     product of patches.
@@ -20,7 +20,7 @@ class SparseConv(SparseLayer):
     Args:
         filters: Number of outputs.
         kernel_size: Sizes of the window, one for each spatial axis.
-        nonzeros: Number of weights that are left.
+        nonzeros: Number of nonzero weights.
         strides: Steps of the window.
         padding: "valid", "same" or, with one spatial axis, "causal".
         dilation_rate: Distances between the places of the window.
@@ -100,7 +100,7 @@ class SparseConv(SparseLayer):
         return ops.transpose(outputs, (0, axes + 1, *range(1, axes + 1))) if first else outputs
 
     def _patches(self, inputs):
-        """Returns what the window sees at each place, place by place and channel by channel."""
+        """Returns the inputs under the window at each place, by place and channel."""
         spatial = ops.shape(inputs)[1:-1]
         reach = [d * (k - 1) + 1 for d, k in zip(self.dilation_rate, self.kernel_size, strict=True)]
         pads = [

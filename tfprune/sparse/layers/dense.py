@@ -9,14 +9,14 @@ from tfprune.sparse.layers.base import SparseLayer, activated, flat
 
 @keras.saving.register_keras_serializable(package="tfprune")
 class SparseDense(SparseLayer):
-    """A Dense layer that stores only the weights that are left.
+    """A Dense layer that stores only nonzero weights.
 
     `tfprune.to_sparse` makes it. It computes what the Dense layer computes, to rounding, and
     cannot be trained.
 
     Args:
         units: Number of outputs.
-        nonzeros: Number of weights that are left.
+        nonzeros: Number of nonzero weights.
         activation: Activation function, as in Dense.
         use_bias: Whether there is a bias.
         **kwargs: Arguments of `keras.layers.Layer`.

@@ -11,7 +11,7 @@ from tfprune.sparse.layers.equation import Contraction
 
 @keras.saving.register_keras_serializable(package="tfprune")
 class SparseEinsumDense(SparseLayer):
-    """An EinsumDense layer that stores only the weights that are left.
+    """An EinsumDense layer that stores only nonzero weights.
 
     `tfprune.to_sparse` makes it. Its equation is a matrix product: no axis of the kernel is an
     axis of the inputs and of the outputs at once.
@@ -21,7 +21,7 @@ class SparseEinsumDense(SparseLayer):
         output_shape: Shape of the outputs without the batch, as in EinsumDense.
         kernel_shape: Shape of the kernel with its zeros.
         bias_axes: Axes of the bias, as in EinsumDense; `None` for no bias.
-        nonzeros: Number of weights that are left.
+        nonzeros: Number of nonzero weights.
         activation: Activation function.
         **kwargs: Arguments of `keras.layers.Layer`.
 

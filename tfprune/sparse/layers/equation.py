@@ -88,7 +88,7 @@ class Contraction:
 
 
 def _letters(equation, ndim):
-    """Returns the three terms of an equation, with a letter for each axis that "..." stands for."""
+    """Returns the three terms of an equation, with a letter for each axis in "..."."""
     left, outputs = equation.replace(" ", "").split("->")
     inputs, kernel = left.split(",")
     if "..." in inputs:

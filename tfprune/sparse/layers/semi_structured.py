@@ -21,7 +21,7 @@ class SemiStructuredDense(SparseDense):
 
     Args:
         units: Number of outputs.
-        nonzeros: Number of weights that are left.
+        nonzeros: Number of nonzero weights.
         activation: Activation function, as in Dense.
         use_bias: Whether there is a bias.
         **kwargs: Arguments of `keras.layers.Layer`.
@@ -54,7 +54,7 @@ class SemiStructuredDense(SparseDense):
 
 
 def has_semi_structured_kernels():
-    """Whether the backend and the device at hand multiply such matrices."""
+    """Whether the present backend and device multiply such matrices."""
     if _keras.backend() != "torch":
         return False
     import torch
