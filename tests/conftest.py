@@ -58,7 +58,7 @@ def pytest_runtest_teardown(item):
 
 @pytest.fixture(scope="session")
 def tfmot(tmp_path_factory):
-    """What tfmot itself answers, by key; asked once, in a process of its own.
+    """The answers of tfmot, by key; asked once, in a separate process.
 
     Importing tfmot sets TF_USE_LEGACY_KERAS for the whole process.
     """

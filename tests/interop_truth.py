@@ -303,7 +303,7 @@ def main(folder):
 
 
 def _zoo(tf_keras, wrapped):
-    """A layer of each kind that has weights or a config of its own."""
+    """A layer of each kind with its own weights or config."""
     layers = tf_keras.layers
     image = layers.Input((8, 8, 3), name="image")
     x = layers.Rescaling(0.5, offset=0.1)(image)

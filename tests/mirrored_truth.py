@@ -1,4 +1,4 @@
-"""Trains under MirroredStrategy on two logical CPUs, in a process of its own."""
+"""Trains under MirroredStrategy on two logical CPUs, in a separate process."""
 
 import sys
 

@@ -61,7 +61,7 @@ class Subclassed(keras.Model):
 
 @register
 class Logging(keras.Model):
-    """A Functional model with a training step of its own, which reports one number more."""
+    """A Functional model with its own training step, which reports one more number."""
 
     def train_step(self, data):
         return {**super().train_step(data), "mine": ops.convert_to_tensor(42.0)}

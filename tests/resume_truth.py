@@ -1,4 +1,4 @@
-"""Trains in a process of its own. Usage: resume_truth.py FOLDER first|second|whole WAY [WAY ...]
+"""Trains in a separate process. Usage: resume_truth.py FOLDER first|second|whole WAY [WAY ...]
 
 "whole" trains four epochs, "first" two and saves, "second" loads in this new process and trains
 the other two. Each writes all weights that it ends with to FOLDER/WAY/<part>.npz.

@@ -1,4 +1,4 @@
-"""The models in saved_by_0_1: their own classes, their data, and how their training goes on.
+"""The models in saved_by_0_1: their own classes, their data, and how they are trained further.
 
 The program that wrote the files and the test that loads them share this module. It uses public
 names alone, which stay from version to version.
@@ -177,7 +177,7 @@ def state(model):
     """
     names = ["/".join(weight.path.split("/")[-2:]) for weight in model.weights]
     if len(set(names)) != len(names):
-        raise ValueError(f"Expected each weight to have a name of its own. Received: {names}.")
+        raise ValueError(f"Expected each weight to have a unique name. Received: {names}.")
     found = {
         name: keras.ops.convert_to_numpy(weight)
         for name, weight in zip(names, model.weights, strict=True)

@@ -387,7 +387,7 @@ def unknown_layer():
     x = layers.Conv2D(6, 3, name="free")(inputs)
     x = layers.Conv2D(4, 3, name="before")(x)
     x = layers.UnitNormalization(name="barrier")(x)
-    return keras.Model(inputs, classifier(layers.Conv2D(5, 1, name="behind")(x)))
+    return keras.Model(inputs, classifier(layers.Conv2D(5, 1, name="after")(x)))
 
 
 @builder

@@ -52,7 +52,7 @@ def level(name):
 
 
 def as_file(dotted):
-    """The file that a dotted name inside tfprune stands for, or that it is a name in."""
+    """The file of a dotted name inside tfprune, or the file that defines it."""
     parts = dotted.split(".")[1:]
     for end in range(len(parts), -1, -1):
         for candidate in (".".join(parts[:end]), ".".join([*parts[:end], "__init__"])):

@@ -181,7 +181,7 @@ def test_strip_save_and_load(tmp_path):
         np.testing.assert_array_equal(expected, outputs(other, data()[0]))
     assert [weight.zeros for weight in weights_of(loaded)] == expected_zeros(7)
     assert mask_owners(loaded)[0].pruning_step == 7
-    # Training goes on, and neither model harms the other: no buffer is shared.
+    # Training continues, and neither model harms the other: no buffer is shared.
     loaded.fit(*data(), batch_size=8, verbose=0, callbacks=[tfprune.UpdatePruningStep()])
     np.testing.assert_array_equal(expected, outputs(model, data()[0]))
     np.testing.assert_array_equal(expected, outputs(plain, data()[0]))

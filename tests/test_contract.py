@@ -62,7 +62,7 @@ BASES = {
     scopes: scopes.Scope,
     distributions: distributions.Distribution,
 }
-# A distribution stands for the scope that has it.
+# A distribution means the scope that has it.
 SCOPES = (scopes, distributions)
 
 
@@ -211,7 +211,7 @@ def test_schedule_formula(name):
 
 # -- Masks -----------------------------------------------------------------------------------------
 
-# What a criterion may need beside the weight, but for what the mask kernel knows itself.
+# Evidence that a criterion may need, except what the mask kernel provides.
 ARRAYS = set(criteria.EVIDENCE) - {"axes", "position"}
 SHAPES = {"dense": (16, 9), "conv": (3, 2, 8, 6)}
 

@@ -187,7 +187,7 @@ def test_experts_that_no_token_reaches_are_listed():
     assert any("by magnitude: no sample reached" in text for text in result.notes.values())
 
 
-@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="takes a process of its own")
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="takes a separate process")
 def test_the_tutorial_on_language_models(tmp_path):
     support = importlib.import_module("tutorial_support")
     arguments = ["--steps", 2, "--lora-steps", 1, "--output", tmp_path]

@@ -20,7 +20,7 @@ PACKAGES = {
 }
 # What every TensorFlow or Keras brings along.
 BROUGHT = {"h5py", "ml_dtypes"}
-# The user's choice of backend; each is an extra of its own.
+# The user chooses the backend; each has its own extra.
 CHOSEN = {"tensorflow", "jax", "torch"}
 
 

@@ -1,13 +1,13 @@
 """Every example in the documents runs, page by page: README, landing page, guide, how to add.
 
-A page runs from top to bottom in a process and a folder of its own:
+A page runs from top to bottom in its own process and folder:
 
 - Blocks of `python` run as one program. One that imports a backend other than the active one is
   left out.
 - Blocks of `console` run where they are reached: each line that starts with `$ ` is a command of
   bash, in the same folder; other lines are output. `tfprune` is the command of this checkout.
 - `<!--python`, a new line, code, `-->` runs like a visible block: for set-up that would distract.
-- `<!-- backend: tensorflow -->` on a line of its own keeps a page from running on other backends.
+- `<!-- backend: tensorflow -->` on a separate line keeps a page from running on other backends.
 - `<!-- package: keras_hub -->` keeps a page from running where the package is not installed.
 - All other blocks (`text`, `bash`, ...) are for reading alone.
 """

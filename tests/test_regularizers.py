@@ -129,11 +129,11 @@ def test_gradient_is_the_slope(pattern, shape):
     gradient = gradient_of(penalty, weight)
     for seed in range(3):
         direction = kernel_of(shape, 10 + seed)
-        ahead, behind = (
+        above, below = (
             float(ops.convert_to_numpy(penalty(weight + sign * 1e-2 * direction)))
             for sign in (1, -1)
         )
-        slope = (ahead - behind) / 2e-2
+        slope = (above - below) / 2e-2
         expected = float((gradient * direction).sum())
         assert abs(slope - expected) < 0.02 * np.abs(gradient * direction).sum()
 

@@ -21,7 +21,7 @@ WAYS = ("keras", "weights", "checkpoint", "backup")
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """`{way: all weights}`: one process trains half and saves, one loads and goes on."""
+    """`{way: all weights}`: one process trains half and saves, another loads and continues."""
     folder = tmp_path_factory.mktemp("trained")
     for part, ways in {"whole": ["none"], "first": WAYS, "second": WAYS}.items():
         command = [sys.executable, str(SCRIPT), str(folder), part, *ways]

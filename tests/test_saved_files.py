@@ -1,4 +1,4 @@
-"""Files that version 0.1 wrote: they load, keep their masks, and training goes on from them.
+"""Files that version 0.1 wrote: they load, keep their masks, and training continues from them.
 
 saved_by_0_1/write.py says how they were made. Defaults change from version to version, for
 instance which weights are pruned; a saved model keeps those that it was saved with.

@@ -1,4 +1,4 @@
-"""Every pruned weight is +0 after every optimizer step, whatever trains the model."""
+"""Every pruned weight is +0 after every optimizer step, in every way of training."""
 
 import keras
 import numpy as np

@@ -1,6 +1,6 @@
 """Small programs in tfmot's way, run with tfmot on tf_keras and with tfprune on Keras 3.
 
-`python tfmot_programs.py answers.json` runs all of them with tfmot, in a process of its own,
+`python tfmot_programs.py answers.json` runs all of them with tfmot, in a separate process,
 because importing tfmot sets TF_USE_LEGACY_KERAS for the whole process; the tests run them with
 tfprune and compare. Each takes both libraries and an empty folder, and returns what JSON can hold.
 """

@@ -67,7 +67,7 @@ class Watch(keras.callbacks.Callback):
 
 def fit(model, epochs=2, callbacks=(), **kwargs):
     x, y = data()
-    # The watch stands on both sides: the order of callbacks must not matter.
+    # The watch is first and last: the order of callbacks must not matter.
     watches = [Watch(), Watch()]
     history = model.fit(
         x,

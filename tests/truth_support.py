@@ -1,4 +1,4 @@
-"""Runs the scripts that ask tfmot, in processes of their own."""
+"""Runs the scripts that ask tfmot, in separate processes."""
 
 import os
 import subprocess
@@ -6,7 +6,7 @@ import sys
 
 
 def run_without_backend(script, *arguments):
-    """Runs a script that needs TensorFlow, whatever backend the tests are on."""
+    """Runs a script that needs TensorFlow, with any backend of the tests."""
     environment = {k: v for k, v in os.environ.items() if k != "KERAS_BACKEND"}
     done = subprocess.run(
         [sys.executable, script, *map(str, arguments)],

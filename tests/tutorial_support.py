@@ -29,7 +29,7 @@ def run_tutorial(name, *arguments):
 def assert_refused(name, arguments, expected):
     """That a tutorial says what is wrong in one line, before it trains anything.
 
-    In this process: in one of its own, it would import TensorFlow for most of the time.
+    In this process: a separate one would spend most of its time importing TensorFlow.
     """
     printed = io.StringIO()
     with (

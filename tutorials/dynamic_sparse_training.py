@@ -64,7 +64,7 @@ def main():
     (output / "results.json").write_text(json.dumps({"dense": dense, "sparse": found}, indent=1))
     print(f"moves.png and results.json are in {output}\n")
 
-    print("2. Train RigL once more: for half of the epochs, save, load, and go on")
+    print("2. Train RigL once more: for half of the epochs, save, load, and resume")
     resume(args.sparsities[0], data, epochs, steps, output / "half.keras")
     conclude(found)
 

@@ -74,7 +74,7 @@ def test_all_that_belongs_to_a_channel_is_masked():
     assert values(plain.get_layer("out"), "kernel").all()
 
 
-# What cannot lose filters is said, in a test of its own below.
+# A test below covers layers that cannot lose filters.
 some_stay = pytest.mark.filterwarnings("ignore:Expected filters that can be removed:UserWarning")
 
 

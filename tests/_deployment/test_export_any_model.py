@@ -1,4 +1,4 @@
-"""Exports of models of every kind: of a class of their own, in half precision, that read texts."""
+"""Exports of models of every kind: of custom classes, in half precision, with texts as inputs."""
 
 import keras
 import numpy as np
@@ -76,7 +76,7 @@ def test_a_model_that_reads_texts_becomes_a_saved_model(given, tmp_path):
     texts = np.array([["b"], ["a"], ["c"]], object)
     (found,) = opened(exported.path).run([texts])
     vectors, kernel, bias = model.get_weights()
-    # Index 0 stands for what is not in the vocabulary.
+    # Index 0 means a word that is not in the vocabulary.
     expected = vectors[[2, 1, 0]][:, None] @ kernel + bias
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 

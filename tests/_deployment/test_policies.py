@@ -268,7 +268,7 @@ def test_policy_says_what_was_measured(name):
 
 
 def test_a_fitting_model_goes_into_a_sparse_file(tmp_path):
-    """Opened, run and compared by `export`; how fast it runs is the benchmark's affair."""
+    """Opened, run and compared by `export`; the benchmark measures how fast it runs."""
     schedule = tfprune.ConstantSparsity.one_shot(0.95)
     model = tfprune.prune_low_magnitude(MEASURED.chain(), schedule, pruning_policy=XNNPACK)
     tfprune.UpdatePruningStep(model)

@@ -475,7 +475,7 @@ def test_calls_are_watched_and_then_no_more():
 
 
 def test_a_model_stops_in_the_middle():
-    """Keras puts every other exception of a call into one of its own."""
+    """Keras replaces every other exception of a call by its own."""
     model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2), keras.layers.Dense(1)])
     seen = []
 
@@ -614,7 +614,7 @@ def test_places_are_the_same_in_a_clone_and_after_build():
     assert expected.items() <= places_of(holder).items()
 
 
-# -- Graphs made anew from changed configs ---------------------------------------------------------
+# -- Graphs rebuilt from changed configs -----------------------------------------------------------
 
 
 def test_graph_calls_are_in_running_order_with_their_tensors():

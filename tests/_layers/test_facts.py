@@ -13,7 +13,7 @@ from tfprune._reports import cost
 
 
 class Convolution(layers.Layer):
-    """A convolution of its own: it inherits nothing from Keras's, but has the same attributes."""
+    """A convolution with the same attributes as that of Keras, from which it does not inherit."""
 
     data_format, groups, strides, dilation_rate = "channels_last", 1, (1, 1), (1, 1)
 
@@ -40,7 +40,7 @@ class Convolution(layers.Layer):
 
 
 class Sub(layers.Conv2D):
-    """Leaves all that computes as it is."""
+    """Changes nothing that computes."""
 
 
 class Louder(layers.Conv2D):

@@ -133,7 +133,7 @@ def test_wrapped():
         "pruned",
         "exempt by Rule('out')",
     ]
-    # BatchNormalization starts with zeros of its own: beta and the moving mean.
+    # BatchNormalization starts with zeros: beta and the moving mean.
     assert [row.zeros for row in report.rows] == [100, 40, 100, 9, 9, 0]
     assert [row.sparsity for row in report.rows] == [0.5, 0.5, 0.5, 0.5, 0.5, 0.0]
     assert (report.prunable.parameters, report.prunable.zeros) == (PRUNABLE, 218)

@@ -152,7 +152,7 @@ def test_loss_of_ones_own_for_a_model_that_is_not_compiled():
 
 
 def test_weights_as_they_are_now():
-    """A compiled pass must not go on with the weights that it was compiled with."""
+    """A compiled pass must not keep the weights that it was compiled with."""
     model = wrapped(two_layers(), "gradient")
     evidence = Evidence(model, data=(X, Y), batch_size=12)
     weights = weights_of(model)

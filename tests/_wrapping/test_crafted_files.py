@@ -215,7 +215,7 @@ def test_configs_of_wrappers(change, saved, tmp_path):
     with zipfile.ZipFile(path, "w") as archive:
         for name, content in {**parts, "config.json": json.dumps(config)}.items():
             archive.writestr(name, content)
-    # Keras puts words of its own around errors of a type it expects.
+    # Keras rewords errors of a type that it expects.
     with pytest.raises((ValueError, TypeError)) as told:
         keras.saving.load_model(path)
     assert re.search(FORM, str(told.value)), str(told.value)

@@ -173,7 +173,7 @@ def test_a_mask_that_prunes_everything(copy):
 
 
 def test_numbers_under_a_mask(whole, tmp_path):
-    """A model in mid-step is saved and loaded as it is, with a warning; a crafted file is not."""
+    """A model saved in mid-step loads unchanged, with a warning; a crafted file does not."""
     pruned = make()
     pruned.set_weights(whole[0].get_weights())
     weight = mask_owners(pruned)[0].pruned_weights[0]

@@ -1,4 +1,4 @@
-"""Models of a class of their own, and models that are pruned without a copy."""
+"""Models of custom classes, and models that are pruned without a copy."""
 
 import keras
 import numpy as np
@@ -482,7 +482,7 @@ def test_a_shared_layer_is_pruned_by_one_model_alone():
     with pytest.raises(ValueError, match="one pruning wrapper around shared/kernel"):
         tfprune.prune_low_magnitude(models[1], HALF, copy=False)
     assert len(models[1].weights) == count
-    # A copy has a weight of its own.
+    # A copy has its own weight.
     assert len(tfprune.prune_low_magnitude(models[1], HALF).layers[1].pruned_weights) == 1
 
 

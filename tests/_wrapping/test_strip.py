@@ -53,7 +53,7 @@ def test_strip_does_not_change_the_wrapped_model(make):
 
 @register
 class WrapsAndDrops(WrapsItself):
-    """Draws random numbers, of a generator of its own and of Dropout's."""
+    """Draws random numbers from its own generator and from that of Dropout."""
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
@@ -144,14 +144,14 @@ def test_adapted_preprocessing_layers_are_copied_with_their_state():
     pruned = tfprune.prune_low_magnitude(plain, at_once())
     np.testing.assert_array_equal(pruned(x), expected)
     np.testing.assert_array_equal(tfprune.strip_pruning(pruned)(x), expected)
-    # What the copy needs is its own: adapting the original anew does not reach it.
+    # The copy owns its data: adapting the original again does not affect it.
     normal.adapt(numbers * 5)
     np.testing.assert_array_equal(pruned(x), expected)
 
 
 @register
 class Called(keras.Model):
-    """Without a build() of its own: its layers are built when it is called."""
+    """Without its own build(): its layers are built when it is called."""
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)

@@ -36,7 +36,7 @@ def host(variable):
 
 
 class Record(keras.callbacks.Callback):
-    """Masks, weights and optimizer slots after every batch; stands behind the other callbacks."""
+    """Masks, weights and optimizer slots after every batch; listed after the other callbacks."""
 
     def __init__(self):
         super().__init__()
@@ -152,7 +152,7 @@ PRESETS = {
 @pytest.mark.parametrize("preset", PRESETS)
 def test_the_number_of_connections_never_changes(preset, pattern):
     callback = PRESETS[preset]()
-    # A whole filter at zero has no gradient behind a relu.
+    # A whole filter at zero has no gradient through a relu.
     model, record = trained(callback, model=two_layers("tanh"), pattern=pattern)
     sizes = [weight.size for weight in weights_of(model)]
     counts = {tuple(int(mask.sum()) for mask in masks) for masks in record.masks}

@@ -58,7 +58,7 @@ def trained(tmp_path_factory):
         ("whole", 2, None),
         ("whole", 3, "in epoch 2, to which the pruning step 6"),
         ("inside", 1, "steps after the start of epoch 1"),
-        ("inside", 2, "training to go on in epoch 1"),
+        ("inside", 2, "training to continue in epoch 1"),
     ],
 )
 def test_the_epoch_is_compared_with_the_step(name, first, said, trained):
@@ -77,5 +77,5 @@ def test_a_file_that_a_callback_loads_is_compared_too(trained):
         def on_train_begin(self, logs=None):
             self.model.load_weights(trained / "whole.weights.h5")
 
-    with pytest.warns(UserWarning, match="training to go on in epoch 2"):
+    with pytest.warns(UserWarning, match="training to continue in epoch 2"):
         fit(wrapped(), Loading(), epochs=4)

@@ -10,7 +10,7 @@ from tfprune.callbacks.lookahead import Lookahead
 
 
 class Listed(tfprune.PruningSchedule):
-    """Due at given steps, each with a sparsity of its own; counts how often it is asked."""
+    """Due at given steps, each with its own sparsity; counts how often it is asked."""
 
     def __init__(self, steps):
         self.steps = sorted(steps)

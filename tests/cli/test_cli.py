@@ -324,7 +324,7 @@ def test_schedule(command, tmp_path):
     ]
     _, out, _ = command("schedule", "plot", "constant_sparsity", *options)
     assert "6 updates" in out
-    # It stands at 0.8 from the first column to the last.
+    # It is 0.8 from the first column to the last.
     assert [line.count("█") for line in out.splitlines()[:11]] == [0, 0] + [64] * 9
     code, out, _ = command("schedule", "plot", "cosine", "-o", tmp_path / "cosine.png")
     assert code == 0 and (tmp_path / "cosine.png").stat().st_size > 5000
@@ -514,7 +514,7 @@ def test_another_module_is_not_the_command(tmp_path):
 
 @pytest.fixture
 def interrupts(monkeypatch):
-    """Ctrl-C as it is in a process that is the command."""
+    """Ctrl-C in a process that runs the command."""
     for name, value in {"at_once": False, "came": False, "said": False}.items():
         monkeypatch.setattr(INTERRUPTS, name, value)
     # A background job of a shell ignores Ctrl-C.
@@ -532,7 +532,7 @@ def test_interrupted(setup, command, monkeypatch, tmp_path, interrupts, lost):
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(20)
         except KeyboardInterrupt as error:
-            # Frameworks turn it into an error of their own.
+            # Frameworks turn it into their own error.
             raise (RuntimeError("a graph failed") if lost else error) from None
 
     monkeypatch.setattr(keras.Model, "fit", interrupted)
@@ -548,7 +548,7 @@ def test_a_traceback_is_there_for_those_who_ask(command):
 
 
 def test_as_a_process(setup):
-    """Nothing but the command's own words, whatever TensorFlow has to say."""
+    """Only the command's own messages, none of TensorFlow."""
     environment = {k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"}
     done = subprocess.run(
         [sys.executable, "-m", "tfprune", "report", setup / "plain.keras", "--json"],

@@ -15,7 +15,7 @@ MODELS = ("plain.keras", "wrapped.keras")
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    """A pruned model, stripped and with wrappers whose schedule goes on, a dense one, and data."""
+    """A pruned model, stripped and with wrappers in mid-schedule, a dense one, and data."""
     folder = tmp_path_factory.mktemp("finetune")
     keras.utils.set_random_seed(0)
     dense = keras.Sequential(

@@ -169,7 +169,7 @@ def test_lamp_of_filters_scores_their_pooled_squares():
 
 
 def test_lamp_does_not_count_what_is_pruned():
-    """Whatever stands in a pruned weight: the others score as those of the equal layer."""
+    """Values of pruned weights do not matter: the others score as in the equal layer."""
     weight = np.array([[9.0, 1.0, 2.0, 3.0]])
     mask = np.array([[False, True, True, True]])
     for first in (0.0, 9.0):
@@ -405,7 +405,7 @@ def test_training_reaches_the_exact_overall_sparsity(distribution, tmp_path):
     for before, after in zip(model.layers, loaded.layers, strict=True):
         for one, other in zip(before.weights, after.weights, strict=True):
             np.testing.assert_array_equal(ops.convert_to_numpy(one), ops.convert_to_numpy(other))
-    # The loaded model goes on by the same distribution, without a change of its masks.
+    # The loaded model keeps the same distribution, without a change of its masks.
     pruning = tfprune.UpdatePruningStep(loaded)
     assert tfprune.sparsity_report(loaded).rows == tfprune.sparsity_report(model).rows
     assert {w.method.scope for layer in owners(loaded) for w in layer.pruned_weights} == {

@@ -1,6 +1,6 @@
 """Code that was written for tfmot runs with its imports changed.
 
-Each test says in its docstring which habit of tfmot's users it stands for.
+The docstring of each test describes the habit of tfmot's users that it covers.
 """
 
 import keras

@@ -1,4 +1,4 @@
-"""From tfmot on tf_keras to Keras 3, against what tfmot itself says and goes on to do."""
+"""From tfmot on tf_keras to Keras 3, compared with the results and further training of tfmot."""
 
 import importlib.util
 import json
@@ -327,7 +327,7 @@ def test_what_tfmot_wrapped_comes_stripped_as_a_plain_model(moved, convert, name
         np.testing.assert_array_equal(ours, theirs)
 
 
-# -- A process of its own --------------------------------------------------------------------------
+# -- A separate process ----------------------------------------------------------------------------
 
 
 def test_a_file_with_own_classes_is_read_and_this_process_stays_as_it_was(moved):

@@ -1,6 +1,6 @@
 """Programs in the way of tfmot's guides and examples, on small data, with their imports changed.
 
-`sparsity` stands for `tfmot.sparsity.keras`. docs/guide/from_tfmot.md lists what Keras 3 forbids.
+`sparsity` means `tfmot.sparsity.keras`. docs/guide/from_tfmot.md lists what Keras 3 forbids.
 """
 
 import keras

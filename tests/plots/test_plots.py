@@ -125,7 +125,7 @@ def test_labels_do_not_overlap_and_nothing_is_cut_off(number):
         others = [b for b in boxes if b is not box]
         hit = [t for t, b in zip(met, others, strict=True) if shrunk.overlaps(b.shrunk(0.98, 0.75))]
         assert hit == [], texts[number].get_text()
-    # Bars do not run through numbers: each stands right of its own bar.
+    # Bars do not cross numbers: each number is to the right of its bar.
     ends = [max(left + w for left, w, *_ in found) for found in bars(figure).values()]
     for text, end in zip(axes.texts, ends, strict=True):
         assert text.get_window_extent(renderer).x0 > axes.transData.transform((end, 0))[0]

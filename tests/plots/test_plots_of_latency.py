@@ -1,4 +1,4 @@
-"""Pictures of widths and of seconds: every bar against the number that it stands for."""
+"""Plots of widths and of seconds: every bar is compared with its number."""
 
 import keras
 import pytest

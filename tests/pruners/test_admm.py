@@ -116,7 +116,7 @@ class does_not_warn:
 
 
 def test_the_first_iteration_pulls_already():
-    """Z is a point of its own: where it is the weight itself, there is no pull at first."""
+    """Z is a separate point: if it were the weight itself, there would be no pull at first."""
     model = two_layers()
     admm = pruners.ADMM(0.5, end_step=100, rho=1.0, every=50)
     wrapped = admm.prune(model)

@@ -1,4 +1,4 @@
-"""AutoCompress, and the optimizer that goes on after filters were removed."""
+"""AutoCompress, and an optimizer that keeps its state when filters are removed."""
 
 import keras
 import numpy as np

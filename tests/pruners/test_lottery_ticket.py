@@ -24,7 +24,7 @@ Y = (X @ RANDOM.normal(size=(6, 2))).astype("float32")
 
 
 def small_model(seed=1):
-    """Dropout and BatchNormalization have states of their own."""
+    """Dropout and BatchNormalization have states."""
     keras.utils.set_random_seed(seed)
     return keras.Sequential(
         [

@@ -333,7 +333,7 @@ def check_grid(schedule, criterion, pattern, scope):
         for weight in owner.pruned_weights:
             moved = ops.convert_to_numpy(weight.variable)
             weight.variable.assign(moved + RANDOM.normal(size=moved.shape) * 0.1)
-    # In a loop of its own, which compiles nothing.
+    # In a custom loop, which compiles nothing.
     pruning = tfprune.UpdatePruningStep(model, data=(IMAGES, TARGETS), batch_size=16)
     for _ in range(3):
         pruning.step()

@@ -33,7 +33,7 @@ def compiled(model):
 
 @functools.cache
 def trained():
-    """A small CNN with BatchNormalization, and with dropout, which has states of its own."""
+    """A small CNN with BatchNormalization, and with dropout, which has random states."""
     keras.utils.set_random_seed(0)
     model = keras.Sequential(
         [
@@ -542,7 +542,7 @@ def test_an_evaluate_that_does_not_work(bad, error, line, tmp_path):
     kept = sorted(path.name for path in tmp_path.iterdir())
     assert kept == (["config.json", "trial_00000.npz"] if bad else [])
     if bad:
-        # The folder goes on from there.
+        # A run with this folder continues from there.
         assert len(search.run(evaluate, tmp_path, verbose=0).trials) == 4
 
 

@@ -110,7 +110,7 @@ def test_channels_that_stay_say_why(name, layer, reason):
 
 def test_layers_behind_a_barrier_are_free():
     groups = by_layers(made("unknown_layer"))
-    assert groups[frozenset({"free"})].fixed == groups[frozenset({"behind"})].fixed == {}
+    assert groups[frozenset({"free"})].fixed == groups[frozenset({"after"})].fixed == {}
 
 
 def test_feed_forward_width_between_normalizations_is_free():
@@ -212,9 +212,9 @@ def test_weights_are_the_rows_and_columns_that_stay():
     model = keras.Sequential([keras.Input((3,)), layers.Dense(4, name="a"), layers.Dense(2)])
     randomize(model)
     small = tfprune.remove_channels(model, {"a": [1, 2]})
-    kernel, bias, behind, last = model.get_weights()
+    kernel, bias, reader, last = model.get_weights()
     for ours, truth in zip(
-        small.get_weights(), [kernel[:, [0, 3]], bias[[0, 3]], behind[[0, 3]], last], strict=True
+        small.get_weights(), [kernel[:, [0, 3]], bias[[0, 3]], reader[[0, 3]], last], strict=True
     ):
         np.testing.assert_array_equal(ours, truth)
 

@@ -19,7 +19,7 @@ from tfprune import _keras
 # larger than one pixel. Without statistics, nothing depends on that.
 SIZES = {"InceptionV": 128, "VGG": 32}
 SIZES |= {f"ConvNeXt{size}": 32 for size in ("Tiny", "Small", "Base", "Large", "XLarge")}
-# How strong a residual branch is beside what goes past it.
+# How strong a residual branch is compared with its shortcut.
 BRANCH = 0.2
 # Where normalized channels lie. Around 0, a ReLU cuts off half of each, and BatchNormalization and
 # a ReLU without a shortcut multiply rounding errors by 1.21 (Yang et al., "A Mean Field Theory of
@@ -108,7 +108,7 @@ def lively(name):
                 weight.assign(random.normal(middle, 0.2, weight.shape))
             elif isinstance(layer, keras.layers.DepthwiseConv2D) or "depth" in weight.name:
                 # Keras divides these by all channels, as if they were summed, and numbers are left
-                # that are nothing beside a normalization's epsilon.
+                # that are negligible compared with a normalization's epsilon.
                 window = np.prod(weight.shape[:2])
                 weight.assign(random.normal(0, np.sqrt(2 / window), weight.shape))
             elif name.startswith("VGG"):
@@ -123,7 +123,7 @@ def lively(name):
 def ends_of_branches(model):
     """`id`s of layers whose output is added to what went past them.
 
-    Trained networks hold branches small beside that. Random ones whose branches are as strong are
+    Trained networks keep branches small by comparison. Random ones with equally strong branches are
     chaotic: each block multiplies what it is given of rounding errors, and EfficientNetB7 has 55.
     """
     kinds = (BatchNormalization, keras.layers.Conv2D)
@@ -237,7 +237,7 @@ def test_shrunk_models_compute_what_masked_ones_compute(name, tmp_path, loader):
     groups = tfprune.dependency_groups(model)
     whole = stay_whole(groups)
     if name.startswith("ConvNeXt"):
-        # The widths of its four stages, and of the features behind them.
+        # The widths of its four stages, and of the features after them.
         others = [reason for reason in whole if reason != OUTPUT]
         assert all("mixes them into its statistics" in reason for reason in others)
         assert sum(whole[reason] for reason in others) == 4

@@ -11,7 +11,7 @@ import tfprune
 
 
 def made(name):
-    # Layers get their default names anew.
+    # Resets the default names of layers.
     keras.backend.clear_session()
     keras.utils.set_random_seed(3)
     return randomize(BUILDERS[name]())
@@ -195,7 +195,7 @@ def test_outputs_stay_as_many_when_inputs_go():
     [
         ({("value", "kernel"): np.s_[:, 1], ("value", "bias"): 1}, (1,)),
         ({("attention_output", "kernel"): 1}, (1,)),
-        # It still adds its bias, whatever it looks at.
+        # It still adds its bias, with any inputs.
         ({("value", "kernel"): np.s_[:, 1]}, ()),
         # It looks at all places alike, and still takes their mean.
         ({("query", "kernel"): np.s_[:, 1], ("query", "bias"): 1}, ()),
@@ -328,7 +328,7 @@ def test_other_products_keep_what_comes_in(equation, shape):
 def normalized(norm):
     x = inputs = keras.Input((5, 4))
     x = layers.Dense(6, name="before")(x)
-    return randomize(keras.Model(inputs, layers.Dense(2, name="behind")(norm(x))))
+    return randomize(keras.Model(inputs, layers.Dense(2, name="after")(norm(x))))
 
 
 def test_scale_and_epsilon_make_up_for_channels_of_zeros():
@@ -346,9 +346,9 @@ def test_scale_and_epsilon_make_up_for_channels_of_zeros():
 def test_channels_whose_squares_are_in_a_mean_stay():
     model = normalized(layers.RMSNormalization(name="norm"))
     assign(model, "before", "kernel", put((..., 1)))
-    assign(model, "behind", "kernel", put([1, 2]))
+    assign(model, "after", "kernel", put([1, 2]))
     group = plan_removal(model, "before")
-    # One is a constant, and nobody behind looks at the other.
+    # One is a constant, and no later layer reads the other.
     assert group.removed == () and any("squares are in its mean" in why for why in group.why)
     assert distance(model, tfprune.shrink(model), data(model)) < 1e-5
 
@@ -364,7 +364,7 @@ def test_a_group_of_a_normalization_goes_as_a_whole(constant):
     model = normalized(layers.GroupNormalization(3, name="norm"))
     assign(model, "before", "kernel", put((..., [2, 3, 4])))
     assign(model, "before", "bias", put([2, 3, 4], constant))
-    # What is left of it is the normalization's beta, which goes into the bias behind.
+    # Only the normalization's beta remains, which the next bias absorbs.
     assert plan_removal(model, "before").removed == (1,)
     small = tfprune.shrink(model)
     assert small.get_layer("norm").groups == 2
@@ -398,7 +398,7 @@ def remembering(kind, **arguments):
     x = inputs = keras.Input((6, 4))
     x = layers.Dense(3, name="before")(x)
     x = layer_class(5, name="layer", **{**more, **arguments})(x)
-    model = randomize(keras.Model(inputs, layers.Dense(2, name="behind")(x)))
+    model = randomize(keras.Model(inputs, layers.Dense(2, name="after")(x)))
     cell = f"layer/{model.get_layer('layer').cell.name}"
     return model, cell, gates, candidate
 
@@ -502,7 +502,7 @@ def test_what_a_stateful_layer_remembers_is_kept():
 def both_ways(**arguments):
     x = inputs = keras.Input((6, 4))
     wrapper = layers.Bidirectional(layers.LSTM(5, name="inner"), name="both", **arguments)
-    return randomize(keras.Model(inputs, layers.Dense(2, name="behind")(wrapper(x))))
+    return randomize(keras.Model(inputs, layers.Dense(2, name="after")(wrapper(x))))
 
 
 @pytest.mark.parametrize(("mode", "rows"), [("concat", 6), ("sum", 3), ("mul", 3), ("ave", 3)])
@@ -511,7 +511,7 @@ def test_units_of_both_directions_go_in_pairs(mode, rows):
     small = tfprune.remove_channels(model, {"both/forward_inner": [0, 3]})
     both = small.get_layer("both")
     assert both.forward_layer.units == both.backward_layer.units == 3
-    assert small.get_layer("behind").kernel.shape == (rows, 2)
+    assert small.get_layer("after").kernel.shape == (rows, 2)
     silence(model, "both/forward_inner/lstm_cell", 1, range(4))
     assert plan_removal(model, "both/forward_inner").removed == ()
     silence(model, "both/backward_inner/lstm_cell", 1, range(4))

@@ -270,7 +270,7 @@ def test_all_scopes_meet_targets(scope):
     [
         (r"pattern Unstructured\(\) for wide/kernel", {"pattern": "unstructured"}),
         (r"coupled=False.*for wide/kernel", {"pattern": tfprune.Filter(coupled=False)}),
-        ("schedule of its own for wide/kernel", {"schedule": tfprune.ConstantSparsity(0.1, 0)}),
+        ("a different schedule for wide/kernel", {"schedule": tfprune.ConstantSparsity(0.1, 0)}),
     ],
 )
 def test_rules_that_targets_cannot_follow(match, part):

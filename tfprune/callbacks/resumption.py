@@ -1,4 +1,4 @@
-"""Training that goes on from a file: does the file's step belong to the epoch that it begins in?"""
+"""Training resumed from a file: does the step in the file belong to the epoch that begins?"""
 
 import math
 import warnings
@@ -61,7 +61,7 @@ class Resumption:
         where = f"{done} steps after the start of epoch {int(begun)}" if inside else "its start"
         warnings.warn(
             check.message(
-                f"training to go on in epoch {wanted}, to which the pruning step "
+                f"training to continue in epoch {wanted}, to which the pruning step "
                 f"{self._masks.step} of the weights belongs, {where}",
                 f"training that begins at the start of epoch {epoch}",
                 "Steps are counted twice or left out. Pass initial_epoch to fit, put "

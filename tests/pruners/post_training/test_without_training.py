@@ -249,7 +249,7 @@ def test_zeros_survive_keras_quantization(mode):
     stripped.quantize(mode)
     layer = stripped.get_layer("one")
     inputs = np.eye(8, dtype="float32")
-    # What is multiplied with one input at a time, whatever form the kernel is kept in.
+    # The weights multiplied with one input at a time, for any form of the kernel.
     found = ops.convert_to_numpy(layer(inputs) - layer(0 * inputs))
     bias = ops.convert_to_numpy(layer.bias)
     assert not bias.any()
