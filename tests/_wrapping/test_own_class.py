@@ -286,7 +286,7 @@ def test_without_a_copy(tmp_path):
     assert tfprune.prune_low_magnitude(model, rising(), copy=False) is model
     assert isinstance(model, Bare)
     train(model)
-    assert zeros(model) == {"dense/kernel": 36, "dense_1/kernel": 14} or exact(model)
+    assert sorted(zeros(model).values()) == [14, 36] and exact(model)
     assert model.train_steps > 0 and model.pruning_step == 4
     model.save_weights(tmp_path / "model.weights.h5")
     again = tfprune.prune_low_magnitude(bare(), rising(), copy=False)
