@@ -11,7 +11,7 @@ class DeferredInPlaceMasks(InPlaceMasks):
         model: The unbuilt model.
         method: The default `Method`.
         plan: Function of the built model without masks. It returns the arguments of
-        `prune_in_place` after the model, and the reasons why weights are not pruned.
+            `prune_in_place` after the model, and the reasons why weights are not pruned.
     """
 
     def __init__(self, model, method, plan):

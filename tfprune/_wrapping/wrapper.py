@@ -237,13 +237,13 @@ class PruneLowMagnitude(MaskWrapper, keras.layers.Wrapper):
     def get_weights(self):
         """Returns the weights of the layer inside, as arrays: `[kernel, bias]` of a Dense layer.
 
-        `masks` has the masks. `weights` and the whole model's `get_weights` hold these too, so that
-        callbacks that keep and restore the weights of an epoch keep its masks.
+        The masks are in `masks`. They also belong to `weights` and to `get_weights` of the whole
+        model, so that callbacks that restore the weights of an epoch restore its masks.
         """
         return self.layer.get_weights()
 
     def set_weights(self, weights):
-        """Sets the weights of the layer inside; the pruned ones are put to zero.
+        """Sets the weights of the layer inside; pruned weights become zero.
 
         Args:
             weights: List of arrays as `get_weights` returns it, or with the masks, in the order of

@@ -16,21 +16,20 @@ class PruningBackup(keras.callbacks.Callback):
     """Lets `fit` continue after an interruption, with the same result as without it.
 
     After each epoch, it writes weights, masks, pruning step, random states, the optimizer's values
-    and the number of the epoch into one file, which replaces the one before in a single step. A
-    program that is killed at any moment, while it saves too, leaves a whole backup. Started again,
-    it continues with the epoch that comes next. It takes the place of
-    `keras.callbacks.BackupAndRestore`, which overwrites several files in turn.
+    and the number of the epoch into one file, which replaces the previous one in a single step. A
+    program leaves a complete backup even if it is killed while it saves. Started again, it
+    continues with the next epoch. Use this callback instead of `keras.callbacks.BackupAndRestore`,
+    which overwrites several files in turn.
 
     Args:
-        path: File to keep the backup in; its name ends with ".weights.h5".
-        save_freq: "epoch", or a number of batches. A training that goes on from the middle of an
-            epoch takes the epoch's batches again from the first, so it warns, and its result
-            differs.
-        delete_checkpoint: Whether the file is deleted when `fit` ends.
+        path: File to keep the backup in; its suffix is ".weights.h5".
+        save_freq: "epoch", or a number of batches. A training resumed in the middle of an epoch
+        repeats the epoch from its first batch; it warns, and its result differs. delete_checkpoint:
+        Whether the file is deleted when `fit` ends.
 
     Raises:
-        TypeError: If `path` is no path.
-        ValueError: If no file can be written at `path`, its name ends otherwise, or `save_freq`
+        TypeError: If `path` is not a path.
+        ValueError: If no file can be written at `path`, it has another suffix, or `save_freq`
             is neither "epoch" nor a positive number. In `fit`: if the file is a backup of another
             model, or something else.
         DamagedFileError: In `fit`, if the file is damaged. It is an OSError.

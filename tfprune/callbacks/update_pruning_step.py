@@ -26,14 +26,14 @@ class UpdatePruningStep(OwnLoop, PruningCallback):
         batches: Number of batches for each mask update.
         batch_size: Size of the batches that arrays are cut into.
         loss: A Keras loss for criteria on gradients, if the model is not compiled.
-        masks_on: Where masks are computed. "device" counts where the weights are, and the host
-            reads counts and thresholds alone; the masks are those of "host". It takes single
-            weights (`Unstructured`) of float32, float16 or bfloat16, the criteria `magnitude` and
-            `small_final`, and the scopes `local`, with any distribution but LAMP, and `global`
-            without `normalize`. All else is computed on the host: other patterns and criteria,
-            weights of experts, layers with LoRA, and the replicas of a `tf.distribute` strategy.
-            "auto" chooses "device" for weights on a GPU or a TPU and for those that span
-            processes, and "host" on a CPU, where it is faster.
+        masks_on: Where masks are computed. "device" counts scores where the weights are, so the
+            host reads only counts and thresholds; the masks are the same as with "host". It takes
+            single weights (`Unstructured`) of float32, float16 or bfloat16, the criteria
+            `magnitude` and `small_final`, and the scopes `local`, with any distribution except
+            LAMP, and `global` without `normalize`. The host computes everything else: other
+            patterns and criteria, weights of experts, layers with LoRA, and the replicas of a
+            `tf.distribute` strategy. "auto" chooses "device" for weights on a GPU or a TPU and for
+            those that span processes, and "host" on a CPU, where it is faster.
 
     Raises:
         ValueError: If a weight turns NaN or infinite, a second

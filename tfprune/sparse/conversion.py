@@ -28,23 +28,23 @@ def to_sparse(model, x=None, *, threads=None, prefer="speed", runs=15, verbose=1
     """Makes a model whose pruned layers store and multiply only nonzero weights.
 
     Each Dense, EinsumDense and convolution with at least half of its weights at zero is timed in
-    both forms on the inputs that it gets when the model sees `x`; the faster form stays. So the
-    batch of `x` matters: pass one like those that the model gets in production. The result
-    predicts, saves and loads like any Keras model, and cannot be trained.
+    both forms on its inputs for the batch `x`; the faster form is kept. The size of `x` therefore
+    matters: pass a batch like those in production. The result predicts, saves and loads like any
+    Keras model, but cannot be trained.
 
     Args:
         model: A built Sequential or Functional model, wrapped or plain. It is not changed.
         x: One batch of inputs: an array, a data set whose first batch is taken, or anything else
             that `fit` takes. Random numbers of batch size 1 by default.
         threads: Number of threads to time with; by default, as many as the backend uses.
-            TensorFlow and JAX, which fix it when they start, are kept to as many processors.
-        prefer: "speed" times each layer; "size" makes each layer sparse that takes fewer bytes
-            then, and times nothing.
-        runs: Number of rounds in which a layer is timed.
-        verbose: 1 shows a progress bar on a terminal, 0 does not.
+            TensorFlow and JAX fix this number when they start, so they are restricted to as many
+            processors.
+        prefer: "speed" times each layer; "size" makes each layer sparse that then takes fewer
+        bytes, without timing. runs: Number of rounds in which a layer is timed. verbose: 1 shows a
+        progress bar on a terminal, 0 does not.
 
     Returns:
-        A Keras model, uncompiled. `plan_sparse` also tells which layers are sparse, and why.
+        A Keras model, uncompiled. `plan_sparse` also lists which layers are sparse, and why.
 
     Raises:
         TypeError: If `model` is not a Keras 3 model.
@@ -71,7 +71,7 @@ def to_sparse(model, x=None, *, threads=None, prefer="speed", runs=15, verbose=1
 
 
 def plan_sparse(model, x=None, *, threads=None, prefer="speed", runs=15, verbose=1):
-    """Plans what `to_sparse` does: which layers become sparse, and what each gains.
+    """Plans `to_sparse`: which layers become sparse, and how much each gains.
 
     See `to_sparse` for the arguments and errors.
 

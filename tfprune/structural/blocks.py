@@ -14,7 +14,7 @@ def remove_blocks(model, n, data):
     """Removes the blocks that change their input least from a stack of equal blocks.
 
     The influence of a block is 1 - cosine(its input, its output), averaged over all positions of
-    the data. The smaller model computes something else than the model: fine-tune it.
+    the data. The smaller model computes different outputs: fine-tune it.
 
     Args:
         model: A built Sequential or Functional model with a stack of layers of one class and one

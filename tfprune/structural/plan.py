@@ -88,7 +88,7 @@ class ShrinkPlan:
 
     @property
     def reached(self):
-        """`{name: fraction}`: what each target's cost is, as a fraction of the model's own."""
+        """`{name: fraction}`: the cost for each target, as a fraction of that of the model."""
         found = {}
         for name in self.targets:
             if name == "latency":
@@ -130,8 +130,7 @@ class ShrinkPlan:
         See `tfprune.compare_latency`, which has the same arguments and raises the same errors.
 
         Args:
-            runtime: "keras", "litert", "onnx" or "saved_model": where both are measured, as files
-                of that format.
+            runtime: "keras", "litert", "onnx" or "saved_model": where both are measured.
 
         Returns:
             `{"before": Latency, "after": Latency}`.

@@ -202,12 +202,12 @@ def shrink(
         data: For criteria that need gradients or activations, as in `tfprune.pruners.one_shot`;
             likewise `batches`, `batch_size`, `loss` and `verbose`.
         latency_batch_size: Batch size for measuring the latency; 1 by default.
-        runtime: For a target in latency: "keras", "litert", "onnx" or "saved_model", the runtime
-            where the model ships. Candidates are written and measured as files of that format.
-        threads: For a target in latency: number of threads of the runtime, or `None` for as many
+        runtime: For a target in latency: "keras", "litert", "onnx" or "saved_model", the runtime of
+        the exported model. Candidates are written and measured as files of that format. threads:
+        For a target in latency: number of threads of the runtime, or `None` for as many
             as it takes.
-        allocation: "sensitivity" prunes each group of filters up to the same loss, which each
-            alone is measured to cost on `data`; `None` leaves the allocation to `scope`.
+        allocation: "sensitivity" prunes each group of filters up to the same loss, measured on
+            `data` with this group alone pruned; `None` leaves the allocation to `scope`.
             BatchNormalization gets new statistics from the same data. See
             `tfprune.pruners.SensitivitySearch`.
         uniform: `True` removes the same number of channels from all blocks, and only channels
@@ -222,12 +222,12 @@ def shrink(
         TypeError: If `model` is not a Keras 3 model, `round_to` not a whole number, or `targets`
             not a dictionary of numbers.
         ValueError: If the model is not built, its `call` is code, which cannot be followed, its
-            patterns do not prune whole filters, or the targets cannot be met; the message says
-            what can be had.
+            patterns do not prune whole filters, or the targets cannot be met; the message gives the
+            lowest costs.
         ImportError: If the runtime is not installed.
 
     Warns:
-        UserWarning: If the final measurement misses the target in latency; it has both numbers.
+        UserWarning: If the final measurement misses the target in latency; it gives both numbers.
 
     Example:
 

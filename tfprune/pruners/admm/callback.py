@@ -13,14 +13,15 @@ class ADMM(OwnLoop, PruningCallback):
     """Pulls weights towards a pattern while they train, prunes them to it, and keeps the masks.
 
     `rho / 2 * ||W - Z + U||^2` is added to the loss for every pruned weight W. Every few optimizer
-    steps, Z becomes the point of the pattern nearest to W + U, and U grows by W - Z. So gradients
-    lead the weights that will be pruned to zero, with any optimizer, and little is lost at
-    `end_step`, when the masks are made from W + U. From then on the masks stay, and nothing pulls.
+    steps, Z becomes the point of the pattern nearest to W + U, and U grows by W - Z. With any
+    optimizer, gradients therefore pull the weights that will be pruned to zero, and little is lost
+    at `end_step`, when the masks are made from W + U. After that, the masks are kept and the pull
+    ends.
 
-    `prune` wraps the model, and the callback takes the place of `UpdatePruningStep`, in `fit` and
-    in your own loops. Z, U and rho are saved with the model, so an interrupted training resumes
-    exactly. The logs hold "admm_primal", ||W - Z|| over all weights, and "admm_dual", the norm of
-    the last change of Z times rho; a TensorBoard callback after this one in the list writes them.
+    `prune` wraps the model, and the callback replaces `UpdatePruningStep`, in `fit` and in your own
+    loops. Z, U and rho are saved with the model, so an interrupted training resumes exactly. The
+    logs hold "admm_primal", ||W - Z|| over all weights, and "admm_dual", the norm of the last
+    change of Z times rho; a TensorBoard callback after this one in the list writes them.
 
     In the guide's measurements ("Search: how much each layer loses"), for single weights at 98 %
     with LAMP's shares, ADMM is no better than gradual pruning with the same shares: start with

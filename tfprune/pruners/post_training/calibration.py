@@ -15,9 +15,9 @@ _MEND = "Give for instance num_samples=128."
 
 @dataclass(frozen=True)
 class Calibration:
-    """The data on which a pruner without training watches a model.
+    """The data for pruning without training.
 
-    Its arguments are those of Keras's `GPTQConfig`. Texts and tokens are joined to one long
+    Its arguments are those of `GPTQConfig` in Keras. Texts and tokens are joined to one long
     sequence, and `num_samples` windows are cut out of it at equal distances.
 
     Args:
@@ -55,7 +55,7 @@ class Calibration:
         Raises:
             ValueError: If there are fewer than `num_samples` samples, a tokenizer is missing, or
                 the model has inputs that tokens alone do not fill.
-            TypeError: If the data set is none.
+            TypeError: If the data set is of an unknown kind.
         """
         kind, data = _read(self.dataset)
         if kind == "texts":

@@ -21,7 +21,7 @@ class Owl(Distribution):
     shares of outliers, within a band of `2 * spread` around the overall density. All blocks
     together have the overall sparsity.
 
-    Use it as `distribution` of `wanda`, `sparse_gpt` and `magnitude`: it needs what goes into the
+    Use it as `distribution` of `wanda`, `sparse_gpt` and `magnitude`: it needs the inputs of the
     layers. All weights of a block get the sparsity of the block.
 
     Args:

@@ -15,10 +15,10 @@ class BlockResult:
     Attributes:
         name: Its path in the model.
         weights: Number of weights that could be pruned.
-        zeros: How many of them are zero now.
-        error_of_masks: Relative error of the block's outputs with the masks, before the weights
-            that stay were changed: L2 norm of the difference to the block before pruning, divided
-            by the norm of its outputs, on the same inputs. `None` without data.
+        zeros: Number of these that are zero.
+        error_of_masks: Relative error of the block's outputs with the masks, before the kept
+            weights were changed: L2 norm of the difference to the block before pruning, divided by
+            the norm of its outputs, on the same inputs. `None` without data.
         error: The same with the final weights.
         seconds: Time that the block took.
     """

@@ -38,7 +38,7 @@ def wanda(
             "sequential_blocks". By default the model's own `get_quantization_layer_structure`, or
             else the layers that repeat.
         layers: Names or patterns of the layers to prune; all in the blocks by default.
-        path: Folder that keeps each block when it is done. The same call with the same path
+        path: Folder that keeps each finished block. The same call with the same path
             continues from there, with the same result.
         verbose: 1 shows a progress bar over the blocks, 0 does not.
 
@@ -92,25 +92,22 @@ def sparse_gpt(
     path=None,
     verbose=1,
 ):
-    """Prunes a trained model at once by SparseGPT: the weights that stay make up for the others.
+    """Prunes a trained model at once by SparseGPT: kept weights compensate for pruned ones.
 
-    The inputs of a layer say how a removed weight can be replaced: the method goes through them
-    one by one, removes weights, and corrects the weights of the inputs after it, so that the
-    outputs change least. It works block by block, as `wanda` does. It keeps, for one block at a
-    time, a matrix of (inputs, inputs) in float64 for each layer.
+    The inputs of a layer determine how to compensate for a removed weight. The method visits them
+    one by one, removes weights, and corrects the weights of later inputs, so that the outputs
+    change least. It works block by block, as `wanda` does. It keeps, for one block at a time, a
+    matrix of (inputs, inputs) in float64 for each layer.
 
     Args:
         model: As in `wanda`.
         sparsity: Fraction of zeros in each weight, in [0, 1); or a list with one for each block.
         data: As in `wanda`.
-        damping: Added to the diagonal of the Hessian, in units of its mean, at least 0. Where it
-            is not enough, 0.01, 0.1 and 1 are tried, and the result's `notes` say so.
-        pattern: As in `wanda`, likewise the further arguments.
-        distribution: A `tfprune.pruners.Owl`.
-        blocks: The blocks.
-        layers: The layers to prune.
-        path: Folder that keeps each block.
-        verbose: 1 shows a progress bar.
+        damping: Added to the diagonal of the Hessian, in units of its mean, at least 0. If it is
+        not enough, 0.01, 0.1 and 1 are tried, and noted in `notes` of the result. pattern: As in
+        `wanda`, likewise the further arguments. distribution: A `tfprune.pruners.Owl`. blocks: The
+        blocks. layers: The layers to prune. path: Folder that keeps each block. verbose: 1 shows a
+        progress bar.
 
     Returns:
         A `PostTrainingResult`: the wrapped model, and a table of the blocks.

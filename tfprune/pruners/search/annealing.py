@@ -19,10 +19,10 @@ class SimulatedAnnealing(CandidateSearch):
     """Perturbs the shares of the layers; keeps better ones, and by chance slightly worse ones.
 
     The search perturbs the logarithms of the layers' densities and then multiplies all densities by
-    the one factor that meets the budget, so no candidate is drawn in vain. A difference between
+    the one factor that meets the budget, so every candidate meets it. A difference between
     candidates counts in units of the spread of all candidates so far, so a temperature has the same
     meaning for every metric. Each layer keeps at least `least` of its uniform share: accuracy
-    collapses where a search may empty a layer.
+    collapses if a search may empty a layer.
 
     In the guide's measurements ("Search: how much each layer loses"), annealing gained nothing over
     uniform shares for filters, or over LAMP for single weights, which cost no evaluation.
@@ -32,12 +32,11 @@ class SimulatedAnnealing(CandidateSearch):
         {budget}
         {pattern}
         {methods}
-        evaluations: Number of candidates that are drawn, starts included. A candidate that is drawn
-            twice is evaluated once.
-        start: A further start: a `SearchResult` of the same model, from a sensitivity search for
-            instance. Uniform shares, Erdos-Renyi-Kernel and LAMP are starts in any case; the search
-            perturbs the best of all.
-        perturbation: Standard deviation of the first changes to the logarithm of a density. It
+        evaluations: Number of candidates drawn, including starts. Repeated candidates are evaluated
+        once. start: A further start: a `SearchResult` of the same model, for instance from a
+        sensitivity search. Uniform shares, Erdos-Renyi-Kernel and LAMP are always starts; the
+        search perturbs the best one. perturbation: Standard deviation of the first changes to the
+        logarithm of a density. It
             falls with the square root of the temperature.
         {options}
         {runtime}
@@ -60,7 +59,7 @@ class SimulatedAnnealing(CandidateSearch):
 
     Reference:
 
-    - [Liu et al., 2020: AutoCompress](https://arxiv.org/abs/1907.03141), which searches so
+    - [Liu et al., 2020: AutoCompress](https://arxiv.org/abs/1907.03141), which uses this search
     """
 
     def __init__(

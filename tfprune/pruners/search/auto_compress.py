@@ -24,12 +24,12 @@ from tfprune.structural.optimizer_state import compile_copy, shrink_compiled
 
 @described
 class AutoCompress(Search):
-    """Makes a model smaller in rounds: annealing finds shares, ADMM leads there, filters go.
+    """Makes a model smaller in rounds: annealing finds shares, ADMM prunes, filters are removed.
 
     Each round lowers the cost by an equal factor. `SimulatedAnnealing` finds the share of each
     group of filters. `train` trains with the `ADMM` callback, which pulls the weights towards these
-    shares and prunes them. Filters that are nearly empty go too (purification). Then the filters
-    are removed, and the optimizer keeps its state for the remaining weights.
+    shares and prunes them. Filters that are nearly empty are pruned too (purification). Then all of
+    these filters are removed, and the optimizer keeps its state for the remaining weights.
 
     In the guide's measurements ("Search: how much each layer loses"), AutoCompress is as accurate
     as gradual pruning with `PolynomialDecay` within the spread of the seeds, and takes twice as
@@ -37,21 +37,23 @@ class AutoCompress(Search):
 
     The paper also prunes columns: the weights by which all filters of a layer read one place of
     one input channel. They narrow the matrix of a convolution that is computed as one, but a layer
-    of Keras with such zeros is as large and as slow as before, so filters alone go here. An input
-    channel that loses all of its places is a filter of the layer before.
+    of Keras with such zeros is as large and as slow as before, so only filters are removed here. An
+    input channel that loses all of its places is a filter of the layer before.
 
-    `run` needs `train`, which has to train for at least `admm_steps` optimizer steps at each call;
+    `run` needs `train`, which must train for at least `admm_steps` optimizer steps at each call;
     further steps keep the masks.
 
     Args:
         {model}
-            It has to be compiled.
+            It must be compiled.
         budget: `{"macs": ...}` or `{"parameters": ...}`, one of them: the highest cost of the
-        result, as a fraction of that of the model. admm_steps: Optimizer steps of each round's
-        training after which the masks are made. {methods} rounds: Number of rounds. rho: Strength
-        of ADMM's pull; see `ADMM`. purify: Filters whose weights are smaller than this part of
-        their group's (root of the mean
-            square) go, whatever the shares say; 0 for none.
+            result, as a fraction of that of the model.
+        admm_steps: Optimizer steps of each round's training after which the masks are made.
+        {methods}
+        rounds: Number of rounds.
+        rho: Strength of ADMM's pull; see `ADMM`.
+        purify: Filters whose weights are smaller than this fraction of those of their group (root
+            mean squares) are removed in any case; 0 for none.
         evaluations: Evaluations of each round's search.
         {options}
 

@@ -73,7 +73,7 @@ def described(cls):
 
 @described
 class Search:
-    """Base class of all searches for which layers give how much.
+    """Base class of all searches for how much each layer loses.
 
     Args:
         {model}
@@ -200,17 +200,17 @@ class Search:
 
         Args:
             evaluate: Function of a model: a wrapped one, compiled as yours. It returns a
-                dictionary of numbers, as `model.evaluate(..., return_dict=True)`, of which the
-                objective's metric counts; or one number, and then the objective's mode says its
-                direction. Let it use validation data: a search that sees test data fits them. It
-                leaves the model unchanged.
+                dictionary of numbers, as `model.evaluate(..., return_dict=True)`, from which the
+                objective takes its metric; or one number, whose direction is the mode of the
+                objective. Use validation data: a search that sees test data overfits to them. The
+                function must not change the model.
             path: A folder in which to keep each evaluation and training when it is done. A run
                 that was killed continues from there with the same result. `None` keeps them in
                 memory.
-            train: Function of `(model, callback)` that trains the chosen model for a while:
-                `callback` keeps the masks, and has to be among the callbacks of `fit`, or its
-                call `step()` after each optimizer step of your own loop. Do not compile
-                the model again: its optimizer keeps its state.
+            train: Function of `(model, callback)` that trains the chosen model for a while.
+                `callback` keeps the masks: pass it to `fit`, or call its `step()` after each
+                optimizer step of your own loop. Do not compile the model again, because its
+                optimizer keeps its state.
             verbose: 1 shows a progress bar with the best so far, 0 does not.
 
         Returns:
@@ -219,8 +219,8 @@ class Search:
         Raises:
             ValueError: If the folder holds another run; the message says what differs. If
                 `evaluate` fails, changes the model or returns NaN, or `train` changes shapes or
-                masks or does without the callback. What was evaluated before stays in the folder.
-            TypeError: If `evaluate` or `train` is no function, or no number comes back.
+                masks or does not use the callback. Earlier evaluations stay in the folder.
+            TypeError: If `evaluate` or `train` is not a function, or `evaluate` returns no number.
         """
         judge = Judge(evaluate, self._objective)
         if train is not None and not callable(train):

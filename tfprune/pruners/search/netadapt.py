@@ -16,10 +16,10 @@ _LAST = 0.1
 
 @described
 class NetAdapt(CandidateSearch):
-    """Takes one step of the budget after the other, each from the layer where it hurts least.
+    """Approaches the budget in steps, each time pruning the layer where it hurts least.
 
     In each step, every layer (every group of filters) is a candidate: it loses as many units as the
-    step needs, a number that is computed again each time. The best candidate by `evaluate` is kept.
+    step needs, a number computed again each time. The best candidate by `evaluate` is kept.
     With `train`, the search trains the chosen model after each step, without resetting its
     optimizer, and scores the units again. Candidates are judged without training, because the same
     training steps gain more when they all go to the chosen model.
@@ -34,13 +34,11 @@ class NetAdapt(CandidateSearch):
         {methods}
         steps: Number of steps to the budget. `None` makes the first step 2.5 % of the model, and
             stops adding steps when `decay` has made the last one a tenth of the first.
-        decay: Size of each step as a fraction of the one before, in (0, 1].
-        candidates: Number of layers to try in each step: the least sensitive ones when they were
-            last tried. `None` tries all.
-        train_candidates: Whether `train` trains every candidate before it is judged, as in the
-            paper, and not only the chosen one. The run takes that many times longer.
-        {options}
-        {runtime}
+        decay: Size of each step as a fraction of the previous one, in (0, 1].
+        candidates: Number of layers to try in each step: the least sensitive ones at their last
+        trial. `None` tries all. train_candidates: Whether `train` trains every candidate before its
+        evaluation, as in the paper, and not only the chosen one. This multiplies the training time
+        by their number. {options} {runtime}
 
     {raises}
 

@@ -17,10 +17,10 @@ class Objective(Frozen):
     """How a search measures candidates, and which of two is better.
 
     Args:
-        metric: Name of the number that counts, among those that `evaluate` returns.
-        mode: "max" or "min"; `None` if the name says it, as "loss" and "accuracy" do.
+        metric: Name of the metric, among those that `evaluate` returns.
+        mode: "max" or "min"; `None` if the name implies it, like "loss" and "accuracy".
         recalibrate: Whether BatchNormalization gets new statistics from the search's `data`
-            before a candidate is evaluated; `None` means wherever there is any.
+            before a candidate is evaluated; `None` means if the model has any.
         batches: Number of batches of `data` to use.
         batch_size: Size of the batches that arrays are cut into.
 

@@ -20,10 +20,10 @@ class LayerShare:
     """The share that one layer, or one group of coupled filters, loses.
 
     Attributes:
-        name: The weight that names it.
+        name: Name of its first weight.
         layers: Paths of its layers.
         units: Number of its units.
-        zeros: Number of those that are pruned.
+        zeros: Number of pruned units.
     """
 
     name: str
@@ -43,7 +43,7 @@ class SearchResult:
 
     Attributes:
         method: Name of the search.
-        metric: Name of the number that counted.
+        metric: Name of the metric that was compared.
         budget: The budget, as given.
         dense: `{"sparsity", "parameters", "macs"}` of the model before, and "latency" if the
             budget has it.
@@ -51,7 +51,7 @@ class SearchResult:
         allocation: Tuple of `LayerShare`s, one for each layer or group of filters.
         trials: List of `Trial`s, one for each evaluation.
         best: The `Trial` of the allocation found; `None` if exactly this one was not evaluated.
-        model: The model that was found. For filters that can be removed, the smaller one, plain;
+        model: The model found. For filters that can be removed, the smaller one, plain;
             for all other patterns, the wrapped one: fine-tune it with `UpdatePruningStep`. It is
             compiled like the searched model. If the search trains, its optimizer keeps its state of
             the remaining weights.
@@ -101,8 +101,8 @@ class SearchResult:
         """Returns the allocation as a list of `Rule`s, one for each layer.
 
         Args:
-            schedule: A schedule with one end, a `PolynomialDecay` for instance. Each layer gets
-                it with its own end; layers that lose nothing are exempt.
+            schedule: A schedule with one final sparsity, for instance a `PolynomialDecay`. Each
+                layer gets it with its own end; layers that lose nothing are exempt.
 
         Raises:
             TypeError: If the schedule has no `final_sparsity` or `target_sparsity` to replace.
@@ -177,7 +177,7 @@ class SearchResult:
         return as_text(self.table())
 
     def plot(self, path=None):
-        """Draws what each evaluation was worth, and what each layer gives.
+        """Draws the metric of each evaluation, and the share that each layer loses.
 
         Needs matplotlib: `pip install "tfprune[plots]"`.
 

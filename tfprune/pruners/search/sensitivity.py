@@ -8,14 +8,15 @@ from tfprune.structural.allocation import levels, tolerated
 
 @described
 class SensitivitySearch(CandidateSearch):
-    """Prunes every layer up to the same loss, which each alone is measured to cost.
+    """Prunes every layer up to the same loss, measured with this layer alone pruned.
 
     Each layer (each group of filters) is pruned alone to a few levels and evaluated. The losses are
-    made to rise with the pruned share. Bisection then finds one threshold of loss: every layer
-    gives as much as it can below the threshold, and together they meet the budget.
+    made to rise with the pruned share. Bisection then finds one threshold of loss: every layer is
+    pruned as far as the threshold allows, and together they meet the budget.
 
-    Of the searches, start with this one: it needs the fewest evaluations. The guide "Which layers
-    give how much" has the measured gain over uniform shares: at most one point, mostly none.
+    Of the searches, start with this one: it needs the fewest evaluations. In the guide's
+    measurements ("Search: how much each layer loses"), it gained at most one point over uniform
+    shares, and mostly none.
 
     Args:
         {model}

@@ -25,7 +25,7 @@ class Trial:
         zeros: Pruned units of each layer or group.
         costs: `{"sparsity", "parameters", "macs"}`, counted, not measured.
         metrics: `{name: number}` from `evaluate`.
-        badness: The objective's number, negated where more is better.
+        badness: The objective's metric, negated if more is better.
     """
 
     number: int

@@ -11,7 +11,7 @@ from tfprune.sparse.layers.base import SparseLayer, activated, flat
 class SparseDense(SparseLayer):
     """A Dense layer that stores only nonzero weights.
 
-    `tfprune.to_sparse` makes it. It computes what the Dense layer computes, to rounding, and
+    `tfprune.to_sparse` makes it. It computes the same as the Dense layer, up to rounding, and
     cannot be trained.
 
     Args:

@@ -8,9 +8,9 @@ from tfprune.sparse.layers.base import SparseLayer
 
 @keras.saving.register_keras_serializable(package="tfprune")
 class SparseInside(_keras.WrapperBase, keras.layers.Wrapper):
-    """A layer with layers inside, attention for instance, of which some have become sparse.
+    """A layer with layers inside, for instance attention, some of which are sparse.
 
-    `tfprune.to_sparse` makes it. It has the name of its layer, and is called like it.
+    `tfprune.to_sparse` makes it. It has the name of its layer, and the same call arguments.
 
     Args:
         layer: The layer.

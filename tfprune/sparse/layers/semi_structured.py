@@ -15,7 +15,7 @@ HALF = ("float16", "bfloat16")
 class SemiStructuredDense(SparseDense):
     """A Dense layer of which at least two in every four inputs of a unit have no weight.
 
-    `tfprune.to_sparse` makes it of layers that compute in float16 or bfloat16, pruned with
+    `tfprune.to_sparse` makes it from layers that compute in float16 or bfloat16, pruned with
     `NOfM(2, 4)`, on PyTorch with an NVIDIA GPU, where it is faster. On other devices and backends
     it computes with compressed rows, in float32. Its speed is not measured.
 
