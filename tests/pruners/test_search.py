@@ -567,7 +567,7 @@ def changes_masks(model, callback):
         ("NetAdapt", changes_masks, "`train` to keep the masks"),
         ("NetAdapt", 3, "`train` to be a function"),
         ("AutoCompress", adds_weights, "`train` to leave the model's layers and shapes"),
-        ("AutoCompress", None, "`train`, with which ADMM leads"),
+        ("AutoCompress", None, "`train`, in which ADMM pulls"),
     ],
 )
 def test_a_train_that_does_not_work(name, bad, line, tmp_path):

@@ -238,7 +238,7 @@ def test_fit_is_refused(dense):
     converted = tfprune.to_sparse(dense, prefer="size")
     converted.compile("sgd", "mse")
     x = inputs_of(4, (40,))
-    with pytest.raises(ValueError, match="Expected a sparse model in prediction alone"):
+    with pytest.raises(ValueError, match="Expected a sparse model to be used only for prediction"):
         converted.fit(x, x, verbose=0)
     # JAX's fit would have lost the weights if it had begun.
     assert converted.evaluate(x, x, verbose=0) > 0

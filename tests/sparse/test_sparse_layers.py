@@ -116,7 +116,7 @@ def test_training_is_refused():
     layer = layers.Dense(4)
     layer.build((None, 6))
     form = sparse_form(with_zeros(layer), (1, 6))
-    with pytest.raises(ValueError, match=r"Expected a sparse model in prediction.*to_sparse"):
+    with pytest.raises(ValueError, match=r"to be used only for prediction.*to_sparse"):
         form(inputs_of(2, (6,)), training=True)
 
 

@@ -355,8 +355,8 @@ def copy_variables(sources, targets, name):
                 f"the same weights in '{name}' and its copy",
                 f"{len(sources)} variables in the one, {len(targets)} in the other, or of other "
                 "shapes",
-                "See that get_config() of the layer holds all that decides on its weights, and "
-                "that build() creates them.",
+                "Make get_config() of the layer return every argument that determines its "
+                "weights, and create them in build().",
             )
         )
     for source, target in zip(sources, targets, strict=True):

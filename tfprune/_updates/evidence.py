@@ -246,12 +246,11 @@ class Evidence:
 
     def _does_not_fit(self, batch, error):
         shapes = tree.map_structure(lambda array: tuple(np.shape(array)), batch)
-        first = str(error).strip().splitlines()
         return ValueError(
             check.message(
                 f"data that fits model '{self._model.name}' and its loss",
                 f"batches (x, y, sample_weight) of shapes {shapes}, which fail with: "
-                f"{first[0] if first else type(error).__name__}",
+                f"{check.first_line(error)}",
                 "Give your training data: a data set, or a tuple of arrays (x, y).",
             )
         )

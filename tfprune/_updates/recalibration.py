@@ -1,5 +1,7 @@
 """Repeated recalibration of BatchNormalization for a model's current weights."""
 
+import contextlib
+
 import keras
 import numpy as np
 
@@ -41,15 +43,10 @@ class Recalibration:
         self._owners = mask_owners(model)
 
     def __call__(self):
-        # Trains nothing, although the layers run in training mode.
-        attended = [owner.attended for owner in self._owners]
-        for owner in self._owners:
-            owner.attend()
-        try:
+        with contextlib.ExitStack() as stack:
+            for owner in self._owners:
+                stack.enter_context(owner.attending())
             self._recalibrate()
-        finally:
-            for owner, was in zip(self._owners, attended, strict=True):
-                owner.attended = was
 
     def _recalibrate(self):
         sums: list = [0.0] * len(self._norms)

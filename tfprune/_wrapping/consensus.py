@@ -55,7 +55,7 @@ class Consensus:
             if value is None or value.shape != tuple(variable.shape):
                 raise ValueError(
                     check.message(
-                        f"what ADMM keeps of {name} in the file",
+                        f"the state of ADMM for {name} in the file",
                         "nothing" if value is None else f"an array of shape {value.shape}",
                         "The file is damaged or belongs to a model with another criterion.",
                     )

@@ -109,6 +109,16 @@ class Owner:
         self.attended, self.warned = attended, False
 
     @contextmanager
+    def attending(self):
+        """Context for running layers in training mode without training, and without a callback."""
+        before = self.attended
+        self.attended = True
+        try:
+            yield
+        finally:
+            self.attended = before
+
+    @contextmanager
     def projecting(self):
         """Context for a training step that projects its own result, as on JAX."""
         self.projected = True

@@ -233,9 +233,9 @@ def _check_checksum(store, entries, name):
             raise _unlike(name, "masks, the step or the random states")
         warnings.warn(
             check.message(
-                "a file with checksums, by which damage is noticed",
+                "a file with checksums, which reveal damage",
                 "one that tfprune wrote before version 0.2, without any",
-                "It was loaded as it is; save the model again to have them.",
+                "It was loaded without a check; save the model again to add them.",
             ),
             stacklevel=2,
         )
@@ -318,7 +318,7 @@ def _check_weights(mask_set, layers, store, name, masks):
             check.message(
                 f"pruned weights of {where} in the file to be zero",
                 f"{said}, as they were when the model was saved",
-                "UpdatePruningStep and strip_pruning put them to zero.",
+                "UpdatePruningStep and strip_pruning set them to zero.",
             ),
             stacklevel=2,
         )
@@ -347,10 +347,9 @@ def _check_others(store):
     if same_kind and not set(table[:, 0].tolist()) <= found:
         warnings.warn(
             check.message(
-                "the file to hold of the optimizer, and of layers without masks, what was written",
-                "other numbers",
-                "The file is damaged: load another one, unless it is of a model that was trained "
-                "in another one's place.",
+                "the values of the optimizer, and of layers without masks, that were written",
+                "other values",
+                "The file is damaged, unless another program wrote these values: load another one.",
             ),
             stacklevel=2,
         )

@@ -64,7 +64,7 @@ class Resumption:
                 f"training to continue in epoch {wanted}, to which the pruning step "
                 f"{self._masks.step} of the weights belongs, {where}",
                 f"training that begins at the start of epoch {epoch}",
-                "Steps are counted twice or left out. Pass initial_epoch to fit, put "
+                "Steps are counted twice or skipped. Pass initial_epoch to fit, put "
                 "UpdatePruningStep after BackupAndRestore, and save at the end of epochs; or use "
                 "PruningBackup.",
             ),

@@ -124,7 +124,7 @@ def _import(modules):
 
 def _explained(path, error):
     text = str(error)
-    first = text.strip().splitlines()[0] if text.strip() else type(error).__name__
+    first = check.first_line(error)
     if "safe_mode" in text or "safe mode" in text or "lambda" in text.lower():
         mend = "Pass --unsafe if you trust the file. It runs the code that the file contains."
         return ValueError(check.message("a model file without code", f"{path}", mend))

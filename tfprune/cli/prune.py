@@ -8,7 +8,7 @@ from tfprune._wrapping.strip import strip_pruning
 from tfprune.callbacks import UpdatePruningStep
 from tfprune.cli.loading import load_data, load_model
 from tfprune.cli.saving import check_output, save_plain, save_wrapped
-from tfprune.cli.schedules import sparsities
+from tfprune.cli.schedule_options import sparsities
 from tfprune.cli.training import (
     both,
     check_labels,

@@ -5,7 +5,7 @@ import numpy as np
 from tfprune import schedules
 from tfprune._base import validation as check
 from tfprune.cli.saving import check_output
-from tfprune.cli.schedules import sparsities
+from tfprune.cli.schedule_options import sparsities
 
 _COLUMNS, _LINES = 64, 10
 # Steps, of which each takes some bytes.

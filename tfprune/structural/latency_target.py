@@ -90,7 +90,7 @@ class LatencyTarget:
             check.message(
                 f"a latency of at most {self._target:g} of the model's in {self._runtime}",
                 f"{share:.3g} in the final measurement, {found[sparsity]} against {found[None]}",
-                "Measure on a machine that does nothing else, or lower the target a little.",
+                "Measure on an idle machine, or lower the target a little.",
             ),
             stacklevel=4,
         )

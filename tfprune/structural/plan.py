@@ -118,7 +118,7 @@ class ShrinkPlan:
             raise ValueError(
                 check.message(
                     "a plan that meets targets by pruning",
-                    "one without targets, or of a model that meets them as it is",
+                    "one without targets, or of a model that already meets them",
                     'Use for instance plan_shrink(model, {"macs": 0.5}).',
                 )
             )

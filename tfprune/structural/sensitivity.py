@@ -76,7 +76,7 @@ def search_by_sensitivity(candidates, model, targets, make_plan, evidence):
     raise ValueError(
         check.message(
             "targets that can be reached by removing channels",
-            f"targets={targets!r}, of which {missed:.3g} times as much is left",
-            "Raise the targets, or free more layers: plan_shrink(model) says what stays.",
+            f"targets={targets!r}, while the best model found has {missed:.3g} times as much",
+            "Raise the targets, or free more layers: plan_shrink(model) lists what is kept.",
         )
     )

@@ -37,7 +37,7 @@ class UniformWidths:
                 check.message(
                     "a model whose class is made from its own arguments, for uniform=True",
                     f"'{model.name}' of class {type(model).__name__}",
-                    "Leave uniform out, or shrink the backbone by itself.",
+                    "Leave uniform out, or shrink only the backbone.",
                 )
             )
         self._model = model

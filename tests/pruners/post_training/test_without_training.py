@@ -403,7 +403,10 @@ BAD = {
         ),
         "data that 'sequential",
     ),
-    "no data": (lambda: pruners.wanda(dense_network(), 0.5, None), "data to watch the layers on"),
+    "no data": (
+        lambda: pruners.wanda(dense_network(), 0.5, None),
+        "calibration data",
+    ),
     "no such block": (
         lambda: pruners.wanda(language_model(2), 0.5, calibration(), blocks=["tower_*"]),
         "the blocks to be layers of 'lm'",

@@ -19,9 +19,9 @@ def distribution(sensitivity, sparsity):
     if not sensitivity.rows or not 0 < value <= most:
         raise ValueError(
             check.message(
-                f"`sparsity` above 0 and at most {most:g}, the highest that was measured",
+                f"`sparsity` above 0 and at most {most:g}, the highest measured",
                 f"sparsity={sparsity!r}, with {len(sensitivity.rows)} measured layers",
-                "Choose one between, or measure higher ones with sensitivity(sparsities=...).",
+                "Choose a lower one, or measure higher ones with sensitivity(sparsities=...).",
             )
         )
     rows = sensitivity.rows

@@ -20,7 +20,7 @@ def add(commands, shared):
     parser.add_argument(
         "--quantize",
         choices=QUANTIZED,
-        help="quantize the weights (.tflite, and but for float16 .onnx); int8 needs --data",
+        help="quantize the weights (.tflite; .onnx except float16); int8 needs --data",
     )
     parser.add_argument(
         "--io-dtype",
@@ -43,7 +43,7 @@ def add(commands, shared):
         "--samples",
         type=int,
         metavar="N",
-        help="most examples to use (default: 32 to verify the file on, all for int8's ranges)",
+        help="most examples to use (default: 32 to verify the file, all for int8's ranges)",
     )
     add_data(parser, "examples to verify the file on: an .npz file, or a folder of images")
     add_trust(parser)

@@ -95,5 +95,5 @@ def add_seed(parser):
         "--seed",
         type=int,
         metavar="N",
-        help="seed for all random numbers; runs with the same seed train alike",
+        help="seed for all random numbers; runs with the same seed train in the same way",
     )

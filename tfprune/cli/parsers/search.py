@@ -19,7 +19,7 @@ def add(commands, shared):
     parser = commands.add_parser(
         "search",
         parents=[shared],
-        help="search which layers give how many filters, and make the model smaller",
+        help="search how many filters each layer can lose, and make the model smaller",
         description="Evaluates candidates with different numbers of filters on a part of the "
         "training data, and writes the smaller model that meets the budget with the lowest loss. "
         "Fine-tune it.",

@@ -190,11 +190,10 @@ class BlockCalls:
             pass
         except Exception as error:
             shapes = keras.tree.map_structure(lambda array: array.shape, inputs)
-            lines = str(error).strip().splitlines() or [type(error).__name__]
             raise ValueError(
                 check.message(
                     f"data that '{self._model.name}' can run on",
-                    f"inputs of shapes {shapes}, which fail with: {lines[0]}"[:400],
+                    f"inputs of shapes {shapes}, which fail with: {check.first_line(error)}"[:400],
                     "Give the inputs that the model takes; lower sequence_length where the model "
                     "has fewer positions.",
                 )

@@ -59,7 +59,7 @@ class Owl(Distribution):
         if not all(isinstance(request, BlockRequest) for request in requests):
             raise ValueError(
                 check.message(
-                    "Owl to know what goes into the layers",
+                    "Owl to know the inputs of the layers",
                     "weights alone",
                     "Use it as `distribution` of tfprune.pruners.wanda, sparse_gpt or magnitude.",
                 )

@@ -157,7 +157,7 @@ def make_plan(model, blocks, layers, pattern):
         raise ValueError(
             check.message(
                 "blocks with Dense, EinsumDense or convolution layers",
-                f"'{model.name}', in which none is left to prune",
+                f"'{model.name}', in which no such layer can be pruned",
                 "Name the blocks with `blocks`, and look at the layers that `layers` leaves.",
             )
         )

@@ -47,7 +47,11 @@ def prune_blocks(
     data = None if data is None else calibration.get(data)
     if data is None and (method.needs_data or distribution is not None):
         raise ValueError(
-            check.message("data to watch the layers on", "None", "Give texts, tokens or arrays.")
+            check.message(
+                "calibration data",
+                "None",
+                "Give texts, tokens or arrays.",
+            )
         )
     batches = None if data is None else data.batches(model)
     if batches is not None:

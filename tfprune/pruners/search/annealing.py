@@ -87,7 +87,7 @@ class SimulatedAnnealing(CandidateSearch):
                 check.message(
                     "`start` to be a SearchResult",
                     f"start={start!r:.200}",
-                    "Give what run() of another search returned.",
+                    "Pass the result of run() of another search.",
                 )
             )
         super().__init__(

@@ -144,7 +144,7 @@ class AutoCompress(Search):
         if train is None:
             raise ValueError(
                 check.message(
-                    "`train`, with which ADMM leads the weights to what is found",
+                    "`train`, in which ADMM pulls the weights to the shares found",
                     "train=None",
                     "Give run(evaluate, train=...): a function of (model, callback).",
                 )

@@ -49,7 +49,7 @@ class Judge:
                 check.message(
                     "`evaluate` to return the value of a candidate",
                     f"{type(error).__name__}: {error}"[:400],
-                    "What was evaluated before is kept. Try evaluate(model) on a copy of your "
+                    "Earlier evaluations are kept. Try evaluate(model) on a copy of your "
                     "model; candidates are compiled as it is, where losses and metrics can be "
                     "copied by their configs.",
                 )
@@ -85,7 +85,7 @@ class Judge:
                     check.message(
                         "`metric` to be one of " + ", ".join(map(repr, numbers)),
                         f"metric={self._metric!r}",
-                        "Choose one of what `evaluate` returns.",
+                        "Choose a name that `evaluate` returns.",
                     )
                 )
             return numbers

@@ -178,7 +178,7 @@ class NetAdapt(CandidateSearch):
         if not whole and not part:
             raise ValueError(
                 check.message(
-                    "a layer that can give units",
+                    "a layer that can lose more units",
                     f"none, at {allocator.load(zeros):.3g} times the budget",
                     "Lower `least`, or raise the budget.",
                 )

@@ -63,7 +63,7 @@ class Objective(Frozen):
         if self.direction is None:
             raise ValueError(
                 check.message(
-                    "`mode` for a metric whose name does not say whether more of it is better",
+                    "`mode` for a metric whose name does not imply its direction",
                     f"metric={self.metric!r}, mode=None",
                     f'Give for instance Objective({self.metric!r}, mode="max").',
                 )

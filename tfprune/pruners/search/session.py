@@ -134,7 +134,7 @@ class Session:
                     check.message(
                         f"`path` to hold the evaluations of this run, {list(zeros)} as number "
                         f"{number}",
-                        f"{data['zeros']}, of a run in which candidates were worth something else",
+                        f"{data['zeros']}, of a run with other values of candidates",
                         "Choose another folder.",
                     )
                 )

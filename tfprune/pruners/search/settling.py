@@ -109,7 +109,7 @@ def _smaller(session, budget, zeros, where):
         check.message(
             f"a model that meets the budget {budget} when it is measured",
             f"{load:.3g} times the budget",
-            "Raise the budget; latency varies less on a machine that does nothing else.",
+            "Raise the budget; latency varies less on an idle machine.",
         )
     )
 

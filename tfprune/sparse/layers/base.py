@@ -139,7 +139,7 @@ class SparseLayer(keras.layers.Layer):
 def not_for_training(received):
     """The message for an attempt to train."""
     return check.message(
-        "a sparse model in prediction alone",
+        "a sparse model to be used only for prediction",
         received,
         "Train the model that tfprune.to_sparse was given, and convert it again.",
     )
