@@ -20,9 +20,13 @@ _EMBEDDINGS = (
     "PositionEmbedding",
     "ReversibleEmbedding",
     "ViTPatchingAndEmbedding",
+    "DINOV2Embedding",
 )
 _TEXT = {"vocabulary_size": 64, "num_layers": 2, "hidden_dim": 64, "intermediate_dim": 256}
 _GROUPED = {"num_query_heads": 8, "num_key_value_heads": 4}
+_BANK = {"num_experts": 4, "top_k": 2, **_GROUPED}
+# The layers whose outputs are the logits of the experts.
+_ROUTERS = ("sparse_feedforward_gate_dense", "router_dense")
 
 
 def _backbone(name, **arguments):
@@ -51,6 +55,20 @@ def _vit():
     return samples.hub().ViTImageClassifier(backbone, num_classes=3, preprocessor=None)
 
 
+def _dinov2(**arguments):
+    return lambda: samples.hub().DINOV2Backbone(
+        patch_size=14,
+        image_shape=(28, 28, 3),
+        position_embedding_shape=(28, 28, 3),
+        num_layers=2,
+        num_heads=8,
+        hidden_dim=64,
+        intermediate_dim=256,
+        num_register_tokens=2,
+        **arguments,
+    )
+
+
 def _t5():
     backbone = _backbone("T5", num_heads=8, key_value_dim=8)()
     return samples.hub().T5Seq2SeqLM(backbone, preprocessor=None)
@@ -63,9 +81,19 @@ FAMILIES = {
     "Mistral": _causal("Mistral", **_GROUPED),
     "Gemma3": _causal("Gemma3", image_size=16, head_dim=8, **_GROUPED),
     "Qwen3": _causal("Qwen3", head_dim=8, **_GROUPED),
-    "Mixtral": _causal("Mixtral", num_experts=4, top_k=2, **_GROUPED),
+    "Mixtral": _causal("Mixtral", **_BANK),
+    "Qwen-MoE": _causal(
+        "QwenMoe", moe_intermediate_dim=256, shared_expert_intermediate_dim=128, **_BANK
+    ),
+    "Qwen3-MoE": _causal("Qwen3Moe", moe_intermediate_dim=256, head_dim=8, **_BANK),
     "ViT": _vit,
+    "DINOv2": _dinov2(),
+    "DINOv2, gated": _dinov2(use_swiglu_ffn=True),
     "T5": _t5,
+}
+MIXTURES = {
+    **{name: FAMILIES[name] for name in ("Mixtral", "Qwen-MoE", "Qwen3-MoE")},
+    "GPT-OSS": _causal("GptOss", head_dim=8, **_BANK),
 }
 
 
@@ -167,6 +195,58 @@ def measure(name, folder, generate=True):
     return row
 
 
+def routers(model):
+    """The layers that make the logits of experts, in their order."""
+    return [layer for layer in model._flatten_layers() if layer.name in _ROUTERS]
+
+
+def without_experts(model, small):
+    """Lets the routers of a model give minus infinity for experts that a smaller model lacks.
+
+    Returns:
+        For each router, a bool array of the experts that are there.
+    """
+    stay = []
+    for old, new in zip(routers(model), routers(small), strict=True):
+        columns = [keras.ops.convert_to_numpy(layer.kernel).T for layer in (old, new)]
+        kept = np.array(
+            [any(np.array_equal(column, c) for c in columns[1]) for column in columns[0]]
+        )
+        old.activation = lambda x, kept=kept: keras.ops.where(kept, x, -np.inf)
+        stay.append(kept)
+    return stay
+
+
+def measure_experts(name, folder, n=2):
+    """Removes experts of one family, and compares with routers that send no token to them."""
+    model = jitter(MIXTURES[name]())
+    inputs, others = samples.inputs_for(model), samples.inputs_for(model, seed=1)
+    dense = outputs(model, inputs)
+    small = tfprune.structural.remove_experts(model, n, inputs)
+    path = os.path.join(folder, "fewer.keras")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        small.save(path)
+        loaded = keras.saving.load_model(path)
+    stay = without_experts(model, small)
+    masked = outputs(model, others)
+    row = {
+        "family": name,
+        "class": type(small) is type(model),
+        "experts": [model.backbone.num_experts, small.backbone.num_experts],
+        "kept": [int(kept.sum()) for kept in stay],
+        "removed": 1 - parameters_in(small) / parameters_in(model),
+        "masked against shrunk": difference(masked, outputs(small, others)),
+        "shrunk against loaded": difference(outputs(small, inputs), outputs(loaded, inputs)),
+        "dense against masked": difference(dense, outputs(model, inputs)),
+    }
+    for router, kept in zip(routers(model), stay, strict=True):
+        router.activation = keras.activations.linear
+        router.kernel.assign(router.kernel * kept)
+    row["router of zeros against shrunk"] = difference(outputs(model, others), masked)
+    return row
+
+
 def as_cells(row):
     """A row of the table, as text."""
     kinds = ", ".join(f"{kind} {share:.1%}" for kind, share in row["barriers"].items())
@@ -193,4 +273,21 @@ def run(folder):
     show("Shrinking KerasHub", columns, table)
     for row in table:
         print("| " + " | ".join(row) + " |")
-    write("kerashub_shrink", folder, {"rows": rows})
+    with tempfile.TemporaryDirectory() as files:
+        experts = [measure_experts(name, files) for name in MIXTURES]
+    table = [
+        [
+            row["family"],
+            "{} of {}".format(*reversed(row["experts"])),
+            f"{row['removed']:.1%}",
+            f"{row['masked against shrunk']:.1e}",
+            f"{row['dense against masked']:.2f}",
+            f"{row['router of zeros against shrunk']:.2f}",
+        ]
+        for row in experts
+    ]
+    columns = ["family", "experts", "removed", "difference", "control", "router of zeros"]
+    show("Experts removed", columns, table)
+    for row in table:
+        print("| " + " | ".join(row) + " |")
+    write("kerashub_shrink", folder, {"rows": rows, "experts": experts})

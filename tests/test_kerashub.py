@@ -284,6 +284,15 @@ def test_a_masked_and_a_shrunk_model_compute_the_same(name, tmp_path):
     assert min(row["other inputs"], row["dense against masked"]) > 1e-2
 
 
+@pytest.mark.parametrize("name", shrinking.MIXTURES)
+def test_removed_experts_are_those_that_get_no_token(name, tmp_path):
+    row = shrinking.measure_experts(name, tmp_path)
+    assert row["class"] and row["experts"] == [4, 2] and row["kept"] == [2, 2]
+    assert row["masked against shrunk"] <= 1e-5 and row["shrunk against loaded"] == 0
+    # Both what is removed and how it is masked make a difference.
+    assert min(row["dense against masked"], row["router of zeros against shrunk"]) > 1e-3
+
+
 UNIFORM = {
     "BERT classifier": {"intermediate_dim"},
     "Qwen3": {"intermediate_dim", "num_query_heads", "num_key_value_heads"},

@@ -79,3 +79,28 @@ def test_influence_is_the_angle(model):
 def test_numbers_that_do_not_fit(model, n, error, line):
     with pytest.raises(error, match=line):
         remove_blocks(model, n, data())
+
+
+def halving():
+    """Convolutions with equal weights, each of which halves the sides of its input."""
+    halves = [layers.Conv2D(2, 2, strides=2, name=f"halve_{number}") for number in range(3)]
+    return keras.Sequential([keras.Input((8, 8, 2)), *halves])
+
+
+def different():
+    return keras.Sequential([keras.Input((4,)), layers.Dense(3), layers.Dense(2)])
+
+
+@pytest.mark.parametrize(
+    ("model", "shape", "error", "line"),
+    [
+        (halving(), (2, 8, 8, 2), ValueError, "shape of their inputs.*'halve_0'"),
+        (different(), (2, 4), ValueError, "more than 1 equal blocks.*with 1"),
+        (keras.Sequential([layers.Dense(4)]), (2, 4), ValueError, "a built model"),
+        ("a model", (2, 4), TypeError, "a Keras 3 layer or model"),
+    ],
+    ids=["other shapes", "no stack", "unbuilt", "no model"],
+)
+def test_models_without_such_blocks(model, shape, error, line):
+    with pytest.raises(error, match=line):
+        remove_blocks(model, 1, np.zeros(shape, "float32"))

@@ -4,6 +4,7 @@ from tfprune._channels.graph import ChannelGroup, Member, dependency_groups
 from tfprune._channels.ledger import Call, Flow, Ledger
 from tfprune._channels.rules.table import register_channel_rule
 from tfprune.structural.blocks import remove_blocks
+from tfprune.structural.experts import remove_experts
 from tfprune.structural.fold import fold_batch_norm
 from tfprune.structural.plan import GroupPlan, ShrinkPlan
 from tfprune.structural.remove import remove_channels
@@ -25,5 +26,6 @@ __all__ = [
     "register_channel_rule",
     "remove_blocks",
     "remove_channels",
+    "remove_experts",
     "shrink",
 ]

@@ -8,6 +8,7 @@ from tfprune import _keras
 from tfprune._base import validation as check
 from tfprune._channels.graph import without_wrappers
 from tfprune._keras.checks import check_followable
+from tfprune.structural.configs import edit_counts
 
 
 def remove_blocks(model, n, data):
@@ -131,7 +132,7 @@ def _shapes(weights):
 def _with_fewer_layers(model, blocks, kept):
     """Makes a model of the same class with fewer layers, and gives it the weights of the others."""
     config = copy.deepcopy(model.get_config())
-    edited = _edit_depth(config, len(blocks), len(kept))
+    edited = edit_counts(config, ("num_layers",), len(blocks), len(kept))
     made = type(model).from_config(config) if edited else model
     new = [layer for layer in _keras.flatten(made) if _kind(layer) == _kind(blocks[0])]
     inside = {id(weight) for block in blocks for weight in block.weights}
@@ -150,18 +151,6 @@ def _with_fewer_layers(model, blocks, kept):
         _keras.copy_variables(old.weights, target.weights, old.name)
     _keras.copy_variables(rests[0], rests[1], model.name)
     return made
-
-
-def _edit_depth(config, old, new):
-    """Edits the numbers of layers in a config and in those inside it; returns how many."""
-    if isinstance(config, (list, tuple)):
-        return sum(_edit_depth(item, old, new) for item in config)
-    if not isinstance(config, dict):
-        return 0
-    edits = sum(_edit_depth(item, old, new) for item in config.values())
-    if config.get("num_layers") == old:
-        config["num_layers"], edits = new, edits + 1
-    return edits
 
 
 def _facts(block):

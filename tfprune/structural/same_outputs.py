@@ -21,7 +21,7 @@ def difference(one, other, seed=0):
         seed: Of the random inputs.
     """
     inputs = _random_inputs(one, seed)
-    return _largest_difference(_outputs(one, inputs), _outputs(other, inputs))
+    return difference_of(*(model(inputs, training=False) for model in (one, other)))
 
 
 def _random_inputs(model, seed=0):
@@ -37,9 +37,10 @@ def _random_inputs(model, seed=0):
     return keras.tree.map_structure(example, _keras.symbolic_inputs(model))
 
 
-def _largest_difference(expected, outputs):
+def difference_of(expected, outputs):
+    """Returns the largest difference of tensors as a fraction of the largest expected number."""
     found = 0.0
-    for ours, theirs in zip(expected, outputs, strict=True):
+    for ours, theirs in zip(_arrays(expected), _arrays(outputs), strict=True):
         if ours.shape != theirs.shape:
             return np.inf
         largest = max(float(np.abs(ours).max(initial=0)), 1e-6)
@@ -66,12 +67,12 @@ def check_same(model, smaller, layers):
     """
     try:
         inputs = _random_inputs(model)
-        expected = _outputs(model, inputs)
+        expected = model(inputs, training=False)
     except Exception:
         # Random inputs do not suit every model; the user's own data will show differences.
         return
     try:
-        found = _largest_difference(expected, _outputs(smaller, inputs))
+        found = difference_of(expected, smaller(inputs, training=False))
     except Exception as error:
         raise ValueError(_message(f"the error {check.first_line(error)!r}", layers)) from error
     if not is_rounding(model, found) and not np.isnan(found):
@@ -89,6 +90,6 @@ def _message(received, layers):
     )
 
 
-def _outputs(model, inputs):
-    tensors = keras.tree.flatten(model(inputs, training=False))
-    return [np.asarray(_keras.on_host(tensor)).astype("float64") for tensor in tensors]
+def _arrays(tensors):
+    flat = keras.tree.flatten(tensors)
+    return [np.asarray(_keras.on_host(tensor)).astype("float64") for tensor in flat]

@@ -6,6 +6,7 @@ from tfprune import _keras
 from tfprune._base import validation as check
 from tfprune._channels.graph import channel_groups, follow
 from tfprune._wrapping.methods import Rule
+from tfprune.structural.configs import edit_counts, parts
 from tfprune.structural.same_outputs import difference, is_rounding
 
 _WIDTHS = (
@@ -136,26 +137,9 @@ def exempting_rules(model, rules):
 def _edit(config, kind, old, new):
     """Edits the arguments that count channels; returns how many."""
     if kind == "heads":
-        return sum(_edit_heads(part, old, new) for part in _parts(config))
+        return sum(_edit_heads(part, old, new) for part in parts(config))
     # Gemma counts both matrices of a gated unit.
-    return _edit_widths(config, old, new) or _edit_widths(config, 2 * old, 2 * new)
-
-
-def _parts(config):
-    """Yields a config and those inside it."""
-    if isinstance(config, (list, tuple)):
-        for item in config:
-            yield from _parts(item)
-    elif isinstance(config, dict):
-        yield config
-        yield from _parts(list(config.values()))
-
-
-def _edit_widths(config, old, new):
-    found = [(part, name) for part in _parts(config) for name in _WIDTHS if part.get(name) == old]
-    for part, name in found:
-        part[name] = new
-    return len(found)
+    return edit_counts(config, _WIDTHS, old, new) or edit_counts(config, _WIDTHS, 2 * old, 2 * new)
 
 
 def _edit_heads(config, old, new):
