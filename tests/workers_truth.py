@@ -63,6 +63,29 @@ def on_tensorflow(name, pattern, strategy):
     write(name, model)
 
 
+def fit_on_tensorflow(strategy):
+    """`fit` without pruning; with pruning too, if Keras can: keras#20585."""
+    x, y = np.concatenate(X), np.concatenate(X)[:, :8] * 2
+    with strategy.scope():
+        plain = keras.Sequential([keras.Input((16,)), layers.Dense(8)])
+        plain.compile("sgd", "mse")
+    said = ""
+    try:
+        plain.fit(x, y, batch_size=16, verbose=0)
+    except Exception as error:
+        said = f"{type(error).__name__}: {error}"
+    (FOLDER / f"fit_{PROCESS}.json").write_text(json.dumps(said))
+    if said:
+        return
+    with strategy.scope():
+        model = build("unstructured")
+        model.compile(keras.optimizers.SGD(0.05), "mse")
+    data = tf.data.Dataset.from_tensor_slices((x, y)).batch(16).repeat()
+    callback = tfprune.UpdatePruningStep()
+    model.fit(data, steps_per_epoch=STEPS // 2, epochs=3, verbose=0, callbacks=[callback])
+    write("fit", model)
+
+
 def on_torch(name, pattern):
     import torch
 
@@ -110,6 +133,7 @@ if LIBRARY == "tensorflow":
     strategy = tf.distribute.MultiWorkerMirroredStrategy()
     for name, pattern in PATTERNS.items():
         on_tensorflow(name, pattern, strategy)
+    fit_on_tensorflow(strategy)
 else:
     import torch
 
