@@ -23,6 +23,12 @@ from tfprune.masks import DeviceRequest, MaskRequest, masks_in_groups
 
 SPARSITY = 0.8
 COMPILED = 200
+SIDES = {
+    "local": ("local", patterns.get(None)),
+    "global": ("global", patterns.get(None)),
+    "2:4": ("local", patterns.NOfM(2, 4)),
+    "4 x 4 blocks": ("global", patterns.Block((4, 4))),
+}
 
 
 def matrices(millions):
@@ -38,7 +44,11 @@ def matrices(millions):
     return found
 
 
-def groups_of(requests, scope, share=SPARSITY):
+def share_of(pattern):
+    return 0.5 if isinstance(pattern, patterns.NOfM) else SPARSITY
+
+
+def groups_of(requests, scope, share):
     groups = [requests] if scope == "global" else [[request] for request in requests]
     return [(group, int(share * sum(r.units for r in group)), None) for group in groups]
 
@@ -49,20 +59,20 @@ def through_the_host(tensors, scope, pattern):
     requests = [
         MaskRequest(_keras.on_host(tensor), pattern, criteria.get(None), axes) for tensor in tensors
     ]
-    groups = groups_of(requests, scope, 0.5 if isinstance(pattern, patterns.NOfM) else SPARSITY)
+    groups = groups_of(requests, scope, share_of(pattern))
     found = [kept for masks, _ in masks_in_groups(groups) for kept in masks]
     masks = [ops.convert_to_tensor(r.spread(kept)) for r, kept in zip(requests, found, strict=True)]
     wait(masks)
 
 
-def on_the_device(tensors, scope):
+def on_the_device(tensors, scope, pattern):
     axes = patterns.KernelAxes().resolve(2)
     requests = [
-        DeviceRequest(tensor, patterns.get(None), criteria.get(None), axes, None, 0)
-        for tensor in tensors
+        DeviceRequest(tensor, pattern, criteria.get(None), axes, None, 0) for tensor in tensors
     ]
-    found = masks_in_groups(groups_of(requests, scope))
-    wait([kept.tensor for masks, _ in found for kept in masks])
+    found = masks_in_groups(groups_of(requests, scope, share_of(pattern)))
+    found = [kept for masks, _ in found for kept in masks]
+    wait([r.spread(kept) for r, kept in zip(requests, found, strict=True)])
 
 
 def wait(tensors):
@@ -86,7 +96,7 @@ def compile_seconds():
         for n in range(COMPILED)
     ]
     start = time.perf_counter()
-    on_the_device(tensors, "global")
+    on_the_device(tensors, "global", patterns.get(None))
     return time.perf_counter() - start
 
 
@@ -98,24 +108,20 @@ def main():
     for millions in options.millions:
         tensors = matrices(millions)
         own = result[f"{millions:g} million"] = {"copy, bytes a second": bandwidth(tensors)}
-        for scope in ("local", "global"):
+        for name, (scope, pattern) in SIDES.items():
             seconds = interleave(
                 {
-                    "host": lambda t=tensors, s=scope: through_the_host(t, s, patterns.get(None)),
-                    "device": lambda t=tensors, s=scope: on_the_device(t, s),
+                    "host": lambda t=tensors, s=scope, p=pattern: through_the_host(t, s, p),
+                    "device": lambda t=tensors, s=scope, p=pattern: on_the_device(t, s, p),
                 },
                 options.rounds,
             )
             ratio = ratios(seconds["host"], seconds["device"])
-            own[scope] = {name: summary(values) for name, values in seconds.items()}
-            own[scope]["host / device"] = ratio
+            own[name] = {side: summary(values) for side, values in seconds.items()}
+            own[name]["host / device"] = ratio
             spread = f"{ratio['median']:.2f} ({ratio['low']:.2f} to {ratio['high']:.2f})"
-            shown = [milliseconds(seconds[name]) for name in ("host", "device")]
-            rows.append((f"{millions:g} M, {scope}", *shown, spread))
-        by_groups = {"host": lambda t=tensors: through_the_host(t, "local", patterns.NOfM(2, 4))}
-        seconds = interleave(by_groups, options.rounds)["host"]
-        own["2:4"] = {"host": summary(seconds)}
-        rows.append((f"{millions:g} M, 2:4", milliseconds(seconds), "on the host", ""))
+            shown = [milliseconds(seconds[side]) for side in ("host", "device")]
+            rows.append((f"{millions:g} M, {name}", *shown, spread))
         del tensors
     places = _keras.on_accelerator(keras.Variable([0.0]))
     where = f"{keras.backend.backend()}, {'GPU or TPU' if places else 'CPU'}"
@@ -123,7 +129,7 @@ def main():
     show(
         f"Masks of magnitude, {where}; compile {COMPILED} weights: "
         f"{result['compile 200 weights, seconds']:.1f} s",
-        ("weights, scope", "host, ms (quartiles)", "device, ms (quartiles)", "host / device"),
+        ("weights", "host, ms (quartiles)", "device, ms (quartiles)", "host / device"),
         rows,
     )
     kind = "accelerator" if places else "cpu"
