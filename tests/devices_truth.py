@@ -28,7 +28,8 @@ import tfprune  # noqa: E402
 from tfprune import _keras  # noqa: E402
 from tfprune._keras import devices  # noqa: E402
 from tfprune._wrapping.wrapper import pruned_weights  # noqa: E402
-from tfprune.masks import device  # noqa: E402
+from tfprune.masks.device import counting  # noqa: E402
+from tfprune.masks.device.keys import keys_function  # noqa: E402
 
 X = np.random.default_rng(0).normal(size=(64, 16)).astype("float32")
 Y = X[:, :8] * 2
@@ -112,13 +113,13 @@ def compiled_collectives():
     weights = [jax.device_put(value, layout) for value in values]
     kept = [jax.device_put(value > -0.5, layout) for value in values]
     number = np.ones(3, "int32")
-    score = device._keys_function(abs, True)
+    score = keys_function(abs, True)
     keys, _ = score([(weight,) for weight in weights], kept)
     steps = [
         (score, ([(weight,) for weight in weights], kept)),
-        (device._compiled(device._found), ([keys], [number * 0], np.array([[0], [9]], "int32"))),
-        (device._compiled(device._cuts), (keys, number, number)),
-        (device._compiled(device._marked), (keys, number, number, kept)),
+        (counting.compiled(counting.find), ([keys], [number * 0], np.array([[0], [9]], "int32"))),
+        (counting.compiled(counting.cut), (keys, number, number)),
+        (counting.compiled(counting.mark), (keys, number, number)),
     ]
     pattern = r"= (\S+) (all-gather|all-to-all|collective-permute|all-reduce)"
     texts = [step.lower(*given).compile().as_text() for step, given in steps]

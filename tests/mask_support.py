@@ -27,3 +27,8 @@ def exact_count(units, sparsity):
 
 
 finite = st.floats(-8, 8, width=16).map(lambda x: round(x * 2) / 2) | st.floats(-1e3, 1e3, width=32)
+
+
+# For the kernel on the device: dtypes of four weights, and values with ties.
+TENSOR_DTYPES = ("float32", "float16", "float32", "bfloat16")
+SPECIAL = [0.0, -0.0, 1.0, -1.0, 1e-40, -1e-40, 2.0**-24, 65504.0, -2.5, 0.5]

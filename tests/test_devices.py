@@ -117,7 +117,9 @@ def test_a_report_on_one_process_alone_says_that_all_have_to_call_it(jax_process
 @pytest.mark.xdist_group("jax_devices")
 def test_the_device_kernel_exchanges_one_number_a_weight_and_no_weights(jax_devices):
     keys, found, cuts, marked = json.loads((jax_devices / "collectives.json").read_text())
-    assert keys == marked == []
+    # Whether all weights are finite, and nothing else.
+    assert all(kind == "all-reduce" and shape.startswith("pred[3]") for shape, kind in keys)
+    assert marked == []
     for step in (found, cuts):
         assert [kind for _, kind in step] == ["all-reduce"]
         assert step[0][0].startswith("s32[3]")

@@ -81,7 +81,7 @@ class GroupLasso(keras.regularizers.Regularizer):
 
     def _of_blocks(self, squares, shape):
         """Returns the sum of each block, and the number of weights in each."""
-        tiles = self.pattern.tiles(squares, self.axes, namespace=ops)
+        tiles = self.pattern.tiles(squares, self.axes)
         return ops.sum(tiles, axis=(2, 4)), self.pattern.weights_in_block(shape, self.axes)
 
     def get_config(self):

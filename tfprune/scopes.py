@@ -214,7 +214,7 @@ class Global(Scope):
         again = masks.rounded(requests, counts, together=True)
         for i, (request, zeros) in enumerate(zip(requests, again, strict=True)):
             if zeros != counts[i]:
-                (kept,), threshold = masks.masks_with_zeros([request], zeros, packed=True)
+                (((kept,), threshold),) = masks.masks_in_groups([([request], zeros, None)])
                 results[i] = kept, threshold
         return results
 

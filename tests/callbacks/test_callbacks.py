@@ -328,23 +328,35 @@ def test_summaries_refuse_bad_arguments(kwargs):
 # -- Distribution ---------------------------------------------------------------------------------
 
 
-def test_mirrored_strategy(tmp_path):
+def mirrored(folder, pattern, masks_on):
+    """Weights and masks of both replicas after a training under MirroredStrategy."""
     # The script sets logical devices after importing tfprune: importing must not start TensorFlow.
     script = pathlib.Path(__file__).parents[1].joinpath("mirrored_truth.py")
     done = subprocess.run(
-        [sys.executable, str(script), str(tmp_path)], capture_output=True, text=True
+        [sys.executable, str(script), str(folder), pattern, masks_on],
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    with np.load(tmp_path / "copies.npz") as copies:
-        arrays = dict(copies)
-    firsts = [name for name in arrays if name.endswith("-0")]
-    assert len(firsts) == 4
-    for name in firsts:
-        np.testing.assert_array_equal(arrays[name], arrays[name[:-1] + "1"])
-    for name in (name for name in firsts if "-mask-" in name):
+    with np.load(folder / f"{masks_on}.npz") as copies:
+        return dict(copies)
+
+
+@pytest.mark.parametrize("pattern", ["unstructured", "filter"])
+def test_mirrored_strategy(pattern, tmp_path):
+    arrays = mirrored(tmp_path, pattern, "host")
+    on_device = mirrored(tmp_path, pattern, "device")
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(array, on_device[name])
+        np.testing.assert_array_equal(array, arrays[name[:-1] + "0"])
+    masks = [name for name in arrays if name.endswith("-mask-0")]
+    assert len(masks) == 2
+    for name in masks:
         mask, weight = arrays[name], arrays[name.replace("-mask-", "-weight-")]
-        assert mask.sum() == max(1, round(mask.size * 0.2))
+        if pattern == "unstructured":
+            assert mask.sum() == max(1, round(mask.size * 0.2))
         assert not weight[~mask].any()
+    assert not all(arrays[name].all() for name in masks)
 
 
 # -- PruningCheckpoint ----------------------------------------------------------------------------

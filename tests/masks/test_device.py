@@ -9,18 +9,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from keras import layers, ops
+from mask_support import SPECIAL, TENSOR_DTYPES
 
 import tfprune
 from tfprune import _keras
 from tfprune._updates.mask_update import MaskUpdate
 from tfprune._wrapping.wrapper import pruned_weights
 from tfprune.masks import Scores, device, keep_masks
-from tfprune.masks.device import DeviceScores, keep_device_masks
+from tfprune.masks.device import DeviceScores, counting, keep_device_masks
 
-# Few shapes and dtypes, so that little is compiled.
+# Few shapes, so that little is compiled.
 SHAPES = ((3, 4), (3, 4), (5,), (2, 3, 2))
-DTYPES = ("float32", "float16", "float32", "bfloat16")
-SPECIAL = [0.0, -0.0, 1.0, -1.0, 1e-40, -1e-40, 2.0**-24, 65504.0, -2.5, 0.5]
 
 
 def negative(weight):
@@ -57,7 +56,7 @@ def problems(draw):
 @given(problem=problems())
 def test_the_choice_is_that_of_the_host(score, problem):
     arrays, masks, rising, together, share = problem
-    tensors = [ops.cast(array, dtype) for array, dtype in zip(arrays, DTYPES, strict=True)]
+    tensors = [ops.cast(array, dtype) for array, dtype in zip(arrays, TENSOR_DTYPES, strict=True)]
     # What the host knows: the values after the cast, exactly, in float32.
     arrays = [_keras.on_host(ops.cast(tensor, "float32")) for tensor in tensors]
     candidates = [mask if rising else ~mask for mask in masks]
@@ -120,7 +119,7 @@ def test_counts_beyond_an_int32_are_compared_exactly(counts, difference):
     wanted = max(0, sum(counts) + difference)
     limbs = [np.array([wanted >> 16], "int32"), np.array([wanted & 0xFFFF], "int32")]
     group = ops.convert_to_tensor(np.zeros(3, "int32"))
-    found = device._at_least(
+    found = counting.at_least(
         ops.convert_to_tensor(np.array(counts, "int32")),
         group,
         1,

@@ -1,18 +1,20 @@
 """Filters of a whole model: channels that can only be removed together compete as one unit."""
 
+import math
 import warnings
 from dataclasses import dataclass
 
 import keras
 import numpy as np
+from keras import ops
 
 from tfprune import _keras
 from tfprune._base import validation as check
 from tfprune._channels.graph import LAST_CHANNEL, OUTPUT, channel_groups, follow
+from tfprune._channels.group_request import GroupRequest
 from tfprune._layers import registry
 from tfprune._wrapping.wrapper import MaskWrapper, mask_owners
-from tfprune.masks.requests import Competitor, Request
-from tfprune.masks.selection import Scores
+from tfprune.masks.requests import Competitor
 from tfprune.patterns.slices import Filter
 
 _NOT_PRUNED = "is not pruned"
@@ -22,11 +24,6 @@ _IN_BLOCKS = " (in a layer that runs layers)"
 _EXPECTED = (OUTPUT, _NOT_PRUNED, LAST_CHANNEL, _IN_BLOCKS)
 # Weights that turn zero, or lose their effect, once the weights before them are zero.
 _NEED_NO_MASK = ("moving_variance",)
-_POOLED = {
-    "AVG": lambda array, axes: array.mean(axis=axes, dtype="float64"),
-    "MAX": lambda array, axes: array.max(axis=axes),
-    "SUM": lambda array, axes: array.sum(axis=axes, dtype="float64"),
-}
 
 
 @dataclass(frozen=True)
@@ -196,7 +193,7 @@ class PrunedGroup(Competitor):
         alive = np.zeros(self.coupling.size + 1, bool)
         for weight, part in self.parts:
             others = tuple(i for i in range(len(weight.variable.shape)) if i != part.axis)
-            alive[part.units[_keras.host_array(weight.mask).any(axis=others)]] = True
+            alive[part.units[_keras.any_along(weight.mask, others)]] = True
         return ~alive[:-1]
 
     def request(self, found, position=0, criterion=None):
@@ -204,6 +201,11 @@ class PrunedGroup(Competitor):
             weight.request(found, position + number, criterion)
             for number, weight in enumerate(self.scored)
         ]
+        return GroupRequest(self.coupling, requests, self.pruned, self.method.pattern)
+
+    def pooled_request(self, found):
+        """Returns its `Request`, whose scores are pooled on the device."""
+        requests = [weight.pooled_request(found) for weight in self.scored]
         return GroupRequest(self.coupling, requests, self.pruned, self.method.pattern)
 
     def shuffled(self, random):
@@ -219,82 +221,29 @@ class PrunedGroup(Competitor):
         return kept
 
     def set_mask(self, kept):
-        """Gives all weights of the group the masks that keep these channels."""
+        """Gives all weights of the group the masks that keep these channels.
+
+        Args:
+            kept: bool array over channels; or a tensor, to expand the masks on the device.
+        """
+        on_device = not isinstance(kept, np.ndarray)
+        kept = _keras.on_host(kept) if on_device else kept
         for weight, _ in self.parts:
-            mask = np.ones(tuple(weight.variable.shape), bool)
+            shape = tuple(weight.variable.shape)
+            mask = np.ones((1,) * len(shape), bool)
             # A weight may belong to two groups: the heads of an attention layer and its outputs.
             for group, other in self._places[id(weight)]:
                 stays = kept if group is self else ~group.pruned
                 vector = np.append(stays, True)[other.units]
-                wide = [1] * mask.ndim
+                wide = [1] * len(shape)
                 wide[other.axis] = len(vector)
-                mask &= vector.reshape(wide)
-            weight.set_mask(mask)
-
-
-class GroupRequest(Request):
-    """The request of a group of channels.
-
-    Args:
-        coupling: The `Coupling`.
-        requests: One `MaskRequest` for each scored weight.
-        pruned: Bool array: True for channels that are pruned now.
-        pattern: The `Filter` pattern.
-    """
-
-    pattern: Filter
-
-    def __init__(self, coupling, requests, pruned, pattern):
-        self.coupling, self.requests, self.pattern = coupling, requests, pattern
-        self.alive = ~pruned
-        self.units = coupling.size
-        self.zeros_now = int(np.count_nonzero(pruned))
-        self.most_zeros = max(coupling.most_zeros, self.zeros_now)
-        largest = max(requests, key=lambda request: request.weight.size)
-        self.weight, self.axes, self.name = largest.weight, largest.axes, requests[0].name
-
-    def release(self):
-        super().release()
-        for request in self.requests:
-            request.release()
-
-    def scores(self, rising):
-        """The scores of the candidate channels."""
-        pooled = self.pooled([request.criterion_scores() for request in self.requests])
-        candidates = self.alive & ~self._kept_back(pooled) if rising else self.pruned
-        return Scores(pooled, None, candidates, self.name)
-
-    def squares(self):
-        """Pooled squares of the weights, one for each channel."""
-        return self.pooled([request.weight.astype("float64") ** 2 for request in self.requests])
-
-    def pooled(self, arrays):
-        """Pools one array for each scored weight into one number for each channel."""
-        size = self.units + 1
-        total, number = np.zeros(size, "float64"), np.zeros(size)
-        most = np.full(size, -np.inf)
-        for array, part in zip(arrays, self.coupling.scored, strict=True):
-            others = tuple(i for i in range(array.ndim) if i != part.axis)
-            column = _POOLED[self.pattern.pooling](array, others)
-            np.add.at(total, part.units, column)
-            np.add.at(number, part.units, 1)
-            np.maximum.at(most, part.units, column)
-        if self.pattern.over_group == "MAX":
-            return most[:-1]
-        return (total if self.pattern.over_group == "SUM" else total / np.maximum(number, 1))[:-1]
-
-    def spread(self, kept):
-        """Returns the mask over channels, for `PrunedGroup.set_mask`."""
-        return np.asarray(kept)
-
-    def _kept_back(self, pooled):
-        """The channels that are always kept: fixed ones, and each layer's best."""
-        held = np.zeros(self.units, bool)
-        held[list(self.coupling.fixed)] = True
-        for units in self.coupling.sets:
-            there = units[self.alive[units]]
-            held[there[np.argmax(pooled[there])]] = True
-        return held
+                mask = mask & vector.reshape(wide)
+            if on_device:
+                repeated = math.prod(shape) // mask.size
+                zeros = (mask.size - int(np.count_nonzero(mask))) * repeated
+                weight.set_mask(ops.broadcast_to(ops.convert_to_tensor(mask), shape), zeros)
+            else:
+                weight.set_mask(np.ascontiguousarray(np.broadcast_to(mask, shape)))
 
 
 class Couplings:

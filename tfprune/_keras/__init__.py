@@ -29,12 +29,14 @@ from tfprune._keras.cloning import refresh_constants as refresh_constants
 from tfprune._keras.cloning import replace_inside as replace_inside
 from tfprune._keras.deferred import DeferredSequential as DeferredSequential
 from tfprune._keras.deferred import build_before_training as build_before_training
+from tfprune._keras.devices import any_along as any_along
 from tfprune._keras.devices import as_bits as as_bits
 from tfprune._keras.devices import compiled as compiled
 from tfprune._keras.devices import count_kept as count_kept
 from tfprune._keras.devices import everywhere as everywhere
 from tfprune._keras.devices import is_fully_sharded as is_fully_sharded
 from tfprune._keras.devices import is_one_tensor as is_one_tensor
+from tfprune._keras.devices import is_spread as is_spread
 from tfprune._keras.devices import laid_out_like as laid_out_like
 from tfprune._keras.devices import layout_of as layout_of
 from tfprune._keras.devices import on_accelerator as on_accelerator

@@ -113,8 +113,14 @@ def on_accelerator(variable):
 
 
 def is_one_tensor(variable):
-    """Whether a variable is one tensor, not one for each replica of a `tf.distribute` strategy."""
-    return keras.backend.backend() != "tensorflow" or not hasattr(variable.value, "values")
+    """Whether a variable can be read as one tensor.
+
+    Replicas of a `tf.distribute` strategy hold copies of one, but for variables that each of them
+    writes by itself.
+    """
+    if keras.backend.backend() != "tensorflow" or not hasattr(variable.value, "values"):
+        return True
+    return type(variable.value).__name__ == "MirroredVariable"
 
 
 def is_fully_sharded(model):
@@ -127,6 +133,18 @@ def is_fully_sharded(model):
 def layout_of(tensor):
     """Returns a text that differs for tensors that lie differently on the devices."""
     return str(getattr(tensor, "sharding", ""))
+
+
+def is_spread(tensor):
+    """Whether devices hold parts of a tensor."""
+    return not getattr(tensor, "is_fully_replicated", True)
+
+
+def any_along(variable, axes):
+    """Returns, as a NumPy array, whether any value of a bool variable is True along some axes."""
+    if on_accelerator(variable) or spans_processes(variable.value):
+        return on_host(ops.any(variable, axis=axes))
+    return on_host(variable).any(axis=axes)
 
 
 def as_bits(tensor):
@@ -156,7 +174,7 @@ def compiled(function):
         return torch.no_grad()(function)
     import tensorflow as tf
 
-    run = tf.function(function, jit_compile=True)
+    run = tf.function(function, jit_compile=True, autograph=False)
 
     def on_tensors(*args):
         # A NumPy array would be a constant, and each new one would be compiled again.

@@ -10,9 +10,8 @@ from tfprune import _keras, criteria
 from tfprune._base import validation as check
 from tfprune._base.progress import progress
 from tfprune._updates import passes
+from tfprune._updates.gradient_sums import GradientSums, are_finite
 from tfprune.criteria.base import at_each_weight
-
-_DECAY = 0.9
 
 
 class Evidence:
@@ -67,15 +66,17 @@ class Evidence:
                 _check_output(weight)
         self._find_scales([w for w in weights if "scale" in _needs(w, criterion)])
 
-    def __call__(self, weights, criterion=None):
+    def __call__(self, weights, criterion=None, as_tensors=()):
         """Collects the evidence for some weights.
 
         Args:
             weights: List of `PrunedWeight`.
             criterion: The criterion to collect for, instead of the weights' own.
+            as_tensors: Ids of weights whose evidence stays where it is computed.
 
         Returns:
-            `{id(weight): {need: array of the weight's shape}}`.
+            `{id(weight): {need: array of the weight's shape}}`, with tensors for weights that
+            `as_tensors` names, if their evidence is computed on a device.
 
         Raises:
             ValueError: If the data is missing, empty or does not fit the model, or a gradient is
@@ -87,7 +88,8 @@ class Evidence:
             for need in criteria.EVIDENCE
         }
         for weight in needing["initial"]:
-            found[id(weight)]["initial"] = _initial(weight, criterion or weight.method.criterion)
+            asking = criterion or weight.method.criterion
+            found[id(weight)]["initial"] = _initial(weight, asking, id(weight) in as_tensors)
         for weight in needing["dual"]:
             found[id(weight)]["dual"] = _keras.host_array(weight.consensus.dual)
         self._find_scales(needing["scale"])
@@ -98,8 +100,8 @@ class Evidence:
         activations = _joined(needing, criteria.FROM_ACTIVATIONS)
         if gradients or activations:
             self.check([*gradients, *activations], criterion)
-            sums = _Gradients({id(w): (w, _needs(w, criterion)) for w in gradients})
-            self._pass_over_data(sums, gradients, activations, found)
+            sums = GradientSums({id(w): (w, _needs(w, criterion)) for w in gradients})
+            self._pass_over_data(sums, gradients, activations, found, as_tensors)
         return found
 
     def loss_meter(self):
@@ -168,12 +170,15 @@ class Evidence:
                 )
             ) from error
 
-    def _pass_over_data(self, sums, gradients, activations, found):
+    def _pass_over_data(self, sums, gradients, activations, found, as_tensors):
         counts: dict = {id(weight): np.zeros((3, 1)) for weight in activations}
         with progress(self._batches, "batches", self._verbose) as done:
             for batch in self._next_batches(self._batches):
                 if gradients:
-                    sums.add(gradients, self._gradients_on(batch, gradients))
+                    new = self._gradients_on(batch, gradients)
+                    there = [id(weight) in as_tensors for weight in gradients]
+                    pairs = zip(new, there, strict=True)
+                    sums.add(gradients, [g if stays else _keras.on_host(g) for g, stays in pairs])
                 if activations:
                     new = self._activations_on(batch[0], activations)
                     for weight, item in zip(activations, new, strict=True):
@@ -229,11 +234,12 @@ class Evidence:
                 if type(error).__module__.startswith("tensorflow"):
                     raise self._does_not_fit(batch, error) from error
                 raise
-            if scale <= 1 or all(np.isfinite(value).all() for value in values):
+            finite = are_finite(values)
+            if scale <= 1 or all(finite):
                 break
             scale = max(1.0, scale / 16)
-        for weight, value in zip(weights, values, strict=True):
-            if not np.isfinite(value).all():
+        for weight, is_finite in zip(weights, finite, strict=True):
+            if not is_finite:
                 raise ValueError(
                     check.message(
                         f"finite gradients for {weight.name}",
@@ -313,53 +319,12 @@ class Evidence:
         return tree.map_structure(lambda a: keras.KerasTensor(np.shape(a), str(a.dtype)), x)
 
 
-class _Gradients:
-    """Running sums of gradients over batches.
-
-    Args:
-        needs: `{id(weight): (weight, set of names of evidence)}`.
-    """
-
-    def __init__(self, needs):
-        self._needs = needs
-        self._number = 0
-        self._sums: dict = {}
-
-    def add(self, weights, gradients):
-        self._number += 1
-        for weight, gradient in zip(weights, gradients, strict=True):
-            kept = self._sums.setdefault(id(weight), {})
-            for need in self._needs[id(weight)][1] & set(criteria.FROM_GRADIENTS):
-                if need == "gradient":
-                    kept[need] = kept.get(need, 0) + gradient
-                elif need == "gradient_square":
-                    kept[need] = kept.get(need, 0) + gradient * gradient
-                else:
-                    kept[need] = _DECAY * kept.get(need, 0) + (1 - _DECAY) * gradient
-
-    def of(self, weight):
-        """Returns `{need: array}` for one weight."""
-        kept = self._sums[id(weight)]
-        for value in kept.values():
-            if not value.any():
-                raise ValueError(
-                    check.message(
-                        f"gradients for {weight.name} that are not all zero",
-                        f"zero everywhere, over {self._number} batches",
-                        "The loss does not depend on this layer here: look for a dead activation "
-                        "or too little data, or exempt the layer with tfprune.Rule("
-                        f"{weight.layer.name!r}, prune=False).",
-                    )
-                )
-        return {
-            need: value if need == "gradient_momentum" else value / self._number
-            for need, value in kept.items()
-        }
-
-
-def _initial(weight, criterion):
-    initial = _keras.host_array(weight.initial)
-    if criterion.needs_movement and np.array_equal(initial, _keras.host_array(weight.variable)):
+def _initial(weight, criterion, as_tensor):
+    if as_tensor:
+        initial = ops.convert_to_tensor(weight.initial)
+    else:
+        initial = _keras.host_array(weight.initial)
+    if criterion.needs_movement and _is_equal(initial, weight.variable):
         raise ValueError(
             check.message(
                 f"{weight.name} to have moved since it was wrapped, for {criterion!r}",
@@ -370,6 +335,12 @@ def _initial(weight, criterion):
             )
         )
     return initial
+
+
+def _is_equal(values, variable):
+    if isinstance(values, np.ndarray):
+        return np.array_equal(values, _keras.host_array(variable))
+    return bool(_keras.on_host(ops.all(ops.equal(values, variable))))
 
 
 def _spread(weight, vector):

@@ -1,15 +1,16 @@
 """The mask update: from scores to new masks, all of them or none."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from tfprune import _keras
 from tfprune._channels.coupling import Couplings, PrunedGroup
-from tfprune._updates.placement import on_device
+from tfprune._updates.exchanging import exchanged_on_device, exchanged_on_host
+from tfprune._updates.placement import exchanges_on_device, place_of
 from tfprune._wrapping.in_place import owner_of
 from tfprune._wrapping.wrapper import MaskWrapper, mask_owners, plain_path
-from tfprune.masks import Bits, DeviceMask, masks_with_zeros
+from tfprune.masks import Bits, DeviceMask
 
 
 @dataclass(frozen=True)
@@ -34,12 +35,18 @@ class Competition:
             positions: `{id(competitor): index among all competitors of the update}`.
             masks_on: Where masks are computed: "auto", "host" or "device".
         """
-        if on_device(self.scope, self.competitors, masks_on):
-            return [item.device_request() for item in self.competitors]
+        place = self.place(masks_on)
+        if place != "host":
+            make = "device_request" if place == "device" else "pooled_request"
+            return [getattr(item, make)(found) for item in self.competitors]
         return [
             item.request(found or {}, (positions or {}).get(id(item), 0))
             for item in self.competitors
         ]
+
+    def place(self, masks_on):
+        """Returns where masks are computed, as `placement.place_of` does."""
+        return place_of(self.scope, self.competitors, masks_on)
 
     @property
     def needs_nothing(self):
@@ -125,7 +132,7 @@ class MaskUpdate:
             if kept.size - kept.count() == request.zeros_now:
                 continue
             if isinstance(kept, DeviceMask):
-                competitor.set_mask(kept.tensor, kept.zeros)
+                competitor.set_mask(request.spread(kept), request.zeros_of(kept))
             else:
                 competitor.set_mask(request.spread(kept))
             changed = True
@@ -162,7 +169,16 @@ class MaskUpdate:
             for weight in item.scored
             if weight.method.criterion.needs
         ]
-        found = evidence(needing) if evidence is not None and needing else {}
+        as_tensors = {
+            id(weight)
+            for known in competitions
+            if known.place(masks_on) != "host"
+            for item in known.competitors
+            for weight in item.scored
+        }
+        found = {}
+        if evidence is not None and needing:
+            found = evidence(needing, as_tensors=as_tensors)
         positions = {id(competitor): position for position, competitor in enumerate(everything)}
         computed: list = []
         for known in competitions:
@@ -214,36 +230,25 @@ class MaskUpdate:
             evidence: The `Evidence` for the criteria.
 
         Returns:
-            `[(weight, grown)]` for the weights whose mask changed: `grown` is a bool array, True
-            for weights that were pruned before and are not now. A unit that is dropped and grown
-            again keeps its weights.
+            `[(weight, grown)]` for the weights whose mask changed: `grown` is a bool array or
+            tensor, True for weights that were pruned before and are not now. A unit that is dropped
+            and grown again keeps its weights.
 
         Raises:
             ValueError: If a weight is not finite or evidence cannot be collected; the message
                 names the layer.
         """
-        found_drop = evidence(self.weights, drop) if drop.needs else {}
-        found_grow = evidence(self.weights, grow) if grow.needs else {}
-        computed = []
-        for position, (weight, fraction) in enumerate(zip(self.weights, fractions, strict=True)):
-            before = weight.request(found_drop, position, drop)
-            zeros = before.zeros_now
-            number = min(int((before.units - zeros) * fraction), before.most_zeros - zeros)
-            if number <= 0 or not zeros:
-                continue
-            (kept,), _ = masks_with_zeros([before], zeros + number)
-            between = replace(
-                before,
-                criterion=grow,
-                mask=before.spread(kept),
-                evidence=found_grow.get(id(weight), {}),
-            )
-            (kept,), _ = masks_with_zeros([between], zeros)
-            mask = before.spread(kept)
-            computed.append((weight, mask, mask & ~before.mask))
-        for weight, mask, _ in computed:
-            weight.set_mask(mask)
-        return [(weight, grown) for weight, _, grown in computed]
+        on_device = exchanges_on_device(self.weights, (drop, grow), self._masks_on)
+        tensors = {id(weight) for weight in self.weights} if on_device else set()
+        found = [
+            evidence(self.weights, criterion, tensors) if criterion.needs else {}
+            for criterion in (drop, grow)
+        ]
+        exchanged = exchanged_on_device if on_device else exchanged_on_host
+        computed = exchanged(self.weights, fractions, (drop, grow), found)
+        for weight, mask, zeros, _ in computed:
+            weight.set_mask(mask, zeros)
+        return [(weight, grown) for weight, _, _, grown in computed]
 
 
 def _name_by_path(model):

@@ -8,7 +8,7 @@ from tfprune import _keras
 
 
 def gradient_function(model, variables, loss_of):
-    """Returns a compiled function `(batch, scale) -> gradients` as float32 NumPy arrays.
+    """Returns a compiled function `(batch, scale) -> gradients`, float32 tensors.
 
     Args:
         model: The model.
@@ -27,8 +27,7 @@ def gradient_function(model, variables, loss_of):
 
     def gradients(batch, scale):
         batch = tree.map_structure(_as_tensor, batch)
-        found = [_keras.on_host(ops.cast(g, "float32")) for g in run(batch, scale)]
-        return [gradient / np.float32(scale) for gradient in found]
+        return [ops.cast(g, "float32") / scale for g in run(batch, scale)]
 
     return gradients
 

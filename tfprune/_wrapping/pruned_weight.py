@@ -8,7 +8,7 @@ from keras import ops
 
 from tfprune import _keras
 from tfprune._base import validation as check
-from tfprune.masks import Competitor, DeviceRequest, MaskRequest
+from tfprune.masks import Competitor, DeviceRequest, MaskRequest, PooledRequest
 
 
 def refusal(call, name):
@@ -134,21 +134,31 @@ class PrunedWeight(Competitor):
             position,
         )
 
-    def device_request(self):
-        """Returns its `DeviceRequest`; nothing is copied to the host."""
-        return DeviceRequest(
+    def device_request(self, found=None, criterion=None):
+        """Returns its `DeviceRequest`; nothing is copied to the host. Arguments as of `request`."""
+        return self._on_device(DeviceRequest, found, criterion)
+
+    def pooled_request(self, found=None):
+        """Returns its `PooledRequest`: scores are pooled where the weight is."""
+        return self._on_device(PooledRequest, found)
+
+    def _on_device(self, kind, found, criterion=None):
+        criterion = self.method.criterion if criterion is None else criterion
+        evidence = (found or {}).get(id(self)) or {}
+        return kind(
             ops.convert_to_tensor(self.variable),
             self.method.pattern,
-            self.method.criterion,
+            criterion,
             self.axes.resolve(len(self.variable.shape)),
             ops.convert_to_tensor(self.mask),
             self.zeros,
             self.name,
+            tuple(evidence[need] for need in criterion.needs if need in evidence),
         )
 
     @property
     def is_plain_tensor(self):
-        """Whether the weight is one tensor, not a sum with LoRA weights nor one of each replica."""
+        """Whether the weight can be read as one tensor, and is no sum with LoRA weights."""
         added = _keras.with_lora(self.layer, self._entry.name)
         return added is None and _keras.is_one_tensor(self.variable)
 
@@ -237,7 +247,9 @@ class PrunedWeight(Competitor):
             mask: The mask, a bool array or a tensor.
             zeros: How many weights it prunes, if that is known.
         """
-        self._zeros = int(mask.size - np.count_nonzero(mask)) if zeros is None else zeros
+        if zeros is None and isinstance(mask, np.ndarray):
+            zeros = int(mask.size - np.count_nonzero(mask))
+        self._zeros = zeros
         self.mask.assign(mask)
         self.project()
 

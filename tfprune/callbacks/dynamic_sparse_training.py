@@ -46,6 +46,9 @@ class DynamicSparseTraining(OwnLoop, PruningCallback):
         batches: Batches of `data` for each update; `None` selects the default of the class, here 1.
         batch_size: Size of the batches that arrays are cut into.
         loss: A Keras loss for criteria on gradients, if the model is not compiled.
+        masks_on: Where connections are dropped and grown, as in `UpdatePruningStep`. Random
+            criteria, such as the one by which `SET` grows, are computed on the host, so that every
+            backend draws the same numbers.
 
     Raises:
         ValueError, TypeError: For arguments out of range, a model that was not wrapped by `prune`,
@@ -92,6 +95,7 @@ class DynamicSparseTraining(OwnLoop, PruningCallback):
         batches=None,
         batch_size=32,
         loss=None,
+        masks_on="auto",
     ):
         mend = "Give a whole number from 1."
         self._target = check.sparsity("sparsity", sparsity)
@@ -119,6 +123,7 @@ class DynamicSparseTraining(OwnLoop, PruningCallback):
             batches=self._batches_by_default if batches is None else batches,
             batch_size=batch_size,
             loss=loss,
+            masks_on=masks_on,
         )
         super().__init__(training, model)
 

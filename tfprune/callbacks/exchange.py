@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+from keras import ops
 
 from tfprune import _keras, patterns
 from tfprune._base import validation as check
@@ -114,8 +115,12 @@ class Exchange(TrainingPart):
         # Resets the optimizer state of new connections.
         for weight, grown in changed:
             for slot in _keras.slots(optimizer, weight.variable):
-                value = _keras.on_host(slot)
-                slot.assign(np.where(grown, np.zeros((), value.dtype), value))
+                if isinstance(grown, np.ndarray):
+                    value = _keras.on_host(slot)
+                    slot.assign(np.where(grown, np.zeros((), value.dtype), value))
+                else:
+                    value = ops.convert_to_tensor(slot)
+                    slot.assign(ops.where(grown, ops.zeros_like(value), value))
 
 
 def _check_weight(weight, callback, wrapped_with):

@@ -26,14 +26,16 @@ class UpdatePruningStep(OwnLoop, PruningCallback):
         batches: Number of batches for each mask update.
         batch_size: Size of the batches that arrays are cut into.
         loss: A Keras loss for criteria on gradients, if the model is not compiled.
-        masks_on: Where masks are computed. "device" counts scores where the weights are, so the
-            host reads only counts and thresholds; the masks are the same as with "host". It takes
-            single weights (`Unstructured`) of float32, float16 or bfloat16, the criteria
-            `magnitude` and `small_final`, and the scopes `local`, with any distribution except
-            LAMP, and `global` without `normalize`. The host computes everything else: other
-            patterns and criteria, weights of experts, layers with LoRA, and the replicas of a
-            `tf.distribute` strategy. "auto" chooses "device" for weights on a GPU or a TPU and for
-            those that span processes, and "host" on a CPU, where it is faster.
+        masks_on: Where masks are computed. "device" computes and counts scores where the weights
+            are, so the host reads only counts, thresholds and the scores of a few large units; the
+            masks are the same as with "host". It takes all built-in patterns, and all criteria
+            that score each weight separately, in float32, float16 or bfloat16. The host computes
+            everything else: criteria on whole filters, LAMP, `Random`, ADMM; custom patterns and
+            criteria unless they declare `on_tensors = True`, and custom distributions unless they
+            declare `reads_weights = False`; other values of `normalize` than "auto" for anything
+            but slices; weights of experts, and layers with LoRA. "auto" chooses "device" for
+            weights on a GPU or a TPU and for those that span processes, and "host" on a CPU, where
+            it is faster.
 
     Raises:
         ValueError: If a weight turns NaN or infinite, a second

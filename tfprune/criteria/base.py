@@ -59,12 +59,17 @@ class Criterion(Frozen):
     """
 
     elementwise = False
-    # Whether `__call__` uses operators alone, so that tensors of a backend work as arrays do, and
-    # every device computes the same bits.
+    # Whether `__call__` takes tensors of the backend as it takes arrays, and adds up no products:
+    # then every device computes the same bits.
     on_tensors = False
     needs: tuple = ()
     # Whether all scores are equal until training moves the weights.
     needs_movement = False
+
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        if "on_tensors" not in vars(cls) and "__call__" in vars(cls):
+            cls.on_tensors = False
 
     def renewed(self, step):
         """Returns the criterion for an update at `step`: itself, unless its scores are random."""

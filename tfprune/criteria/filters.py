@@ -109,10 +109,11 @@ class BatchNormScale(Criterion):
     """
 
     elementwise = True
+    on_tensors = True
     needs = ("scale",)
 
     def __call__(self, weight, scale):
-        return np.abs(scale)
+        return abs(scale)
 
 
 @CRITERIA.part("apoz")
@@ -133,6 +134,7 @@ class APoZ(Criterion):
     """
 
     elementwise = True
+    on_tensors = True
     needs = ("activation_zeros",)
 
     def __call__(self, weight, zeros):
@@ -156,7 +158,8 @@ class MeanActivation(Criterion):
     """
 
     elementwise = True
+    on_tensors = True
     needs = ("activation_mean",)
 
     def __call__(self, weight, mean):
-        return np.array(mean)
+        return mean * 1

@@ -2,8 +2,6 @@
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from tfprune.criteria.base import CRITERIA, Criterion
 
 
@@ -19,10 +17,11 @@ class GradientMagnitude(Criterion):
     """
 
     elementwise = True
+    on_tensors = True
     needs = ("gradient",)
 
     def __call__(self, weight, gradient):
-        return np.abs(gradient)
+        return abs(gradient)
 
 
 @CRITERIA.part()
@@ -44,10 +43,11 @@ class GradientMomentum(Criterion):
     """
 
     elementwise = True
+    on_tensors = True
     needs = ("gradient_momentum",)
 
     def __call__(self, weight, momentum):
-        return np.abs(momentum)
+        return abs(momentum)
 
 
 @CRITERIA.part()
@@ -68,10 +68,11 @@ class Saliency(Criterion):
     """
 
     elementwise = True
+    on_tensors = True
     needs = ("gradient",)
 
     def __call__(self, weight, gradient):
-        return np.abs(weight * gradient)
+        return abs(weight * gradient)
 
 
 @CRITERIA.part("taylor")
@@ -93,6 +94,7 @@ class TaylorFirstOrder(Criterion):
     """
 
     elementwise = True
+    on_tensors = True
     needs = ("gradient_square",)
 
     def __call__(self, weight, gradient_square):
@@ -119,6 +121,7 @@ class HessianDiagonal(Criterion):
     """
 
     elementwise = True
+    on_tensors = True
     needs = ("gradient_square",)
 
     def __call__(self, weight, gradient_square):

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+from keras import ops
 
 from tfprune._base import validation as check
 from tfprune.criteria.base import CRITERIA, Criterion
@@ -42,6 +43,7 @@ class SquaredMagnitude(Criterion):
     """
 
     elementwise = True
+    on_tensors = True
 
     def __call__(self, weight):
         return weight * weight
@@ -82,10 +84,11 @@ class LargeInitial(Criterion):
     """
 
     elementwise = True
+    on_tensors = True
     needs = ("initial",)
 
     def __call__(self, weight, initial):
-        return np.abs(initial)
+        return abs(initial)
 
 
 @CRITERIA.part("small_init")
@@ -100,10 +103,11 @@ class SmallInitial(Criterion):
     """
 
     elementwise = True
+    on_tensors = True
     needs = ("initial",)
 
     def __call__(self, weight, initial):
-        return -np.abs(initial)
+        return -abs(initial)
 
 
 @CRITERIA.part("large_init_large_final")
@@ -118,10 +122,11 @@ class LargeInitialLargeFinal(Criterion):
     """
 
     elementwise = True
+    on_tensors = True
     needs = ("initial",)
 
     def __call__(self, weight, initial):
-        return np.minimum(np.abs(weight), np.abs(initial))
+        return _lesser(abs(weight), abs(initial))
 
 
 @CRITERIA.part("small_init_small_final")
@@ -136,10 +141,11 @@ class SmallInitialSmallFinal(Criterion):
     """
 
     elementwise = True
+    on_tensors = True
     needs = ("initial",)
 
     def __call__(self, weight, initial):
-        return -np.maximum(np.abs(weight), np.abs(initial))
+        return _lesser(-abs(weight), -abs(initial))
 
 
 @CRITERIA.part()
@@ -154,11 +160,12 @@ class MagnitudeIncrease(Criterion):
     """
 
     elementwise = True
+    on_tensors = True
     needs = ("initial",)
     needs_movement = True
 
     def __call__(self, weight, initial):
-        return np.abs(weight) - np.abs(initial)
+        return abs(weight) - abs(initial)
 
 
 @CRITERIA.part()
@@ -173,11 +180,12 @@ class Movement(Criterion):
     """
 
     elementwise = True
+    on_tensors = True
     needs = ("initial",)
     needs_movement = True
 
     def __call__(self, weight, initial):
-        return np.abs(weight - initial)
+        return abs(weight - initial)
 
 
 @CRITERIA.part("movmag")
@@ -192,11 +200,12 @@ class MovementMagnitude(Criterion):
     """
 
     elementwise = True
+    on_tensors = True
     needs = ("initial",)
     needs_movement = True
 
     def __call__(self, weight, initial):
-        return np.abs(weight * (weight - initial))
+        return abs(weight * (weight - initial))
 
 
 @CRITERIA.part()
@@ -259,6 +268,12 @@ class LayerAdaptiveMagnitude(Criterion):
 
     def __call__(self, weight):
         return lamp_scores(np.square(weight.astype("float64")))
+
+
+def _lesser(one, other):
+    if isinstance(one, (np.ndarray, np.generic)):
+        return np.minimum(one, other)
+    return ops.minimum(one, other)
 
 
 def lamp_scores(values):

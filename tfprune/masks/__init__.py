@@ -7,7 +7,9 @@ from tfprune.masks.bits import Bits as Bits
 from tfprune.masks.computing import compute_mask as compute_mask
 from tfprune.masks.computing import kept_count as kept_count
 from tfprune.masks.device import DeviceMask as DeviceMask
-from tfprune.masks.device_request import DeviceRequest as DeviceRequest
+from tfprune.masks.device import DeviceRequest as DeviceRequest
+from tfprune.masks.device import PooledRequest as PooledRequest
+from tfprune.masks.device import keep_device_masks as keep_device_masks
 from tfprune.masks.groups import masks_in_groups as masks_in_groups
 from tfprune.masks.normalization import NORMALIZATIONS as NORMALIZATIONS
 from tfprune.masks.normalization import normalized as normalized

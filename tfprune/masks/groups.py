@@ -1,7 +1,11 @@
 """Masks of several groups of requests, on the host or where the weights are."""
 
-from tfprune.masks.device import DeviceMask, check_device_scores, keep_device_masks
-from tfprune.masks.device_request import DeviceRequest
+from tfprune.masks.device import (
+    DeviceMask,
+    DeviceRequest,
+    check_device_scores,
+    keep_device_masks,
+)
 from tfprune.masks.requests import masks_with_zeros
 from tfprune.masks.selection import Workers
 
@@ -18,6 +22,9 @@ def masks_in_groups(groups):
     """
     if all(isinstance(request, DeviceRequest) for requests, _, _ in groups for request in requests):
         return _on_device(groups)
+    for requests, zeros, _ in groups:
+        for request in requests if zeros != sum(r.zeros_now for r in requests) else ():
+            request.begin()
     with Workers(sum(r.weight.size for requests, _, _ in groups for r in requests)) as workers:
         return workers.map(_on_host, groups)
 
@@ -34,7 +41,7 @@ def _on_device(groups):
     for place, (requests, zeros, _) in enumerate(groups):
         now = sum(request.zeros_now for request in requests)
         if zeros == now:
-            same += [request.device_scores(True) for request in requests]
+            same += [request.weight_alone() for request in requests]
             kept = [DeviceMask(None, r.units, r.zeros_now) for r in requests]
             results[place] = kept, None
             continue

@@ -10,6 +10,7 @@ from tfprune._base import validation as check
 from tfprune.masks.bits import Bits
 from tfprune.masks.normalization import normalized
 from tfprune.masks.selection import Scores, as_comparable, keep_bits, raise_not_finite
+from tfprune.patterns.pooling import pooled
 
 
 class Competitor:
@@ -78,6 +79,17 @@ class Request:
     def squares(self):
         """Returns the pooled squares of the weights, one for each unit."""
         raise NotImplementedError(f"{type(self).__name__} has to implement `squares`.")
+
+    def check_finite(self):
+        """Raises ValueError unless the weight is finite."""
+        Scores(_flat(self.weight), name=self.name).check_finite()
+
+    def begin(self, along=None):
+        """Begins what takes time, before `scores` of the first of several requests is called.
+
+        Args:
+            along: What `column` will be called with, if it is called in place of `scores`.
+        """
 
     def split(self):
         """Lists the requests of all experts in the weight; only itself without experts."""
@@ -165,8 +177,8 @@ class MaskRequest(Request):
             may_go = self.pattern.eligible(everything, ~self._mask_or_ones(), self.axes)
             if may_go is not None:
                 candidates = candidates & may_go.reshape(-1)
-        pooled = self.pattern.pool(everything, self.axes)
-        return Scores(_flat(pooled), None, candidates, self.name)
+        of_units = self.pattern.pool(everything, self.axes)
+        return Scores(_flat(of_units), None, candidates, self.name)
 
     def criterion_scores(self):
         """The scores of all single weights; raises if one is not finite."""
@@ -176,6 +188,17 @@ class MaskRequest(Request):
         if not np.isfinite(everything).all() or not np.isfinite(weight).all():
             raise_not_finite(self.name)
         return everything
+
+    def column(self, how, axis):
+        """Pools the scores of each position of one axis into one, in float64.
+
+        Args:
+            how: "AVG", "MAX" or "SUM".
+            axis: The axis, counted from the front.
+        """
+        everything = self.criterion_scores()
+        others = tuple(other for other in range(everything.ndim) if other != axis)
+        return pooled(everything, others, how, keepdims=False).astype("float64")
 
     def squares(self):
         """Pooled squares of the weights, one for each unit."""
@@ -289,7 +312,7 @@ def masks_with_zeros(requests, zeros, normalizations=None, packed=False):
     now = sum(request.zeros_now for request in requests)
     if zeros == now:
         for request in requests:
-            Scores(_flat(request.weight), name=request.name).check_finite()
+            request.check_finite()
         return [(Bits.of if packed else np.array)(request.alive) for request in requests], None
     rising = zeros > now
     scores = [request.scores(rising) for request in requests]

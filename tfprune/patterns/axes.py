@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from math import prod
 
 import numpy as np
+from keras import ops
 
 from tfprune._base import validation as check
 
@@ -103,13 +104,22 @@ def matrix_shape(shape, axes):
 
 
 def to_matrices(array, axes):
-    """Returns a kernel as (spatial positions, input channels, output channels)."""
-    spatial, inputs, outputs = axes.as_matrices(array.ndim)
-    return array.transpose(spatial + inputs + outputs).reshape(matrix_shape(array.shape, axes))
+    """Returns a kernel, an array or a tensor, as (positions of the window, inputs, outputs)."""
+    shape = tuple(int(n) for n in array.shape)
+    order = sum(axes.as_matrices(len(shape)), ())
+    names = namespace_of(array)
+    return names.reshape(names.transpose(array, order), matrix_shape(shape, axes))
 
 
 def from_matrices(matrices, shape, axes):
     """Undoes `to_matrices` for a kernel of this shape."""
     order = sum(axes.as_matrices(len(shape)), ())
-    moved = matrices.reshape(tuple(shape[a] for a in order))
-    return np.ascontiguousarray(moved.transpose(np.argsort(order)))
+    names = namespace_of(matrices)
+    moved = names.reshape(matrices, tuple(shape[a] for a in order))
+    back = names.transpose(moved, tuple(int(axis) for axis in np.argsort(order)))
+    return np.ascontiguousarray(back) if names is np else back
+
+
+def namespace_of(array):
+    """Returns `numpy` for an array, and `keras.ops` for a tensor."""
+    return np if isinstance(array, (np.ndarray, np.generic)) else ops

@@ -7,7 +7,7 @@ from tfprune._base.frozen import Frozen
 from tfprune._base.registration import PartRegistry
 
 POOLING = ("AVG", "MAX", "SUM")
-
+_ON_ARRAYS = ("pool", "expand", "collapse", "eligible")
 
 PATTERNS = PartRegistry("pattern", default="unstructured")
 
@@ -16,11 +16,19 @@ class Pattern(Frozen):
     """Base class of all patterns: immutable, and equal if their fields are equal.
 
     Attributes:
+        on_tensors: Whether `pool`, `expand`, `collapse` and `eligible` take tensors of the backend
+            too. A subclass that replaces one of them says so itself.
         round_to: The number of kept units in a weight is a multiple of this, if the weight has
             that many; see `step`.
     """
 
+    on_tensors = False
     round_to: int | None = 1
+
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        if "on_tensors" not in vars(cls) and any(name in vars(cls) for name in _ON_ARRAYS):
+            cls.on_tensors = False
 
     def step(self, units):
         """Returns the number that the kept units of a weight with so many are a multiple of."""
@@ -42,7 +50,13 @@ class Pattern(Frozen):
         raise NotImplementedError(f"{type(self).__name__} has to implement `collapse`.")
 
     def eligible(self, scores, pruned, axes):
-        """Returns which units may be pruned, or `None` if all of them may."""
+        """Returns which units may be pruned, or `None` if all of them may.
+
+        Args:
+            scores: Scores of the weight, or whole numbers in the same order.
+            pruned: bool array of the weights that are pruned now; of tensors, `None` for none.
+            axes: `KernelAxes` of the weight.
+        """
         return None
 
     def most_zeros(self, shape, axes):

@@ -6,8 +6,9 @@ from math import prod
 import numpy as np
 
 from tfprune._base import validation as check
-from tfprune.patterns.axes import from_matrices, matrix_shape
+from tfprune.patterns.axes import from_matrices, matrix_shape, namespace_of, to_matrices
 from tfprune.patterns.base import PATTERNS, Pooled
+from tfprune.patterns.pooling import over, summed
 
 
 @PATTERNS.part()
@@ -34,6 +35,7 @@ class Block(Pooled):
            [False, False,  True]])
     """
 
+    on_tensors = True
     block_size: tuple = (1, 1)
     pooling: str = "AVG"
 
@@ -69,39 +71,36 @@ class Block(Pooled):
     def unit_count(self, shape, axes):
         return prod(self._grid(shape, axes))
 
-    def tiles(self, array, axes, fill=0, namespace=np):
-        """Cuts an array of the kernel's shape into its blocks.
+    def tiles(self, array, axes, fill=0):
+        """Cuts an array or a tensor of the kernel's shape into its blocks.
 
         Args:
             array: Array or tensor.
             axes: `KernelAxes`.
             fill: The number that pads the last blocks if the block size does not divide the kernel.
-            namespace: `numpy` for arrays, or `keras.ops` for tensors.
 
         Returns:
             An array of shape (positions of the window, rows of blocks, height, columns of blocks,
             width).
         """
-        shape = tuple(array.shape)
+        names, shape = namespace_of(array), tuple(int(n) for n in array.shape)
         spatial, inputs, outputs = matrix_shape(shape, axes)
         _, rows, columns = self._grid(shape, axes)
         height, width = self.block_size
-        matrices = namespace.reshape(
-            namespace.transpose(array, sum(axes.as_matrices(len(shape)), ())),
-            (spatial, inputs, outputs),
-        )
+        matrices = to_matrices(array, axes)
         margin = ((0, 0), (0, rows * height - inputs), (0, columns * width - outputs))
         if any(after for _, after in margin):
-            matrices = namespace.pad(matrices, margin, constant_values=fill)
-        return namespace.reshape(matrices, (spatial, rows, height, columns, width))
+            matrices = names.pad(matrices, margin, constant_values=fill)
+        return names.reshape(matrices, (spatial, rows, height, columns, width))
 
     def pool(self, scores, axes):
         if self.pooling == "MAX":
-            return self.tiles(scores, axes, -np.inf).max(axis=(2, 4))
-        total = self.tiles(scores, axes).sum(axis=(2, 4))
+            tiles = self.tiles(scores, axes, -np.inf)
+            return namespace_of(scores).max(tiles, axis=(2, 4))
+        total = summed(self.tiles(scores, axes), (2, 4))
         if self.pooling == "SUM":
             return total
-        return total / self.weights_in_block(scores.shape, axes)
+        return over(total, self.weights_in_block(scores.shape, axes))
 
     def weights_in_block(self, shape, axes):
         """Returns the number of weights in each block of a kernel of this shape."""
@@ -112,10 +111,14 @@ class Block(Pooled):
         return np.outer(rows, columns).astype("float32")
 
     def expand(self, units, shape, axes):
-        _, inputs, outputs = matrix_shape(shape, axes)
-        units = units.reshape(self._grid(shape, axes))
-        spread = units.repeat(self.block_size[0], axis=1).repeat(self.block_size[1], axis=2)
+        names = namespace_of(units)
+        spatial, inputs, outputs = matrix_shape(shape, axes)
+        _, rows, columns = self._grid(shape, axes)
+        height, width = self.block_size
+        one = names.reshape(units, (spatial, rows, 1, columns, 1))
+        tiles = names.broadcast_to(one, (spatial, rows, height, columns, width))
+        spread = names.reshape(tiles, (spatial, rows * height, columns * width))
         return from_matrices(spread[:, :inputs, :outputs], shape, axes)
 
     def collapse(self, mask, axes):
-        return self.tiles(mask, axes, False).any(axis=(2, 4))
+        return namespace_of(mask).any(self.tiles(mask, axes, False), axis=(2, 4))

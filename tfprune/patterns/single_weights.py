@@ -2,22 +2,26 @@
 
 from dataclasses import dataclass
 from math import prod
+from typing import Any
 
 import numpy as np
+from keras import ops
 
 from tfprune._base import validation as check
-from tfprune.patterns.axes import from_matrices, matrix_shape, to_matrices
+from tfprune.patterns.axes import from_matrices, matrix_shape, namespace_of, to_matrices
 from tfprune.patterns.base import PATTERNS, Pattern
 
 
 class EachWeight(Pattern):
     """Patterns whose units are single weights."""
 
+    on_tensors = True
+
     def pool(self, scores, axes):
         return scores
 
     def expand(self, units, shape, axes):
-        return units.reshape(shape)
+        return namespace_of(units).reshape(units, shape)
 
     def collapse(self, mask, axes):
         return mask
@@ -61,6 +65,7 @@ class NOfM(EachWeight):
     array([False,  True,  True, False])
     """
 
+    on_tensors = True
     zeros: int = 2
     group: int = 4
 
@@ -107,31 +112,41 @@ class NOfM(EachWeight):
 
     def eligible(self, scores, pruned, axes):
         axes = axes.of_product
-        scores = np.where(pruned, -np.inf, scores)
+        names, shape = namespace_of(scores), tuple(int(n) for n in scores.shape)
+        if pruned is not None:
+            scores = names.where(pruned, names.full_like(scores, _below_all(scores)), scores)
         columns = to_matrices(scores, axes)
-        may_go = np.zeros(columns.shape, dtype=bool)
-        inputs = columns.shape[1]
+        positions, inputs, outputs = (int(n) for n in columns.shape)
         whole = inputs // self.group * self.group
-        grouped = (columns.shape[0], whole // self.group, self.group, columns.shape[2])
+        parts = []
         if whole:
-            lowest = _lowest(columns[:, :whole].reshape(grouped), self.zeros)
-            may_go[:, :whole] = lowest.reshape(columns.shape[0], whole, columns.shape[2])
-        left = self.zeros - (self.group - (inputs - whole))
-        if inputs > whole and left > 0:
-            may_go[:, whole:] = _lowest(columns[:, None, whole:], left)[:, 0]
-        return from_matrices(may_go, scores.shape, axes)
+            grouped = (positions, whole // self.group, self.group, outputs)
+            lowest = _lowest(names.reshape(columns[:, :whole], grouped), self.zeros)
+            parts.append(names.reshape(lowest, (positions, whole, outputs)))
+        if inputs > whole:
+            left = self.zeros - (self.group - (inputs - whole))
+            parts.append(_lowest(columns[:, None, whole:], left)[:, 0])
+        may_go = parts[0] if len(parts) == 1 else names.concatenate(parts, axis=1)
+        return from_matrices(may_go, shape, axes)
+
+
+def _below_all(scores):
+    """A number below all scores, which may be whole numbers."""
+    return -(2**31) if str(scores.dtype).endswith("int32") else -np.inf
 
 
 def _lowest(groups, number):
     """Marks the `number` lowest scores along axis 2; of equal scores, the later ones go first."""
-    size = groups.shape[2]
-    marked = np.empty(groups.shape, dtype=bool)
+    names, size = namespace_of(groups), int(groups.shape[2])
+    if number <= 0:
+        return names.zeros_like(groups, dtype="bool")
+    marked = []
     for i in range(size):
-        rank = np.zeros(groups.shape[:2] + groups.shape[3:], dtype="int16")
+        rank: Any = 0
         for j in range(size):
-            if j < i:
-                rank += groups[:, :, j] < groups[:, :, i]
-            elif j > i:
-                rank += groups[:, :, j] <= groups[:, :, i]
-        marked[:, :, i] = rank < number
-    return marked
+            if j != i:
+                other, own = groups[:, :, j], groups[:, :, i]
+                before = other < own if j < i else other <= own
+                rank = rank + (before.astype("int16") if names is np else ops.cast(before, "int16"))
+        marked.append(rank < number)
+    return names.stack(marked, axis=2)

@@ -6,7 +6,9 @@ from math import prod
 import numpy as np
 
 from tfprune._base import validation as check
+from tfprune.patterns.axes import namespace_of
 from tfprune.patterns.base import PATTERNS, POOLING, Pooled
+from tfprune.patterns.pooling import pooled
 
 
 class SlicePattern(Pooled):
@@ -27,6 +29,8 @@ class SlicePattern(Pooled):
     9
     """
 
+    on_tensors = True
+
     def pooled_axes(self, ndim, axes):
         """Returns the axes to pool into one score.
 
@@ -44,19 +48,16 @@ class SlicePattern(Pooled):
         return tuple(axis for axis in pooled if axis or not axes.experts)
 
     def pool(self, scores, axes):
-        reduced = self._reduced(scores.ndim, axes)
-        if self.pooling == "MAX":
-            return scores.max(axis=reduced, keepdims=True)
-        if self.pooling == "SUM":
-            return scores.sum(axis=reduced, keepdims=True)
-        return scores.mean(axis=reduced, keepdims=True)
+        return pooled(scores, self._reduced(len(scores.shape), axes), self.pooling)
 
     def expand(self, units, shape, axes):
-        kept = self._unit_shape(shape, axes)
-        return np.ascontiguousarray(np.broadcast_to(units.reshape(kept), shape))
+        names = namespace_of(units)
+        spread = names.broadcast_to(names.reshape(units, self._unit_shape(shape, axes)), shape)
+        return np.ascontiguousarray(spread) if names is np else spread
 
     def collapse(self, mask, axes):
-        return mask.any(axis=self._reduced(mask.ndim, axes), keepdims=True)
+        reduced = self._reduced(len(mask.shape), axes)
+        return namespace_of(mask).any(mask, axis=reduced, keepdims=True)
 
     def _unit_shape(self, shape, axes):
         reduced = self._reduced(len(shape), axes)
