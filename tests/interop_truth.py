@@ -257,7 +257,7 @@ def main(folder):
     moved = tfprune.interop.from_tfmot(own, {"Mix": Mix3}).get_layer("mix").pruned_weights[0]
     truth["live/own_schedule_is_kept"] = moved.method.schedule.schedule is stairs
 
-    # -- What cannot be moved ----------------------------------------------------------------------
+    # -- Layers without a counterpart --------------------------------------------------------------
     def refused(name, *more, suffix=".h5"):
         stack = [layers.Input((4,)), wrap(layers.Dense(4, name="d"), schedule()), *more]
         read(save(tf_keras.Sequential(stack), name, suffix), name)

@@ -116,7 +116,7 @@ def test_callbacks_are_made_of_small_parts(name):
         assert len(methods) <= 10, cls.name
 
 
-# -- What may be touched where ---------------------------------------------------------------------
+# -- Restricted imports and names ------------------------------------------------------------------
 
 
 @each_file

@@ -36,7 +36,7 @@ def applied(model, schedule=HALF, **parts):
     return pruned
 
 
-# -- Which channels go -----------------------------------------------------------------------------
+# -- Groups of channels ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("over_group", ["AVG", "MAX", "SUM"])
@@ -180,7 +180,7 @@ def test_training_resumes_from_a_file(tmp_path):
     assert len(pruned_channels(loaded, "stem")) == 4
 
 
-# -- What does not go together ---------------------------------------------------------------------
+# -- Methods that do not combine -------------------------------------------------------------------
 
 
 def test_layers_by_themselves_if_asked():
@@ -362,7 +362,7 @@ def test_rounding(asked, step, together):
         assert abs(sum(result) - sum(zeros)) <= abs(sum(alone) - sum(zeros))
 
 
-# -- Where the graph is a part of something else ---------------------------------------------------
+# -- Graphs inside other models --------------------------------------------------------------------
 
 
 class Around(keras.Model):

@@ -287,7 +287,7 @@ def test_data_of_every_kind(tmp_path):
         assert tfprune.export(model, path, quantize="int8", data=data).relative < 0.1
 
 
-# -- What goes wrong -------------------------------------------------------------------------------
+# -- Errors ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("path", PATHS)

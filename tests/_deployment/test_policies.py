@@ -257,7 +257,7 @@ def test_unbuilt_model():
         XNNPACK.ensure_model_supports_pruning(model)
 
 
-# -- What LiteRT itself does -----------------------------------------------------------------------
+# -- Behavior of LiteRT ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", CHANGES)

@@ -399,7 +399,7 @@ def test_weights_that_are_not_pruned(layer, shape, parameters):
         tfprune.prune_low_magnitude(layer)
 
 
-# -- What goes through the wrapper -------------------------------------------------------------
+# -- Attributes and calls of wrappers --------------------------------------------------------------
 
 
 def pair(layer, *symbolic, **kwargs):

@@ -331,7 +331,7 @@ def test_scale_in_a_subclassed_model(with_data):
     assert [values[0, 0, 0].tolist() for values in found] == [[1, 2, 3, 4], [5, 6, 7, 8]]
 
 
-# -- What is left alone ----------------------------------------------------------------------------
+# -- State that does not change --------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("criterion", ["saliency", "apoz"])

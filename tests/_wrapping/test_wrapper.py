@@ -35,7 +35,7 @@ def data(number=8, width=6, out=8):
     return (random.normal(size=(number, n)).astype("float32") for n in (width, out))
 
 
-# -- What it holds -----------------------------------------------------------------------------
+# -- Variables -------------------------------------------------------------------------------------
 
 
 def test_variables_are_held_once():

@@ -134,7 +134,7 @@ def test_rigl_step_by_step(update_every, stop, stop_step):
     assert any((a[0] != b[0]).any() for a, b in zip(record.masks, record.masks[1:], strict=False))
 
 
-# -- What always holds -----------------------------------------------------------------------------
+# -- Invariants ------------------------------------------------------------------------------------
 
 # Among few filters, a small share would be less than one.
 MORE = {"drop_fraction": 0.6, "update_every": 2}

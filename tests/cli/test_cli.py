@@ -127,7 +127,7 @@ def loaded(path):
     return keras.saving.load_model(path)
 
 
-# -- What each command does ------------------------------------------------------------------------
+# -- Commands --------------------------------------------------------------------------------------
 
 
 def test_report(setup, command, tmp_path):
@@ -330,7 +330,7 @@ def test_schedule(command, tmp_path):
     assert code == 0 and (tmp_path / "cosine.png").stat().st_size > 5000
 
 
-# -- What is wrong ---------------------------------------------------------------------------------
+# -- Errors ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -160,7 +160,7 @@ def test_constant_without_an_end_goes_on():
     assert bool(ConstantSparsity(0.5, 2, frequency=3)(2 + 3 * 10**8)[0])
 
 
-# -- What comes in and goes out --------------------------------------------------------------------
+# -- Arguments and configs -------------------------------------------------------------------------
 
 ONE_OF_EACH = [ConstantSparsity(0.5, 10, 33, 7), *(make(0.1, 0.8, 10, 33) for make in RAMPS)]
 each = pytest.mark.parametrize("schedule", ONE_OF_EACH, ids=lambda s: type(s).__name__)

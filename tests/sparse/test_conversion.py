@@ -52,7 +52,7 @@ def gains(monkeypatch):
     return found
 
 
-# -- What it computes ------------------------------------------------------------------------------
+# -- Outputs ---------------------------------------------------------------------------------------
 
 
 def test_all_that_can_be_sparse_is_and_computes_the_same(model, plan):

@@ -143,7 +143,7 @@ class Ledger:
                 found.setdefault(root, reason)
         return found
 
-    # -- What layers do with channels --------------------------------------------------------------
+    # -- Records of layers -------------------------------------------------------------------------
 
     def source(self, layer, number, part=""):
         """Returns the labels of the channels that a layer makes, the same at each of its calls.
