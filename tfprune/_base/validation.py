@@ -2,6 +2,7 @@
 
 import math
 import numbers
+import re
 from contextlib import contextmanager
 
 import numpy as np
@@ -43,8 +44,14 @@ def deserialized(name, config, mend):
 
 
 def first_line(error):
-    """Returns the first line of an error's text, for a message; its class where it has no text."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    """Returns the first line of an error's text for a message, or its class if it has no text.
+
+    Skips the line that Keras adds in front of errors from a layer's code.
+    """
+    lines = re.sub(r"\x1b\[\d*m", "", str(error)).strip().splitlines()
+    if lines and lines[0].startswith("Exception encountered when calling"):
+        lines = [line for line in lines[1:] if line] or lines
+    return lines[0] if lines else type(error).__name__
 
 
 @contextmanager
