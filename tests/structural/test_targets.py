@@ -1,5 +1,7 @@
 """Targets: the lowest sparsity at which a shrunk model is small or fast enough."""
 
+import inspect
+
 import keras
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ from structural_support import distance, examples, randomize, residual
 
 import tfprune
 from tfprune._reports import runtime_meter
+from tfprune.structural import shrinking
 
 
 @pytest.mark.parametrize("scope", ["local", "global"])
@@ -26,6 +29,24 @@ def test_targets_are_met_and_hardly_more(name, share, scope):
     assert cost >= share * dense - dense / 8
     for one, other in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("scope", ["local", "global"])
+def test_few_models_are_made_for_a_target_that_counting_finds(monkeypatch, scope):
+    made, original = [], shrinking.plan_removal
+
+    def planned(*args):
+        made.append(args)
+        return original(*args)
+
+    monkeypatch.setattr(shrinking, "plan_removal", planned)
+    tfprune.plan_shrink(randomize(residual()), {"macs": 0.5}, scope=scope)
+    # The model as it is; at the sparsities that counting found; with channels given back.
+    assert len(made) <= 4
+
+
+def test_plan_shrink_takes_what_shrink_takes():
+    assert inspect.signature(tfprune.plan_shrink) == inspect.signature(tfprune.shrink)
 
 
 def test_whole_numbers_and_several_targets():

@@ -1,5 +1,6 @@
 """Makes the plans of candidates, by sparsity or by numbers of pruned channels."""
 
+from tfprune.structural.costs import Costs
 from tfprune.structural.targets import filled, search, share
 
 
@@ -31,10 +32,11 @@ class PlanMaker:
             `(sparsity, ShrinkPlan)`: the lowest sparsity under the scope that meets the targets,
             and the plan, which may give channels back.
         """
-        sparsity, plan = search(self._candidates, targets, self.at)
+        costs = Costs(model, self._candidates)
+        sparsity, plan = search(self._candidates, costs, targets, self.at)
         if self._candidates.is_coarse and not self._uniform:
             zeros = self._candidates.zeros_at(sparsity)
-            fewer = filled(self._candidates, model, targets, zeros)
+            fewer = filled(self._candidates, costs, targets, zeros)
             fuller = self._described(self._make(self._candidates.with_zeros(fewer)), fewer)
             # Counting assumes that all pruned channels can be removed.
             if share(fuller, targets) <= 1:

@@ -4,12 +4,15 @@ import numbers
 
 from tfprune._base import validation as check
 from tfprune.structural.allocation import Budget
-from tfprune.structural.costs import Costs
 
 _MEND = 'Use for instance targets={"macs": 0.5}, half of the present MACs.'
 _KNOWN = ("macs", "parameters", "latency")
 # Within this distance of a target, further steps would not keep another channel.
 _CLOSE = 0.005
+# Sparsities that lie closer together are taken for one.
+_STEP = 1e-3
+# Counting is asked at most so often.
+_COUNTS = 4
 
 
 class OutOfReach(ValueError):
@@ -74,11 +77,15 @@ def check_runtime(runtime, targets):
         )
 
 
-def search(candidates, targets, make_plan):
+def search(candidates, costs, targets, make_plan):
     """Finds the lowest sparsity at which all targets are met.
+
+    A plan takes long, because a smaller model is made for it. So the sparsity is found by counting,
+    and plans are tried at others only where counting is far from what the smaller model costs.
 
     Args:
         candidates: `Candidates`.
+        costs: Their `Costs`.
         targets: `{"macs" or "parameters": fraction or number}`.
         make_plan: Function from a sparsity to its `ShrinkPlan`.
 
@@ -90,9 +97,11 @@ def search(candidates, targets, make_plan):
         plan = make_plan(sparsity)
         return plan, share(plan, targets)
 
-    low, (_, low_share) = 0.0, tried(0.0)
-    high = candidates.highest
-    best, best_share = tried(high)
+    found = _by_counting(candidates, costs, targets, tried)
+    if found is not None:
+        return found
+    low, high = 0.0, candidates.highest
+    low_share, (best, best_share) = tried(low)[1], tried(high)
     if best_share > 1:
         reached = shares(best, targets).items()
         raise OutOfReach(
@@ -105,7 +114,7 @@ def search(candidates, targets, make_plan):
             )
         )
     for _ in range(12):
-        if best_share > 1 - _CLOSE or high - low < 1e-3:
+        if best_share > 1 - _CLOSE or high - low < _STEP:
             break
         # The cost of a model falls roughly with the square of its widths.
         roots = [value**0.5 for value in (low_share, 1.0, best_share)]
@@ -119,7 +128,56 @@ def search(candidates, targets, make_plan):
     return high, best
 
 
-def filled(candidates, model, targets, zeros):
+def _by_counting(candidates, costs, targets, tried):
+    """Returns `(sparsity, plan)`, found by counting; `None` if that leads to no plan.
+
+    The smaller model may cost more or less than counted. The count is then asked for as much more
+    or less, until it leads to pruned channels that were tried before.
+    """
+    if any(not costs.dense[name] for name in targets):
+        # The first plan says which layers are not counted.
+        return None
+    budget, limit = _budget(costs, targets), 1.0
+    best: tuple | None = None
+    known: set = set()
+    for _ in range(_COUNTS):
+        sparsity, load = _counted(candidates, costs, budget, limit)
+        zeros = None if sparsity is None else tuple(candidates.zeros_at(sparsity))
+        if zeros is None or zeros in known:
+            break
+        known.add(zeros)
+        plan, reached = tried(sparsity)
+        if reached <= 1 and (best is None or sparsity < best[0]):
+            best = sparsity, plan
+        limit = load / reached
+    return best
+
+
+def _counted(candidates, costs, budget, limit):
+    """Returns the lowest sparsity at which the counted load is within a limit, and this load.
+
+    `(None, None)` if there is none.
+    """
+
+    def load(sparsity):
+        return budget.load(costs.at(candidates.zeros_at(sparsity)))
+
+    low, high = 0.0, candidates.highest
+    if load(high) > limit:
+        return None, None
+    while high - low > _STEP:
+        middle = (low + high) / 2
+        low, high = (low, middle) if load(middle) <= limit else (middle, high)
+    return high, load(high)
+
+
+def _budget(costs, targets):
+    """Returns the `Budget` of targets in MACs and parameters."""
+    parts = {name: t if t < 1 else t / costs.dense[name] for name, t in targets.items()}
+    return Budget({name: part for name, part in parts.items() if part < 1}, costs.dense)
+
+
+def filled(candidates, costs, targets, zeros):
     """Gives channels back, one rounding step at a time, while all targets are still met.
 
     Groups of one size reach the next multiple at the same sparsity, so uniform sparsity alone can
@@ -127,16 +185,14 @@ def filled(candidates, model, targets, zeros):
 
     Args:
         candidates: `Candidates`.
-        model: The plain model.
+        costs: Their `Costs`.
         targets: `{"macs" or "parameters": fraction or number}`.
         zeros: Numbers of pruned units with which the targets are met.
 
     Returns:
         Numbers of pruned units.
     """
-    costs = Costs(model, candidates)
-    parts = {name: t if t < 1 else t / costs.dense[name] for name, t in targets.items()}
-    budget = Budget({name: part for name, part in parts.items() if part < 1}, costs.dense)
+    budget = _budget(costs, targets)
     zeros = list(zeros)
     requests = candidates.requests
     waiting = set(range(len(zeros)))

@@ -1,5 +1,7 @@
 """Wanda, SparseGPT and magnitude on whole models."""
 
+import inspect
+
 import keras
 import numpy as np
 import pytest
@@ -60,6 +62,16 @@ def error(model, other, x):
 
 
 # -- Truths ----------------------------------------------------------------------------------------
+
+
+@each_method
+def test_the_methods_share_their_arguments(method):
+    own = {"data": None, "damping": None}
+    shared, other = (
+        {name: p for name, p in inspect.signature(f).parameters.items() if name not in own}
+        for f in (pruners.wanda, method)
+    )
+    assert list(shared.items()) == list(other.items())
 
 
 def test_wanda_is_the_formula_on_the_pruned_inputs():
