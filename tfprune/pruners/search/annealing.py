@@ -1,5 +1,7 @@
 """Simulated annealing: shares of the layers, perturbed and projected onto the budget."""
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from tfprune import distributions
@@ -15,6 +17,7 @@ _REDRAWN = 4
 
 
 @described
+@dataclass(kw_only=True, eq=False, repr=False)
 class SimulatedAnnealing(CandidateSearch):
     """Perturbs the shares of the layers; keeps better ones, and by chance slightly worse ones.
 
@@ -62,47 +65,25 @@ class SimulatedAnnealing(CandidateSearch):
     - [Liu et al., 2020: AutoCompress](https://arxiv.org/abs/1907.03141), which uses this search
     """
 
-    def __init__(
-        self,
-        model,
-        budget,
-        *,
-        pattern="filter",
-        criterion=None,
-        rules=None,
-        evaluations=60,
-        start=None,
-        perturbation=0.5,
-        data=None,
-        objective=None,
-        runtime="keras",
-        least=0.25,
-        seed=0,
-    ):
+    evaluations: int = 60
+    start: SearchResult | None = None
+    perturbation: float = 0.5
+
+    def __post_init__(self):
         mend = "Use for instance 60."
-        self._evaluations = check.integer("evaluations", evaluations, 1, mend)
-        self._perturbation = check.positive("perturbation", perturbation, "Use for instance 0.5.")
-        if start is not None and not isinstance(start, SearchResult):
+        self.evaluations = check.integer("evaluations", self.evaluations, 1, mend)
+        mend = "Use for instance 0.5."
+        self.perturbation = check.positive("perturbation", self.perturbation, mend)
+        if self.start is not None and not isinstance(self.start, SearchResult):
             raise TypeError(
                 check.message(
                     "`start` to be a SearchResult",
-                    f"start={start!r:.200}",
+                    f"start={self.start!r:.200}",
                     "Pass the result of run() of another search.",
                 )
             )
-        super().__init__(
-            model,
-            budget,
-            pattern=pattern,
-            criterion=criterion,
-            rules=rules,
-            data=data,
-            objective=objective,
-            runtime=runtime,
-            least=least,
-            seed=seed,
-        )
-        self._start = None if start is None else self._shares_of(start)
+        super().__post_init__()
+        self._start = None if self.start is None else self._shares_of(self.start)
 
     def _shares_of(self, start):
         names = [name for name, _ in self._config["competitors"]]
@@ -118,26 +99,22 @@ class SimulatedAnnealing(CandidateSearch):
         return [shares[name] for name in names]
 
     def _options(self):
-        return {
-            "evaluations": self._evaluations,
-            "perturbation": self._perturbation,
-            "start": self._start,
-        }
+        return {**super()._options(), "start": self._start}
 
     def _search(self, session):
         allocator = session.allocator
-        session.expect(self._evaluations)
+        session.expect(self.evaluations)
         if allocator.load(allocator.now) <= 1:
             return list(allocator.now)
-        starts = list(self._starts(session).items())[: self._evaluations]
+        starts = list(self._starts(session).items())[: self.evaluations]
         trials = [session.judge(zeros, f"from {name}") for name, zeros in starts]
         best = now = min(trials, key=lambda trial: trial.badness)
-        random = np.random.default_rng(self._seed)
-        turns = self._evaluations - len(session.trials)
+        random = np.random.default_rng(self.seed)
+        turns = self.evaluations - len(session.trials)
         for turn in range(turns):
             progress = turn / max(1, turns - 1)
             temperature = _TEMPERATURES[0] * (_TEMPERATURES[1] / _TEMPERATURES[0]) ** progress
-            width = self._perturbation * temperature**0.5
+            width = self.perturbation * temperature**0.5
             trial = session.judge(self._perturbed(session, now, width, random), "annealing")
             chance = random.uniform()
             spread = float(np.std([known.badness for known in session.trials])) or 1.0

@@ -1,6 +1,7 @@
 """AutoCompress: rounds of annealing, ADMM, purification and physical shrinking."""
 
-import dataclasses
+from dataclasses import KW_ONLY, asdict, dataclass, field
+from typing import Any
 
 import keras
 import numpy as np
@@ -23,6 +24,7 @@ from tfprune.structural.optimizer_state import compile_copy, shrink_compiled
 
 
 @described
+@dataclass(eq=False, repr=False)
 class AutoCompress(Search):
     """Makes a model smaller in rounds: annealing finds shares, ADMM prunes, filters are removed.
 
@@ -81,55 +83,41 @@ class AutoCompress(Search):
     - [Liu et al., 2020: AutoCompress](https://arxiv.org/abs/1907.03141)
     """
 
-    def __init__(
-        self,
-        model,
-        budget,
-        admm_steps,
-        *,
-        criterion=None,
-        rules=None,
-        rounds=3,
-        rho=1e-2,
-        purify=0.05,
-        evaluations=60,
-        data=None,
-        objective=None,
-        least=0.25,
-        seed=0,
-    ):
-        check_budget(budget)
-        ((self._name, self._share), *others) = budget.items()
+    admm_steps: int
+    _: KW_ONLY
+    rounds: int = 3
+    rho: float = 1e-2
+    purify: float = 0.05
+    evaluations: int = 60
+    # Filters alone go, and no candidate is timed: these are no arguments here.
+    pattern: Any = field(default="filter", init=False)
+    runtime: str = field(default="keras", init=False)
+
+    def __post_init__(self):
+        check_budget(self.budget)
+        ((self._name, self._share), *others) = self.budget.items()
         if others or self._name not in ("macs", "parameters") or not self._share < 1:
             raise ValueError(
                 check.message(
                     "`budget` of macs or of parameters, one share",
-                    f"budget={budget!r}",
+                    f"budget={self.budget!r}",
                     'Use for instance {"macs": 0.3}.',
                 )
             )
         mend = "Give the optimizer steps of a round's training."
-        self._steps = check.integer("admm_steps", admm_steps, 1, mend)
-        self._rounds = check.integer("rounds", rounds, 1, "Use for instance 3.")
-        self._rho = check.positive("rho", rho, "Use for instance 0.01.")
-        self._purify = check.sparsity("purify", purify)
-        self._evaluations = check.integer("evaluations", evaluations, 1, "Use for instance 60.")
-        super().__init__(
-            model,
-            budget,
-            criterion=criterion,
-            rules=rules,
-            data=data,
-            objective=objective,
-            least=least,
-            seed=seed,
-        )
+        self.admm_steps = check.integer("admm_steps", self.admm_steps, 1, mend)
+        self.rounds = check.integer("rounds", self.rounds, 1, "Use for instance 3.")
+        self.rho = check.positive("rho", self.rho, "Use for instance 0.01.")
+        self.purify = check.sparsity("purify", self.purify)
+        mend = "Use for instance 60."
+        self.evaluations = check.integer("evaluations", self.evaluations, 1, mend)
+        super().__post_init__()
         self._started()
 
     def _started(self):
         """Returns a copy of the model, compiled alike."""
         model = strip_pruning(self._plain)
-        if not _keras.compile_like(model, self._compiled):
+        if not _keras.compile_like(model, self.model):
             raise ValueError(
                 check.message(
                     "a compiled model, whose optimizer keeps its state from round to round",
@@ -150,17 +138,12 @@ class AutoCompress(Search):
                 )
             )
 
-    def _options(self):
-        names = ("steps", "rounds", "rho", "purify", "evaluations")
-        values = (self._steps, self._rounds, self._rho, self._purify, self._evaluations)
-        return dict(zip(names, values, strict=True))
-
     def _found(self, judge, store, train, verbose):
         candidates, model = self._candidates(), self._started()
         before = model_cost(model)
         kept = {request.name: request.units for request in candidates.requests}
         trials: list = []
-        for number in range(1, self._rounds + 1):
+        for number in range(1, self.rounds + 1):
             name = f"round_{number:02}"
             file = None if store.path is None else store.path / f"{name}.keras"
             if name in store:
@@ -182,8 +165,8 @@ class AutoCompress(Search):
         after = model_cost(model)
         found = SearchResult(
             method=type(self).__name__,
-            metric=self._objective.metric,
-            budget=dict(self._budget),
+            metric=self.objective.metric,
+            budget=dict(self.budget),
             dense={"sparsity": 0.0, "parameters": before.parameters, "macs": before.macs},
             costs={"parameters": after.parameters, "macs": after.macs},
             allocation=allocation,
@@ -196,7 +179,7 @@ class AutoCompress(Search):
     def _round(self, model, number, judge, train, path, verbose):
         """Returns the smaller model, and the round's record."""
         dense = getattr(model_cost(self._plain), self._name)
-        target = int(dense * self._share ** (number / self._rounds))
+        target = int(dense * self._share ** (number / self.rounds))
         present = getattr(model_cost(model), self._name)
         if present <= target:
             return model, {"kept": {}, "trials": []}
@@ -204,24 +187,24 @@ class AutoCompress(Search):
             model,
             # A share, since small whole numbers are taken for percentages.
             {self._name: (target + 0.5) / present},
-            criterion=self._criterion,
-            rules=self._rules,
-            evaluations=self._evaluations,
-            data=self._data,
-            objective=self._objective,
-            least=self._least,
-            seed=self._seed,
+            criterion=self.criterion,
+            rules=self.rules,
+            evaluations=self.evaluations,
+            data=self.data,
+            objective=self.objective,
+            least=self.least,
+            seed=self.seed,
         )
         own = None if path is None else path / f"annealing_{number:02}"
         found = search.run(judge.evaluate, own, verbose=verbose)
         admm = ADMM(
             found.sparsity,
-            self._steps,
+            self.admm_steps,
             pattern="filter",
             scope=found.to_distribution(),
-            rules=self._rules,
-            rho=self._rho,
-            every=max(1, self._steps // 10),
+            rules=self.rules,
+            rho=self.rho,
+            every=max(1, self.admm_steps // 10),
         )
         wrapped = compile_copy(admm.prune(model), model)
         self._set_random_states(wrapped, number)
@@ -230,7 +213,7 @@ class AutoCompress(Search):
         if not any(weight.zeros for weight in update.weights):
             raise ValueError(
                 check.message(
-                    f"`train` to train for {self._steps} optimizer steps with its callback",
+                    f"`train` to train for {self.admm_steps} optimizer steps with its callback",
                     "a model without masks after it",
                     "Add the callback to those of model.fit, train for longer, or lower "
                     "admm_steps.",
@@ -242,25 +225,24 @@ class AutoCompress(Search):
             group.set_mask(mask)
             kept[group.request({}).name] = int(np.count_nonzero(mask))
         trials = [
-            {**dataclasses.asdict(trial), "what": f"round {number}: {trial.what}"}
-            for trial in found.trials
+            {**asdict(trial), "what": f"round {number}: {trial.what}"} for trial in found.trials
         ]
         return shrink_compiled(wrapped), {"kept": kept, "trials": trials}
 
     def _set_random_states(self, model, number):
         """Gives each round its own random states: files of Keras hold none."""
-        if self._seed is None:
+        if self.seed is None:
             return
-        keras.utils.set_random_seed(self._seed + number)
+        keras.utils.set_random_seed(self.seed + number)
         for place, generator in enumerate(_keras.seed_generators(model)):
             dtype = keras.backend.standardize_dtype(generator.state.dtype)
-            generator.state.assign(np.array([self._seed + number, place], dtype))
+            generator.state.assign(np.array([self.seed + number, place], dtype))
 
     def _purified(self, group):
         """Returns the channels of a group to keep: the kept ones except those nearly empty."""
         kept = ~group.pruned
         sizes = np.sqrt(group.request({}).squares())
-        empty = kept & (sizes < self._purify * np.sqrt(np.mean(sizes[kept] ** 2)))
+        empty = kept & (sizes < self.purify * np.sqrt(np.mean(sizes[kept] ** 2)))
         empty[list(group.coupling.fixed)] = False
         for units in group.coupling.sets:
             alive = units[kept[units]]

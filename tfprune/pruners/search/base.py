@@ -1,5 +1,8 @@
 """The base class of searches: their arguments, and a run that can be resumed."""
 
+from dataclasses import KW_ONLY, dataclass, fields
+from typing import Any, TypeVar
+
 import keras
 
 from tfprune import _keras, criteria, patterns
@@ -18,6 +21,7 @@ from tfprune.structural.costs import Costs
 from tfprune.structural.latency_table import LatencyTable
 from tfprune.structural.targets import check_runtime
 
+_Class = TypeVar("_Class", bound=type)
 _TEXTS = {
     "{model}": """
         model: A built Sequential or Functional model without wrappers. It is copied and never
@@ -61,10 +65,10 @@ _TEXTS = {
 }
 
 
-def described(cls):
+def described(cls: _Class) -> _Class:
     """Completes the docstring of a search with what all searches share."""
     lines = []
-    for line in cls.__doc__.splitlines():
+    for line in (cls.__doc__ or "").splitlines():
         text = _TEXTS.get(line.strip())
         lines.append(line if text is None else text[1:-1])
     cls.__doc__ = "\n".join(lines)
@@ -72,8 +76,12 @@ def described(cls):
 
 
 @described
+@dataclass(eq=False, repr=False)
 class Search:
     """Base class of all searches for how much each layer loses.
+
+    A search is a dataclass, so it takes these arguments and its own fields. Its `__post_init__`
+    checks the fields before it calls this one. A folder of evaluations belongs to one set of them.
 
     Args:
         {model}
@@ -86,73 +94,73 @@ class Search:
     {raises}
     """
 
-    def __init__(
-        self,
-        model,
-        budget,
-        *,
-        pattern="filter",
-        criterion=None,
-        rules=None,
-        data=None,
-        objective=None,
-        runtime="keras",
-        least=0.25,
-        seed=0,
-    ):
-        check_followable(model)
-        check_budget(budget)
-        self._pattern = patterns.get(pattern)
-        self._criterion = criteria.get(criterion)
-        self._rules = [rules] if isinstance(rules, Rule) else rules
-        if "latency" in budget and not self._removes_filters:
+    model: keras.Model
+    budget: dict
+    _: KW_ONLY
+    pattern: Any = "filter"
+    criterion: Any = None
+    rules: Any = None
+    data: Any = None
+    objective: Any = None
+    runtime: str = "keras"
+    least: float = 0.25
+    seed: int | None = 0
+
+    def __post_init__(self):
+        check_followable(self.model)
+        check_budget(self.budget)
+        self.budget = dict(self.budget)
+        self.pattern = patterns.get(self.pattern)
+        self.criterion = criteria.get(self.criterion)
+        if isinstance(self.rules, Rule):
+            self.rules = [self.rules]
+        if "latency" in self.budget and not self._removes_filters:
             raise ValueError(
                 check.message(
                     "whole filters that can be removed, for a budget of latency",
-                    f"pattern={self._pattern!r}",
+                    f"pattern={self.pattern!r}",
                     "Zeros make a dense runtime no faster: use the pattern Filter(), or another "
                     "budget.",
                 )
             )
-        self._objective = objectives.get(objective)
-        self._data = data
-        self._budget = dict(budget)
+        self.objective = objectives.get(self.objective)
         # Keras takes the threads that it has.
-        self._where = {"runtime": runtime, "threads": None if runtime == "keras" else 1}
+        threads = None if self.runtime == "keras" else 1
+        self._where = {"runtime": self.runtime, "threads": threads}
         RuntimeMeter(**self._where)
-        check_runtime(runtime, budget)
-        self._least = check.sparsity("least", least)
+        check_runtime(self.runtime, self.budget)
+        self.least = check.sparsity("least", self.least)
         mend = "Give a whole number, or None to leave random states alone."
-        self._seed = None if seed is None else check.integer("seed", seed, 0, mend)
-        self._compiled = model
-        self._plain = strip_pruning(model)
+        if self.seed is not None:
+            self.seed = check.integer("seed", self.seed, 0, mend)
+        self._plain = strip_pruning(self.model)
         self._recalibrates = self._checked_recalibration()
         candidates = self._candidates()
         self._table = None
-        if "latency" in budget:
-            self._table = LatencyTable(candidates, self._pattern.round_to, **self._where)
+        if "latency" in self.budget:
+            self._table = LatencyTable(candidates, self.pattern.round_to, **self._where)
         self._allocator(candidates)
         self._config = {
             "search": type(self).__name__,
-            "budget": self._budget,
+            "budget": self.budget,
             "weights": _keras.fingerprint(self._plain.weights),
-            "data": _keras.fingerprint(data),
+            "data": _keras.fingerprint(self.data),
             "competitors": [[r.name, r.units] for r in candidates.requests],
-            "pattern": keras.saving.serialize_keras_object(self._pattern),
-            "criterion": keras.saving.serialize_keras_object(self._criterion),
-            "objective": self._objective.get_config(),
-            "runtime": runtime,
-            "least": self._least,
-            "seed": self._seed,
+            "pattern": keras.saving.serialize_keras_object(self.pattern),
+            "criterion": keras.saving.serialize_keras_object(self.criterion),
+            "objective": self.objective.get_config(),
+            "runtime": self.runtime,
+            "least": self.least,
+            "seed": self.seed,
         }
 
     @property
     def _removes_filters(self):
-        return isinstance(self._pattern, patterns.Filter) and self._pattern.coupled
+        return isinstance(self.pattern, patterns.Filter) and self.pattern.coupled
 
     def _checked_recalibration(self):
         there = bool(learning_norms(self._plain))
-        asked = self._objective.recalibrate
+        asked = self.objective.recalibrate
         wanted = there if asked is None else asked
         if wanted and not there:
             raise ValueError(
@@ -162,7 +170,7 @@ class Search:
                     "Leave `recalibrate` out.",
                 )
             )
-        if wanted and self._data is None:
+        if wanted and self.data is None:
             raise ValueError(
                 check.message(
                     "`data` for the statistics of BatchNormalization, which pruning changes",
@@ -175,17 +183,17 @@ class Search:
 
     def _candidates(self):
         evidence = {
-            "data": self._data if set(self._criterion.needs) & set(criteria.FROM_DATA) else None,
-            "batches": self._objective.batches,
-            "batch_size": self._objective.batch_size,
+            "data": self.data if set(self.criterion.needs) & set(criteria.FROM_DATA) else None,
+            "batches": self.objective.batches,
+            "batch_size": self.objective.batch_size,
         }
         return Candidates(
-            self._compiled,
+            self.model,
             self._plain,
-            self._pattern,
-            self._criterion,
+            self.pattern,
+            self.criterion,
             None,
-            self._rules,
+            self.rules,
             evidence,
         )
 
@@ -193,7 +201,7 @@ class Search:
         costs = Costs(self._plain, candidates)
         if self._table is not None:
             costs = self._table.around(costs)
-        return Allocator(candidates, costs, Budget(self._budget, costs.dense), self._least)
+        return Allocator(candidates, costs, Budget(self.budget, costs.dense), self.least)
 
     def run(self, evaluate, path=None, train=None, verbose=1):
         """Searches.
@@ -222,7 +230,7 @@ class Search:
                 masks or does not use the callback. Earlier evaluations stay in the folder.
             TypeError: If `evaluate` or `train` is not a function, or `evaluate` returns no number.
         """
-        judge = Judge(evaluate, self._objective)
+        judge = Judge(evaluate, self.objective)
         if train is not None and not callable(train):
             mend = "Give a function of (model, callback) that trains the model."
             raise TypeError(check.message("`train` to be a function", f"{train=}", mend))
@@ -235,7 +243,9 @@ class Search:
 
     def _options(self):
         """Returns the search's own options as plain data: a folder is of one set of them."""
-        raise NotImplementedError(f"{type(self).__name__} has to name its options.")
+        shared = {field.name for field in fields(Search)}
+        names = [field.name for field in fields(self) if field.name not in shared]
+        return {name: getattr(self, name) for name in names}
 
     def _found(self, judge, store, train, verbose):
         """Runs, and returns a `SearchResult`."""

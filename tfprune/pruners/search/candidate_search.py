@@ -16,28 +16,28 @@ class CandidateSearch(Search):
 
     def _found(self, judge, store, train, verbose):
         candidates = self._candidates()
-        _keras.compile_like(candidates.model, self._compiled)
+        _keras.compile_like(candidates.model, self.model)
         recalibration = None
         if self._recalibrates:
-            objective = self._objective
+            objective = self.objective
             recalibration = Recalibration(
-                candidates.model, self._data, objective.batches, objective.batch_size
+                candidates.model, self.data, objective.batches, objective.batch_size
             )
         session = Session(
-            candidates, self._allocator, judge, store, train, recalibration, self._seed, verbose
+            candidates, self._allocator, judge, store, train, recalibration, self.seed, verbose
         )
         try:
             zeros = self._search(session)
         finally:
             session.finished()
         method = {
-            "pattern": self._pattern,
-            "criterion": self._criterion,
-            "rules": self._rules,
+            "pattern": self.pattern,
+            "criterion": self.criterion,
+            "rules": self.rules,
         }
-        parts = {"method": type(self).__name__, "metric": self._objective.metric}
+        parts = {"method": type(self).__name__, "metric": self.objective.metric}
         removes = self._removes_filters
-        return settled(session, self._budget, removes, method, zeros, parts, self._where)
+        return settled(session, self.budget, removes, method, zeros, parts, self._where)
 
     def _search(self, session):
         """Returns the numbers of pruned units that were found, trained where it can be."""

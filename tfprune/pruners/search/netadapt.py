@@ -1,6 +1,7 @@
 """NetAdapt: one small step of the budget after the other, each taken where it hurts least."""
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -15,6 +16,7 @@ _LAST = 0.1
 
 
 @described
+@dataclass(kw_only=True, eq=False, repr=False)
 class NetAdapt(CandidateSearch):
     """Approaches the budget in steps, each time pruning the layer where it hurts least.
 
@@ -61,58 +63,28 @@ class NetAdapt(CandidateSearch):
     - [Yang et al., 2018: NetAdapt](https://arxiv.org/abs/1804.03230)
     """
 
-    def __init__(
-        self,
-        model,
-        budget,
-        *,
-        pattern="filter",
-        criterion=None,
-        rules=None,
-        steps=None,
-        decay=0.96,
-        candidates=None,
-        train_candidates=False,
-        data=None,
-        objective=None,
-        runtime="keras",
-        least=0.25,
-        seed=0,
-    ):
-        mend = "Give a whole number, or None."
-        self._steps = None if steps is None else check.integer("steps", steps, 1, mend)
-        self._decay = check.positive("decay", decay, "Use for instance 0.96.")
-        if self._decay > 1:
-            raise ValueError(
-                check.message("`decay` to be at most 1", f"{decay=}", "Use for instance 0.96.")
-            )
-        self._tried = (
-            None if candidates is None else check.integer("candidates", candidates, 1, mend)
-        )
-        self._trains_candidates = bool(train_candidates)
-        super().__init__(
-            model,
-            budget,
-            pattern=pattern,
-            criterion=criterion,
-            rules=rules,
-            data=data,
-            objective=objective,
-            runtime=runtime,
-            least=least,
-            seed=seed,
-        )
+    steps: int | None = None
+    decay: float = 0.96
+    candidates: int | None = None
+    train_candidates: bool = False
 
-    def _options(self):
-        return {
-            "steps": self._steps,
-            "decay": self._decay,
-            "candidates": self._tried,
-            "train_candidates": self._trains_candidates,
-        }
+    def __post_init__(self):
+        mend = "Give a whole number, or None."
+        if self.steps is not None:
+            self.steps = check.integer("steps", self.steps, 1, mend)
+        self.decay = check.positive("decay", self.decay, "Use for instance 0.96.")
+        if self.decay > 1:
+            received = f"decay={self.decay}"
+            raise ValueError(
+                check.message("`decay` to be at most 1", received, "Use for instance 0.96.")
+            )
+        if self.candidates is not None:
+            self.candidates = check.integer("candidates", self.candidates, 1, mend)
+        self.train_candidates = bool(self.train_candidates)
+        super().__post_init__()
 
     def _check_train(self, train):
-        if self._trains_candidates and train is None:
+        if self.train_candidates and train is None:
             raise ValueError(
                 check.message(
                     "`train` for train_candidates=True",
@@ -123,8 +95,8 @@ class NetAdapt(CandidateSearch):
 
     def _search(self, session):
         zeros = list(session.allocator.now)
-        loads = loads_of(session.allocator.load(zeros), self._steps, self._decay)
-        session.expect(len(loads) * (self._tried or len(zeros)))
+        loads = loads_of(session.allocator.load(zeros), self.steps, self.decay)
+        session.expect(len(loads) * (self.candidates or len(zeros)))
         worth: dict = {}
         for step, load in enumerate(loads, 1):
             # Where no layer alone can give the whole step, several give a part of it each.
@@ -138,17 +110,17 @@ class NetAdapt(CandidateSearch):
     def _best(self, session, zeros, load, step, worth):
         """Returns the best `Trial` of a step, and whether it is already trained."""
         options = self._candidates_of(session.allocator, zeros, load)
-        if self._tried is not None and len(worth) >= len(options):
+        if self.candidates is not None and len(worth) >= len(options):
             known = sorted(options, key=lambda i: (worth.get(i, np.inf), i))
-            options = {i: options[i] for i in known[: self._tried]}
+            options = {i: options[i] for i in known[: self.candidates]}
         trials = {}
         for i, changed in options.items():
             what = f"step {step}: {session.name_of(i)}"
-            judge = session.judge_trained if self._trains_candidates else session.judge
+            judge = session.judge_trained if self.train_candidates else session.judge
             trials[i] = judge(changed, what)
             worth[i] = trials[i].badness
         best = min(trials, key=lambda i: (trials[i].badness, i))
-        return trials[best], self._trains_candidates
+        return trials[best], self.train_candidates
 
     @staticmethod
     def _candidates_of(allocator, zeros, load):

@@ -1,5 +1,7 @@
 """An allocation from the loss of each layer alone: few evaluations, no search."""
 
+from dataclasses import dataclass
+
 from tfprune._base import validation as check
 from tfprune.pruners.search.base import described
 from tfprune.pruners.search.candidate_search import CandidateSearch
@@ -7,6 +9,7 @@ from tfprune.structural.allocation import levels, tolerated
 
 
 @described
+@dataclass(kw_only=True, eq=False, repr=False)
 class SensitivitySearch(CandidateSearch):
     """Prunes every layer up to the same loss, measured with this layer alone pruned.
 
@@ -43,41 +46,15 @@ class SensitivitySearch(CandidateSearch):
     10
     """
 
-    def __init__(
-        self,
-        model,
-        budget,
-        *,
-        pattern="filter",
-        criterion=None,
-        rules=None,
-        levels=8,
-        data=None,
-        objective=None,
-        runtime="keras",
-        least=0.25,
-        seed=0,
-    ):
-        self._levels = check.integer("levels", levels, 1, "Use for instance 8.")
-        super().__init__(
-            model,
-            budget,
-            pattern=pattern,
-            criterion=criterion,
-            rules=rules,
-            data=data,
-            objective=objective,
-            runtime=runtime,
-            least=least,
-            seed=seed,
-        )
+    levels: int = 8
 
-    def _options(self):
-        return {"levels": self._levels}
+    def __post_init__(self):
+        self.levels = check.integer("levels", self.levels, 1, "Use for instance 8.")
+        super().__post_init__()
 
     def _search(self, session):
         allocator = session.allocator
-        curves = levels(allocator, self._levels)
+        curves = levels(allocator, self.levels)
         session.expect(2 + sum(len(numbers) - 1 for numbers in curves))
         if allocator.load(allocator.now) <= 1:
             return list(allocator.now)
