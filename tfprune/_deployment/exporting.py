@@ -7,6 +7,7 @@ import numpy as np
 
 from tfprune import _keras
 from tfprune._base import validation as check
+from tfprune._base.differences import relative_difference
 from tfprune._base.files import check_target, size_on_disk, written_atomically
 from tfprune._base.progress import progress
 from tfprune._formats.base import WriteOptions
@@ -271,13 +272,14 @@ def _quantize_message(format, quantize):
 
 
 def _difference(truth, found):
+    """Returns the largest difference of outputs, and the largest as a fraction of its output."""
     if [array.shape for array in truth] != [np.shape(array) for array in found]:
         return float("nan"), float("nan")
     worst = [0.0, 0.0]
     for ours, theirs in zip(truth, found, strict=True):
         ours, theirs = ours.astype("float64"), np.asarray(theirs).astype("float64")
-        off, scale = np.abs(ours - theirs).max(), np.abs(ours).max()
-        worst = [max(worst[0], off), max(worst[1], off / scale if scale else off)]
         if not np.isfinite(theirs).all():
             return float("nan"), float("nan")
+        worst[0] = max(worst[0], float(np.abs(ours - theirs).max()))
+        worst[1] = max(worst[1], relative_difference(ours, theirs))
     return worst[0], worst[1]

@@ -12,6 +12,7 @@ import numpy as np
 
 from tfprune import _keras
 from tfprune._base import validation as check
+from tfprune._base.differences import relative_difference
 from tfprune._base.packages import check_installed
 from tfprune._wrapping.strip import strip_pruning
 from tfprune._wrapping.tfmot_arguments import pattern_of
@@ -325,10 +326,8 @@ def _check_same(model, arrays):
     found = [np.asarray(_keras.on_host(array)) for array in keras.tree.flatten(found)]
     for ours, theirs in zip(found, wanted, strict=True):
         limit = _HALF_PRECISION if theirs.dtype.itemsize < 4 else _TOLERANCE
-        ours, theirs = ours.astype("float64"), theirs.astype("float64")
-        largest = max(float(np.abs(theirs).max(initial=0)), 1e-6)
-        off = float(np.abs(ours - theirs).max(initial=0)) / largest
-        if ours.shape != theirs.shape or not off <= limit:
+        off = relative_difference(theirs, ours)
+        if not off <= limit:
             raise ValueError(
                 check.message(
                     f"the outputs of the Keras 3 model to equal those of the tf_keras model, to "

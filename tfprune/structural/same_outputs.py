@@ -5,6 +5,7 @@ import numpy as np
 
 from tfprune import _keras
 from tfprune._base import validation as check
+from tfprune._base.differences import relative_difference
 
 # Differences through rounding, as fractions of the largest output.
 _ROUNDING, _HALF_PRECISION = 1e-3, 5e-2
@@ -39,13 +40,8 @@ def _random_inputs(model, seed=0):
 
 def difference_of(expected, outputs):
     """Returns the largest difference of tensors as a fraction of the largest expected number."""
-    found = 0.0
-    for ours, theirs in zip(_arrays(expected), _arrays(outputs), strict=True):
-        if ours.shape != theirs.shape:
-            return np.inf
-        largest = max(float(np.abs(ours).max(initial=0)), 1e-6)
-        found = max(found, float(np.abs(ours - theirs).max(initial=0)) / largest)
-    return found
+    pairs = zip(_arrays(expected), _arrays(outputs), strict=True)
+    return max((0.0, *(relative_difference(ours, theirs) for ours, theirs in pairs)))
 
 
 def is_rounding(model, found):
@@ -92,4 +88,4 @@ def _message(received, layers):
 
 def _arrays(tensors):
     flat = keras.tree.flatten(tensors)
-    return [np.asarray(_keras.on_host(tensor)).astype("float64") for tensor in flat]
+    return [np.asarray(_keras.on_host(tensor)) for tensor in flat]
