@@ -9,18 +9,9 @@ from tfprune._wrapping.mask_set import keep_masks
 from tfprune._wrapping.methods import Rule
 from tfprune._wrapping.strip import strip_pruning
 from tfprune._wrapping.wrapper import mask_owners
-from tfprune.cli.loading import load_data, load_model
 from tfprune.cli.saving import check_output, save_plain
-from tfprune.cli.training import (
-    both,
-    check_labels,
-    check_training,
-    compile_as,
-    in_lines,
-    measured,
-    set_seed,
-    train,
-)
+from tfprune.cli.trained import load_and_train
+from tfprune.cli.training import check_training
 from tfprune.prune import prune_low_magnitude
 from tfprune.pruners.search.held_masks import HeldMasks
 from tfprune.schedules import ConstantSparsity
@@ -29,32 +20,23 @@ from tfprune.schedules import ConstantSparsity
 def run(args, output):
     check_output(args.output, args.force, ".keras")
     check_training(args)
-    set_seed(args.seed)
-    model = load_model(args.model, args, compile=True)
-    held = _with_fixed_masks(strip_pruning(model))
-    data = load_data(args, model)
-    check_labels(model, data.train[1])
-    compile_as(held, model, data, args)
-    before = measured(held, data, args)
-    callback = HeldMasks(held)
-    train(held, callback, data, args, output)
-    callback.check()
-    after = measured(held, data, args)
-    plain = strip_pruning(held)
+    trained = load_and_train(args, _with_fixed_masks, output)
+    plain = strip_pruning(trained.model)
     report = sparsity_report(plain)
     done = save_plain(plain, args.output)
     result = {
         "path": str(done.path),
         "bytes": done.bytes,
         "sparsity": report.to_dict(),
-        "metrics": both(before, after),
+        "metrics": trained.metrics,
     }
     line = f"{done.path}: {done.bytes:,} bytes"
-    output.give(result, report.table(), *in_lines(before, after), line)
+    output.give(result, report.table(), *trained.lines(), line)
 
 
-def _with_fixed_masks(plain):
-    """Wraps a plain model with masks that keep its zeros, and never change."""
+def _with_fixed_masks(model, data):
+    """Wraps a model with masks that keep its zeros and never change."""
+    plain = strip_pruning(model)
     found = prunable_weights.find(plain)
     zeros = {weight.path for weight in found if not weight.kept.all()}
     if not zeros:
@@ -74,4 +56,4 @@ def _with_fixed_masks(plain):
         for weight in owner.pruned_weights:
             weight.set_mask(weight.array != 0)
     keep_masks(owners)
-    return held
+    return held, HeldMasks(held)

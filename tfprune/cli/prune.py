@@ -1,24 +1,17 @@
 """`tfprune prune MODEL --data PATH --sparsity S -o FILE`."""
 
+from functools import partial
+
 from tfprune import patterns, schedules
 from tfprune._base import validation as check
 from tfprune._reports.report import sparsity_report
 from tfprune._wrapping.methods import Rule
 from tfprune._wrapping.strip import strip_pruning
 from tfprune.callbacks import UpdatePruningStep
-from tfprune.cli.loading import load_data, load_model
 from tfprune.cli.saving import check_output, save_plain, save_wrapped
 from tfprune.cli.schedule_options import sparsities
-from tfprune.cli.training import (
-    both,
-    check_labels,
-    check_training,
-    compile_as,
-    in_lines,
-    measured,
-    set_seed,
-    train,
-)
+from tfprune.cli.trained import load_and_train
+from tfprune.cli.training import check_training
 from tfprune.prune import prune_low_magnitude
 from tfprune.structural import plan_shrink
 
@@ -35,17 +28,8 @@ def run(args, output):
                 "Leave one out: a shrunk model has no masks.",
             )
         )
-    set_seed(args.seed)
-    model = load_model(args.model, args, compile=True)
-    data = load_data(args, model)
-    check_labels(model, data.train[1])
-    compile_as(model, model, data, args)
-    before = measured(model, data, args)
-    pruned = _prune(model, data, args)
-    compile_as(pruned, model, data, args)
-    callback = UpdatePruningStep(data=data.train, batch_size=args.batch_size)
-    train(pruned, callback, data, args, output)
-    after = measured(pruned, data, args)
+    trained = load_and_train(args, partial(_wrapped, args), output)
+    pruned = trained.model
     report = sparsity_report(pruned)
     plan = plan_shrink(pruned) if args.shrink else None
     if args.keep_wrappers:
@@ -57,18 +41,18 @@ def run(args, output):
         "path": str(args.output),
         "bytes": size,
         "sparsity": report.to_dict(),
-        "metrics": both(before, after),
+        "metrics": trained.metrics,
         "plan": None if plan is None else plan.to_dict(),
     }
     tables = [report.table()] if plan is None else [report.table(), plan.table()]
-    output.give(result, *tables, *in_lines(before, after), f"{args.output}: {size:,} bytes")
+    output.give(result, *tables, *trained.lines(), f"{args.output}: {size:,} bytes")
 
 
-def _prune(model, data, args):
+def _wrapped(args, model, data):
     schedule = schedules.built_in()[args.schedule]
     end = 2 * args.epochs / 3 if args.pruning_epochs is None else args.pruning_epochs
     frequency = {} if args.frequency is None else {"frequency": args.frequency}
-    return prune_low_magnitude(
+    pruned = prune_low_magnitude(
         model,
         schedule.from_epochs(
             *sparsities(schedule, args.initial_sparsity, args.sparsity),
@@ -81,6 +65,7 @@ def _prune(model, data, args):
         criterion=args.criterion,
         rules=[Rule(name, prune=False) for name in args.exclude],
     )
+    return pruned, UpdatePruningStep(data=data.train, batch_size=args.batch_size)
 
 
 def _pattern(args):

@@ -138,16 +138,3 @@ def measured(model, data, args):
             )
         ) from error
     return {name: float(np.asarray(value)) for name, value in found.items()}
-
-
-def both(before, after):
-    """Returns `{name: [before, after]}` of the metrics that were measured twice."""
-    return {name: [before[name], after[name]] for name in before if name in after}
-
-
-def in_lines(before, after):
-    """Returns the metrics before and after, each as a line of text."""
-    return [
-        f"{name}: {old:.4f} before, {new:.4f} after"
-        for name, (old, new) in both(before, after).items()
-    ]
