@@ -12,6 +12,7 @@ import pytest
 import tfprune
 from tfprune import criteria, distributions, drop_fractions, patterns, schedules, scopes
 from tfprune.cli import choices
+from tfprune.pruners.search.candidate_search import SEARCHES
 
 ROOT = Path(__file__).parents[1]
 REGISTERED = {
@@ -21,8 +22,9 @@ REGISTERED = {
     "SCOPES": scopes.SCOPES,
     "DISTRIBUTIONS": distributions.DISTRIBUTIONS,
     "DROP_FRACTIONS": drop_fractions.DROP_FRACTIONS,
+    "SEARCHES": SEARCHES,
 }
-NEW = '''"""A schedule of its own file."""
+NEW_SCHEDULE = '''"""A schedule of its own file."""
 
 from dataclasses import dataclass
 
@@ -40,6 +42,78 @@ class SquareRoot(Ramp):
     def curve(self, progress):
         return self.between(progress**0.5)
 '''
+NEW_SEARCH = '''"""A search of its own file."""
+
+from dataclasses import dataclass
+
+from tfprune.pruners.search.base import described
+from tfprune.pruners.search.candidate_search import SEARCHES, CandidateSearch
+
+
+@SEARCHES.part("greedy")
+@described
+@dataclass(kw_only=True, eq=False, repr=False)
+class GreedySearch(CandidateSearch):
+    """Takes all from the first layer."""
+
+    def _search(self, session):
+        return [session.allocator.most[0], *session.allocator.now[1:]]
+'''
+NEW_PLOT = '''"""A plot of its own file."""
+
+
+def plot_nothing(path=None):
+    """Draws nothing."""
+'''
+NEW_PARSER = '''"""The parser of `tfprune wait`."""
+
+
+def add(commands, shared):
+    commands.add_parser("wait", parents=[shared]).set_defaults(command="tfprune.cli.wait")
+'''
+CHOICES = "tfprune/cli/choices.py"
+NEW = {
+    "schedule": (
+        "tfprune/schedules/square_root.py",
+        NEW_SCHEDULE,
+        {
+            CHOICES: ['    "square_root",'],
+            **{
+                f"tfprune/{package}__init__.py": [
+                    "from tfprune.schedules.square_root import SquareRoot",
+                    '    "SquareRoot",',
+                ]
+                for package in ("", "schedules/")
+            },
+        },
+    ),
+    "search": (
+        "tfprune/pruners/search/greedy.py",
+        NEW_SEARCH,
+        {
+            CHOICES: ['SEARCHES = ("sensitivity", "anneal", "greedy", "netadapt")'],
+            **{
+                f"tfprune/pruners/{package}__init__.py": [
+                    "from tfprune.pruners.search.greedy import GreedySearch",
+                    '    "GreedySearch",',
+                ]
+                for package in ("", "search/")
+            },
+        },
+    ),
+    "plot": (
+        "tfprune/plots/nothing.py",
+        NEW_PLOT,
+        {
+            f"tfprune/{package}__init__.py": [
+                "from tfprune.plots.nothing import plot_nothing",
+                '    "plot_nothing",',
+            ]
+            for package in ("", "plots/")
+        },
+    ),
+    "subcommand": ("tfprune/cli/parsers/wait.py", NEW_PARSER, {CHOICES: ['    "wait",']}),
+}
 
 
 def generate(folder, *options):
@@ -81,7 +155,7 @@ def test_choices_are_what_there_is():
     from tfprune._deployment import exporting
     from tfprune._formats import table
 
-    for variable in ("SCHEDULES", "PATTERNS", "CRITERIA", "SCOPES", "DISTRIBUTIONS"):
+    for variable in ("SCHEDULES", "PATTERNS", "CRITERIA", "SCOPES", "DISTRIBUTIONS", "SEARCHES"):
         names = list(REGISTERED[variable].by_name())
         assert sorted(getattr(choices, variable)) == sorted(names)
         if REGISTERED[variable].default:
@@ -92,31 +166,44 @@ def test_choices_are_what_there_is():
     assert choices.COMPARED_BY_DEFAULT == files.BY_DEFAULT
 
 
-def test_a_new_schedule_is_one_class_in_one_file(tmp_path):
+def test_every_plot_and_every_subcommand_is_listed():
+    plots = [path.stem for path in (ROOT / "tfprune" / "plots").glob("*.py")]
+    defined = {
+        name
+        for module in (importlib.import_module(f"tfprune.plots.{stem}") for stem in plots)
+        for name, thing in vars(module).items()
+        if name.startswith("plot_") and thing.__module__ == module.__name__
+    }
+    assert defined == {name for name in tfprune.__all__ if name.startswith("plot_")}
+    files = {path.stem for path in (ROOT / "tfprune" / "cli" / "parsers").glob("*.py")}
+    assert set(choices.COMMANDS) == files - {"__init__", "options"}
+    for name in choices.COMMANDS:
+        assert callable(importlib.import_module(f"tfprune.cli.{name}").run)
+
+
+@pytest.mark.parametrize("kind", NEW)
+def test_a_new_part_is_one_file(kind, tmp_path):
     shutil.copytree(
         ROOT / "tfprune", tmp_path / "tfprune", ignore=shutil.ignore_patterns("__pycache__")
     )
     (tmp_path / ".ci").mkdir()
     shutil.copy(ROOT / ".ci" / "generate", tmp_path / ".ci")
-    (tmp_path / "tfprune" / "schedules" / "square_root.py").write_text(NEW)
+    file, text, lines = NEW[kind]
+    (tmp_path / file).write_text(text)
     code, said = generate(tmp_path, "--check")
-    stale = ["tfprune/cli/choices.py", "tfprune/schedules/__init__.py", "tfprune/__init__.py"]
     assert code == 1
     assert sorted(said.splitlines()) == sorted(
-        f"{path} is not up to date: run .ci/generate" for path in stale
+        f"{path} is not up to date: run .ci/generate" for path in lines
     )
     code, said = generate(tmp_path)
-    assert (code, sorted(said.splitlines())) == (0, sorted(f"wrote {path}" for path in stale))
-    for path in stale[1:]:
-        text = (tmp_path / path).read_text()
-        assert "from tfprune.schedules.square_root import SquareRoot\n" in text
-        assert '    "SquareRoot",\n' in text
-    assert '    "square_root",\n' in (tmp_path / stale[0]).read_text()
+    assert (code, sorted(said.splitlines())) == (0, sorted(f"wrote {path}" for path in lines))
+    for path, expected in lines.items():
+        assert set(expected) <= set((tmp_path / path).read_text().splitlines())
     assert generate(tmp_path, "--check") == (0, "")
-    (tmp_path / "tfprune" / "schedules" / "square_root.py").unlink()
+    (tmp_path / file).unlink()
     # Though the tree cannot be imported now, the lists mend themselves.
     assert generate(tmp_path)[0] == 0
-    for path in stale:
+    for path in lines:
         assert (tmp_path / path).read_text() == (ROOT / path).read_text()
 
 

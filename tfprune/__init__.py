@@ -58,16 +58,6 @@ from tfprune.criteria import Criterion, Magnitude
 from tfprune.distributions import Distribution
 from tfprune.masks.computing import compute_mask
 from tfprune.patterns.base import Pattern
-from tfprune.plots import (
-    plot_channels,
-    plot_groups,
-    plot_latency,
-    plot_mask,
-    plot_sparsity,
-    plot_tradeoff,
-    plot_training,
-    plot_weights,
-)
 from tfprune.prune import prune_low_magnitude, prune_scope
 from tfprune.pruners import LotteryTicket, Tickets
 from tfprune.regularizers import GroupLasso
@@ -94,6 +84,14 @@ from tfprune.distributions.random_graphs import ErdosRenyi, ErdosRenyiKernel
 from tfprune.patterns.blocks import Block
 from tfprune.patterns.single_weights import NOfM, Unstructured
 from tfprune.patterns.slices import Channel, Column, Filter, Kernel, Row, Slice
+from tfprune.plots.channels import plot_channels
+from tfprune.plots.groups import plot_groups
+from tfprune.plots.latency import plot_latency
+from tfprune.plots.mask import plot_mask
+from tfprune.plots.sparsity import plot_sparsity
+from tfprune.plots.tradeoff import plot_tradeoff
+from tfprune.plots.training import plot_training
+from tfprune.plots.weights import plot_weights
 from tfprune.schedules.constant import ConstantSparsity
 from tfprune.schedules.ramps import (
     Cosine,

@@ -16,22 +16,11 @@ from sklearn.datasets import load_digits
 
 import tfprune
 from tfprune.cli import main
+from tfprune.cli.choices import COMMANDS
 from tfprune.cli.interrupts import INTERRUPTS
 
 ROOT = Path(tfprune.__file__).parents[1]
 ENTRIES = [[str(ROOT / "tfprune_command.py")], ["-m", "tfprune"]]
-COMMANDS = (
-    "report",
-    "prune",
-    "finetune",
-    "shrink",
-    "search",
-    "sensitivity",
-    "sparse",
-    "export",
-    "compare",
-    "schedule",
-)
 
 
 @pytest.fixture(autouse=True)

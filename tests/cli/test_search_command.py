@@ -10,6 +10,7 @@ from sklearn.datasets import load_digits
 
 import tfprune
 from tfprune.cli import main
+from tfprune.cli.choices import SEARCHES
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +35,10 @@ OPTIONS = {
 }
 
 
+def test_each_method_is_tried():
+    assert set(OPTIONS) == set(SEARCHES)
+
+
 @pytest.mark.parametrize("method", OPTIONS)
 def test_each_method_makes_the_model_smaller(method, folder, capsys):
     target = folder / f"{method}.keras"
@@ -53,8 +58,9 @@ def test_each_method_makes_the_model_smaller(method, folder, capsys):
         ([], "Expected a budget. Received: none. Give for instance --macs 0.5"),
         (["--macs", "50"], "Did you mean 0.5|can be reached"),
         (["--macs", "0.5", "--evaluations", "3"], "--evaluations with anneal alone"),
+        (["--macs", "0.5", "--runtime", "litert"], "a target in latency where `runtime` is given"),
     ],
-    ids=["no budget", "percentage", "option of another method"],
+    ids=["no budget", "percentage", "option of another method", "runtime without a latency"],
 )
 def test_mistakes_in_one_line(words, line, folder, capsys):
     start = ["search", "sensitivity", str(folder / "dense.keras")]

@@ -11,19 +11,22 @@ class PartRegistry:
     """The built-in parts of one kind, by name.
 
     A part is a class with `@PARTS.part(...)` above it. The decorator registers the class with
-    Keras under the package name `tfprune`, gives it the names by which `get` and the command line
-    find it, and marks it for export. `.ci/generate` writes the export lists from these marks.
+    Keras under the package name `tfprune` if parts of this kind are saved, gives it the names by
+    which `get` and the command line find it, and marks it for export. `.ci/generate` writes the
+    export lists from these marks.
 
     Args:
         kind: Name of an argument of this kind, for instance "pattern".
         exported: Module that exports the parts: "tfprune", or "tfprune.criteria".
         default: Name of the part that `None` selects, if any.
+        saved: Whether the parts have configs that files hold.
     """
 
-    def __init__(self, kind, exported="tfprune", default=None):
+    def __init__(self, kind, exported="tfprune", default=None, saved=True):
         self.kind = kind
         self.default = default
         self.exported = exported
+        self.saved = saved
         self._by_name: dict = {}
 
     def part(self, *names, arguments=""):
@@ -49,6 +52,8 @@ class PartRegistry:
                         )
                     )
                 self._by_name[name] = cls
+            if not self.saved:
+                return cls
             return keras.saving.register_keras_serializable(package="tfprune")(cls)
 
         return decorate

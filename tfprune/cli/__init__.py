@@ -2,7 +2,7 @@
 
 A file of `parsers/` has `add(commands, shared)`, which adds the parser of a subcommand, and imports
 nothing but the standard library: `--help` answers at once. The file of the same name in this folder
-has `run(args, output)`, and is imported when the subcommand runs.
+has `run(args, output)`, and is imported when the subcommand runs. `.ci/generate` lists them all.
 """
 
 import argparse
@@ -10,32 +10,9 @@ import importlib
 import traceback
 
 from tfprune._base.version import __version__
+from tfprune.cli.choices import COMMANDS
 from tfprune.cli.interrupts import INTERRUPTS
-from tfprune.cli.parsers import (
-    compare,
-    export,
-    finetune,
-    prune,
-    report,
-    schedule,
-    search,
-    sensitivity,
-    shrink,
-    sparse,
-)
 
-_COMMANDS = (
-    report,
-    prune,
-    finetune,
-    shrink,
-    search,
-    sensitivity,
-    sparse,
-    export,
-    compare,
-    schedule,
-)
 _EXITS = """exit codes:
   0  done
   1  a file, an argument or the model is wrong; one line explains the error
@@ -98,6 +75,6 @@ def parser():
     )
     top.add_argument("--version", action="version", version=f"tfprune {__version__}")
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in _COMMANDS:
-        command.add(commands, shared)
+    for name in COMMANDS:
+        importlib.import_module(f"tfprune.cli.parsers.{name}").add(commands, shared)
     return top

@@ -1,15 +1,12 @@
 """`tfprune search METHOD MODEL --data PATH -o FILE`."""
 
+from dataclasses import fields
+
 from tfprune import patterns, pruners
 from tfprune._base import validation as check
 from tfprune.cli.saving import check_output, save_plain
 from tfprune.cli.training import evaluated
-
-_SEARCHES = {
-    "sensitivity": pruners.SensitivitySearch,
-    "netadapt": pruners.NetAdapt,
-    "anneal": pruners.SimulatedAnnealing,
-}
+from tfprune.pruners.search.candidate_search import SEARCHES, CandidateSearch
 
 
 def run(args, output):
@@ -29,7 +26,7 @@ def run(args, output):
         size = args.batch_size
         return candidate.evaluate(*validation, batch_size=size, verbose=0, return_dict=True)
 
-    search = _SEARCHES[args.method](
+    search = SEARCHES.by_name()[args.method](
         model,
         budget,
         pattern=patterns.Filter(round_to=args.round_to),
@@ -49,17 +46,21 @@ def run(args, output):
 
 
 def _options(args):
-    own = {"anneal": "evaluations", "netadapt": "steps"}
-    options = {}
-    for method, name in own.items():
-        value = getattr(args, name)
-        if value is None:
-            continue
-        if method != args.method:
+    """Returns what is given of the method's own options; raises ValueError for another's."""
+    shared = {field.name for field in fields(CandidateSearch)}
+    own = {
+        method: {field.name for field in fields(cls)} - shared
+        for method, cls in SEARCHES.by_name().items()
+    }
+    known = set().union(*own.values())
+    options = {name: v for name, v in vars(args).items() if name in known and v is not None}
+    for name in options:
+        if name not in own[args.method]:
+            takers = " or ".join(method for method, names in own.items() if name in names)
+            flag = "--" + name.replace("_", "-")
             raise ValueError(
                 check.message(
-                    f"--{name} with {method} alone", f"--{name} with {args.method}", "Leave it out."
+                    f"{flag} with {takers} alone", f"{flag} with {args.method}", "Leave it out."
                 )
             )
-        options[name] = value
     return options

@@ -19,14 +19,17 @@ from tfprune.pruners.recipes import (
     slim,
     taylor_fo_weight,
 )
-from tfprune.pruners.search.annealing import SimulatedAnnealing
 from tfprune.pruners.search.auto_compress import AutoCompress
 from tfprune.pruners.search.base import Search
-from tfprune.pruners.search.netadapt import NetAdapt
 from tfprune.pruners.search.objective import Objective
 from tfprune.pruners.search.result import LayerShare, SearchResult
-from tfprune.pruners.search.sensitivity import SensitivitySearch
 from tfprune.pruners.search.session import Trial
+
+# isort: split
+# Written by .ci/generate, from here
+from tfprune.pruners.search.annealing import SimulatedAnnealing
+from tfprune.pruners.search.netadapt import NetAdapt
+from tfprune.pruners.search.sensitivity import SensitivitySearch
 
 __all__ = [
     "ADMM",
@@ -59,3 +62,4 @@ __all__ = [
     "taylor_fo_weight",
     "wanda",
 ]
+# to here.

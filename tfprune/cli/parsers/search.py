@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tfprune.cli.choices import CRITERIA, FORMATS
+from tfprune.cli.choices import CRITERIA, FORMATS, SEARCHES
 from tfprune.cli.parsers.options import (
     add_data,
     add_model,
@@ -11,8 +11,6 @@ from tfprune.cli.parsers.options import (
     add_target,
     add_trust,
 )
-
-METHODS = ("sensitivity", "netadapt", "anneal")
 
 
 def add(commands, shared):
@@ -26,10 +24,9 @@ def add(commands, shared):
     )
     parser.add_argument(
         "method",
-        choices=METHODS,
+        choices=SEARCHES,
         metavar="METHOD",
-        help="sensitivity: all layers up to the same loss; netadapt: step by step; anneal: "
-        "simulated annealing",
+        help="one of %(choices)s; sensitivity needs the fewest evaluations",
     )
     add_model(parser)
     add_target(parser, "the smaller model, a .keras file")

@@ -7,7 +7,7 @@ import numpy as np
 from tfprune import distributions
 from tfprune._base import validation as check
 from tfprune.pruners.search.base import described
-from tfprune.pruners.search.candidate_search import CandidateSearch
+from tfprune.pruners.search.candidate_search import SEARCHES, CandidateSearch
 from tfprune.pruners.search.result import SearchResult
 
 _STARTS = ("uniform", "erdos_renyi_kernel", "lamp")
@@ -16,6 +16,7 @@ _TEMPERATURES = (1.0, 0.02)
 _REDRAWN = 4
 
 
+@SEARCHES.part("anneal")
 @described
 @dataclass(kw_only=True, eq=False, repr=False)
 class SimulatedAnnealing(CandidateSearch):

@@ -94,7 +94,7 @@ class Search:
     {raises}
     """
 
-    model: keras.Model
+    model: Any
     budget: dict
     _: KW_ONLY
     pattern: Any = "filter"

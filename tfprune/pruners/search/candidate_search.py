@@ -1,10 +1,13 @@
 """Searches among the candidates of one model."""
 
 from tfprune import _keras
+from tfprune._base.registration import PartRegistry
 from tfprune._updates.recalibration import Recalibration
 from tfprune.pruners.search.base import Search
 from tfprune.pruners.search.session import Session
 from tfprune.pruners.search.settling import settled
+
+SEARCHES = PartRegistry("method", "tfprune.pruners", default="sensitivity", saved=False)
 
 
 class CandidateSearch(Search):

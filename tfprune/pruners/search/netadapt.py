@@ -7,7 +7,7 @@ import numpy as np
 
 from tfprune._base import validation as check
 from tfprune.pruners.search.base import described
-from tfprune.pruners.search.candidate_search import CandidateSearch
+from tfprune.pruners.search.candidate_search import SEARCHES, CandidateSearch
 
 # The authors' first step, as a fraction of the unpruned model.
 _FIRST = 0.025
@@ -15,6 +15,7 @@ _FIRST = 0.025
 _LAST = 0.1
 
 
+@SEARCHES.part("netadapt")
 @described
 @dataclass(kw_only=True, eq=False, repr=False)
 class NetAdapt(CandidateSearch):

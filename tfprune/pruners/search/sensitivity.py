@@ -4,10 +4,11 @@ from dataclasses import dataclass
 
 from tfprune._base import validation as check
 from tfprune.pruners.search.base import described
-from tfprune.pruners.search.candidate_search import CandidateSearch
+from tfprune.pruners.search.candidate_search import SEARCHES, CandidateSearch
 from tfprune.structural.allocation import levels, tolerated
 
 
+@SEARCHES.part("sensitivity")
 @described
 @dataclass(kw_only=True, eq=False, repr=False)
 class SensitivitySearch(CandidateSearch):
