@@ -7,6 +7,7 @@ import os
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 
+import keras
 import numpy as np
 import pytest
 import tfmot_truth
@@ -54,6 +55,14 @@ def pytest_runtest_teardown(item):
     """After the fixtures have gone."""
     if next(_TORN_DOWN) % 20 == 0:
         set_aside()
+
+
+@pytest.fixture
+def fresh():
+    """For files whose tests draw random numbers and build models anew: the same seed for each."""
+    keras.utils.set_random_seed(7)
+    yield
+    keras.backend.clear_session()
 
 
 @pytest.fixture(scope="session")

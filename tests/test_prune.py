@@ -36,12 +36,7 @@ import tfprune
 from tfprune import Rule
 from tfprune._wrapping.wrapper import mask_owners
 
-
-@pytest.fixture(autouse=True)
-def _fresh():
-    keras.utils.set_random_seed(7)
-    yield
-    keras.backend.clear_session()
+pytestmark = pytest.mark.usefixtures("fresh")
 
 
 @register

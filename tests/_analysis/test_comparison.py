@@ -14,12 +14,7 @@ from tfprune._analysis.comparison import ShippedFile, html
 from tfprune._analysis.comparison.tables import comparison_tables, shown
 from tfprune._base.text import as_text
 
-
-@pytest.fixture(autouse=True)
-def _fresh():
-    keras.utils.set_random_seed(3)
-    yield
-    keras.backend.clear_session()
+pytestmark = pytest.mark.usefixtures("fresh")
 
 
 def build():

@@ -12,14 +12,9 @@ from picture_support import assert_readable
 import tfprune
 from tfprune._analysis.sensitivity.analysis import LayerSensitivity
 
+pytestmark = pytest.mark.usefixtures("fresh")
+
 SPARSITIES = (0.25, 0.5, 0.9)
-
-
-@pytest.fixture(autouse=True)
-def _fresh():
-    keras.utils.set_random_seed(5)
-    yield
-    keras.backend.clear_session()
 
 
 def arrays():

@@ -10,12 +10,7 @@ from keras_support import needs_multi_optimizer
 
 from tfprune import _keras
 
-
-@pytest.fixture(autouse=True)
-def _fresh():
-    keras.utils.set_random_seed(7)
-    yield
-    keras.backend.clear_session()
+pytestmark = pytest.mark.usefixtures("fresh")
 
 
 @keras.saving.register_keras_serializable(package="tests")

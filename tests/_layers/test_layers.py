@@ -8,6 +8,8 @@ from keras_support import outputs
 
 import tfprune
 
+pytestmark = pytest.mark.usefixtures("fresh")
+
 # Classes of keras.layers that have no weight worth pruning, or none at all.
 NOTHING = """
     Activation ActivityRegularization AdaptiveAveragePooling1D AdaptiveAveragePooling2D
@@ -314,13 +316,6 @@ def masks_of(model):
 def is_plain(model):
     constraints = {type(v.constraint).__module__ for v in model.variables}
     return "tfprune" not in model.to_json() and not any("tfprune" in m for m in constraints)
-
-
-@pytest.fixture(autouse=True)
-def _fresh():
-    keras.utils.set_random_seed(7)
-    yield
-    keras.backend.clear_session()
 
 
 @pytest.mark.parametrize("name", CASES)

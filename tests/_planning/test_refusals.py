@@ -23,12 +23,7 @@ from structural_support import outputs
 import tfprune
 from tfprune import Rule
 
-
-@pytest.fixture(autouse=True)
-def _fresh():
-    keras.utils.set_random_seed(7)
-    yield
-    keras.backend.clear_session()
+pytestmark = pytest.mark.usefixtures("fresh")
 
 
 def legacy(kind):

@@ -10,12 +10,7 @@ from keras import layers
 import tfprune
 from tfprune._reports import latency as module
 
-
-@pytest.fixture(autouse=True)
-def _fresh():
-    keras.utils.set_random_seed(7)
-    yield
-    keras.backend.clear_session()
+pytestmark = pytest.mark.usefixtures("fresh")
 
 
 def dense(width=4):

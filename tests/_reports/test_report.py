@@ -9,14 +9,9 @@ from keras import layers
 
 import tfprune
 
+pytestmark = pytest.mark.usefixtures("fresh")
+
 HALF = tfprune.ConstantSparsity(0.5, begin_step=0)
-
-
-@pytest.fixture(autouse=True)
-def _fresh():
-    keras.utils.set_random_seed(7)
-    yield
-    keras.backend.clear_session()
 
 
 def model():

@@ -11,12 +11,7 @@ from pruned_models import at_once, equal, functional, masks_of, values
 
 import tfprune
 
-
-@pytest.fixture(autouse=True)
-def _fresh():
-    keras.utils.set_random_seed(7)
-    yield
-    keras.backend.clear_session()
+pytestmark = pytest.mark.usefixtures("fresh")
 
 
 def rewrite_weights(path, change):

@@ -29,12 +29,7 @@ from structural_support import outputs
 import tfprune
 from tfprune._wrapping.wrapper import mask_owners
 
-
-@pytest.fixture(autouse=True)
-def _fresh():
-    keras.utils.set_random_seed(7)
-    yield
-    keras.backend.clear_session()
+pytestmark = pytest.mark.usefixtures("fresh")
 
 
 @every_model

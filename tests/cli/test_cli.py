@@ -19,15 +19,10 @@ from tfprune.cli import main
 from tfprune.cli.choices import COMMANDS
 from tfprune.cli.interrupts import INTERRUPTS
 
+pytestmark = pytest.mark.usefixtures("fresh")
+
 ROOT = Path(tfprune.__file__).parents[1]
 ENTRIES = [[str(ROOT / "tfprune_command.py")], ["-m", "tfprune"]]
-
-
-@pytest.fixture(autouse=True)
-def _fresh():
-    keras.utils.set_random_seed(3)
-    yield
-    keras.backend.clear_session()
 
 
 @pytest.fixture(scope="module")

@@ -14,12 +14,7 @@ from structural_support import choice, randomize, zeroed
 
 import tfprune
 
-
-@pytest.fixture(autouse=True)
-def _fresh():
-    keras.utils.set_random_seed(3)
-    yield
-    keras.backend.clear_session()
+pytestmark = pytest.mark.usefixtures("fresh")
 
 
 def plan_removal(model, share=0.5):

@@ -12,16 +12,11 @@ from picture_support import assert_readable
 import tfprune
 from tfprune._reports import prunable_weights
 
+pytestmark = pytest.mark.usefixtures("fresh")
+
 HALF = tfprune.ConstantSparsity(0.5, begin_step=0)
 # Depthwise kernels are exempt by default.
 EVERY_KERNEL = tfprune.Rule(layers.DepthwiseConv2D)
-
-
-@pytest.fixture(autouse=True)
-def _fresh():
-    keras.utils.set_random_seed(3)
-    yield
-    keras.backend.clear_session()
 
 
 def mixed():

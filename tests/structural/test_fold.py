@@ -10,12 +10,7 @@ from structural_support import data, distance, outputs, randomize
 import tfprune
 from tfprune import _keras
 
-
-@pytest.fixture(autouse=True)
-def _fresh():
-    keras.utils.set_random_seed(3)
-    yield
-    keras.backend.clear_session()
+pytestmark = pytest.mark.usefixtures("fresh")
 
 
 def norms(model):
