@@ -17,29 +17,29 @@ from tfprune.structural.same_outputs import difference_of, is_rounding
 def remove_experts(model, n, data):
     """Removes the experts whose absence changes the outputs least from every block of experts.
 
-    An expert is removed as if its logit in the router were minus infinity: no token is sent to it,
-    and tokens that were go to the next experts. In each block, the expert goes whose removal
-    changes the block's outputs on the data least, in the sum of squares; then the next one, until
-    `n` are gone. The blocks after it are measured on the outputs of the smaller block. The smaller
-    model computes something else than the model: fine-tune it.
+    An expert is removed as if its logit in the router were minus infinity: tokens that were sent to
+    it go to the next experts. Each block first loses the expert whose removal changes the outputs
+    of the block on the data least, by the sum of squares; then the next one, until `n` are removed.
+    Later blocks are measured on the outputs of the smaller block. The smaller model computes
+    different outputs: fine-tune it.
 
     Args:
         model: A built Sequential or Functional model, plain or wrapped, or a backbone or task of
             KerasHub, with banks of experts (weights whose first axis counts experts, as
             `KernelAxes(experts=True)` says). An argument `num_experts` of the model's class, or
             of the layers', counts them. It is not changed.
-        n: How many experts to remove from each block, at least 1. As many experts stay as each
-            token is sent to.
-        data: One batch of inputs, as for `model(data)`. Each block's router runs about `n` times
-            as often as there are experts, on all positions, those of padding too.
+        n: Number of experts to remove from each block, at least 1. At least as many experts remain
+            as each token is sent to.
+        data: One batch of inputs, as for `model(data)`. The router of each block runs about `n`
+            times the number of experts, on all positions, including padding.
 
     Returns:
-        A new, plain, uncompiled model of the same class, with `n` less as `num_experts`.
+        A new, plain, uncompiled model of the same class, with `num_experts` lower by `n`.
 
     Raises:
         TypeError: If `model` is not a Keras 3 model, or `n` not a whole number.
-        ValueError: If there are no experts, too few would be left, no argument counts them, or a
-            smaller model computes something else than the model without these experts.
+        ValueError: If there are no experts, too few would remain, no argument counts them, or the
+            smaller model computes other outputs than the model without these experts.
 
     Example:
 
