@@ -325,7 +325,7 @@ def _check_weights(mask_set, layers, store, name, masks):
 
 
 def _check_others(store):
-    """Warns if what the model has outside of its wrappers is not in the file as it was written.
+    """Warns if values outside the wrappers differ between the model and the file as written.
 
     Only a warning: a file of another model, with the same wrappers in it, may be as large.
     """

@@ -46,7 +46,7 @@ def run(args, output):
 
 
 def _options(args):
-    """Returns what is given of the method's own options; raises ValueError for another's."""
+    """Returns the given options of the method; raises ValueError for those of other methods."""
     shared = {field.name for field in fields(CandidateSearch)}
     own = {
         method: {field.name for field in fields(cls)} - shared

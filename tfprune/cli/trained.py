@@ -1,4 +1,4 @@
-"""A model that a command trained, and what it was worth before and after."""
+"""A model that a command trained, and its metrics before and after."""
 
 from dataclasses import dataclass
 from typing import Any

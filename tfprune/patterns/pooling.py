@@ -44,7 +44,7 @@ def pooled(array, axes, pooling, keepdims=True):
 def summed(array, axes, keepdims=False):
     """Adds up an array or a tensor along some axes, in an order that every device keeps.
 
-    One half is added to the other, until one row is left: each addition is rounded by itself, and
+    One half is added to the other, until one row remains: each addition is rounded separately, and
     the error grows with the logarithm of the number.
     """
     names, axes = namespace_of(array), tuple(axes)

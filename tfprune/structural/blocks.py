@@ -130,7 +130,7 @@ def _shapes(weights):
 
 
 def _with_fewer_layers(model, blocks, kept):
-    """Makes a model of the same class with fewer layers, and gives it the weights of the others."""
+    """Makes a model of the same class with fewer layers, and copies their weights."""
     config = copy.deepcopy(model.get_config())
     edited = edit_counts(config, ("num_layers",), len(blocks), len(kept))
     made = type(model).from_config(config) if edited else model

@@ -55,7 +55,7 @@ def remove_experts(model, n, data):
     Reference:
         Lu et al., "Not All Experts are Equal: Efficient Expert Pruning and Skipping for
         Mixture-of-Experts Large Language Models", 2024, which tries all sets of experts of a
-        block; here they go one by one.
+        block; here they are removed one by one.
     """
     check_followable(model)
     check.integer("n", n, 1, "Use for instance 2.")
@@ -173,7 +173,7 @@ def _owns(layer, counted):
 
 
 def _copy(model, made, counted, blocks, gone):
-    """Gives a model the weights of the larger one, without those of the experts that are gone."""
+    """Copies the weights of the larger model, without those of the removed experts."""
     kept = {
         id(weight): np.flatnonzero(~gone[id(block.layer)])
         for block in blocks

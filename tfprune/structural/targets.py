@@ -81,7 +81,7 @@ def search(candidates, costs, targets, make_plan):
     """Finds the lowest sparsity at which all targets are met.
 
     A plan takes long, because a smaller model is made for it. So the sparsity is found by counting,
-    and plans are tried at others only where counting is far from what the smaller model costs.
+    and plans are tried at others only if the count is far from the cost of the smaller model.
 
     Args:
         candidates: `Candidates`.

@@ -1,4 +1,4 @@
-"""Passes over keys: they count, compare and mark, each compiled by itself.
+"""Passes over keys: they count, compare and mark, each compiled separately.
 
 A stack of keys holds weights of equal shape along its first axis.
 """

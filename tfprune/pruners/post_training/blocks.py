@@ -105,7 +105,7 @@ def _sizes(model):
 
 
 def _repeated(layer, sizes):
-    """The outermost layers that hold layers and have a sibling of their own class."""
+    """The outermost layers that hold layers and have a sibling of the same class."""
     holders = [
         child
         for child in _keras.children(layer)

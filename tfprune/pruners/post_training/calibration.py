@@ -105,7 +105,7 @@ class Calibration:
 
 
 def get(data):
-    """Returns a `Calibration`, as it is or of a data set."""
+    """Returns a `Calibration`: the given one, or one of a data set."""
     return data if isinstance(data, Calibration) else Calibration(data)
 
 

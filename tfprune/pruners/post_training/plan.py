@@ -132,7 +132,7 @@ def make_plan(model, blocks, layers, pattern):
         A `Planned`.
 
     Raises:
-        ValueError: If no weight is left to prune.
+        ValueError: If there is no weight to prune.
     """
     found = prunable_weights.find(model)
     meant = {id(weight.variable): weight for weight in prunable_weights.chosen(found, layers)}

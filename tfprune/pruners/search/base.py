@@ -25,7 +25,7 @@ _Class = TypeVar("_Class", bound=type)
 _TEXTS = {
     "{model}": """
         model: A built Sequential or Functional model without wrappers. It is copied and never
-            changed. Candidates are compiled as it is, where losses and metrics can be copied by
+            changed. Candidates are compiled like it, if losses and metrics can be copied by
             their configs.
 """,
     "{budget}": """
