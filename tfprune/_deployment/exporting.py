@@ -10,9 +10,11 @@ from tfprune._base import validation as check
 from tfprune._base.differences import relative_difference
 from tfprune._base.files import check_target, size_on_disk, written_atomically
 from tfprune._base.progress import progress
+from tfprune._deployment.layers_of_nodes import layer_of
 from tfprune._formats.base import WriteOptions
 from tfprune._formats.examples import fitting_inputs
 from tfprune._formats.keras_file import outputs
+from tfprune._formats.litert import CannotRun
 from tfprune._formats.quiet import without_log
 from tfprune._formats.ranges import Ranges
 from tfprune._formats.table import FORMATS, by_suffix, check_packages
@@ -150,7 +152,7 @@ def export(
         done()
         _written(format, plain, unfinished, options, examples)
         done()
-        found = format.outputs(unfinished, examples)
+        found = _computed(format, plain, unfinished, examples)
         done()
         difference, relative = _difference(truth, found)
         if not relative <= limit:
@@ -254,6 +256,27 @@ def _written(format, model, path, options, examples):
                 "load the stripped .keras file under KERAS_BACKEND=tensorflow: "
                 'tfprune.export(keras.saving.load_model("plain.keras"), path). Nothing was '
                 "written.",
+            )
+        ) from error
+
+
+def _computed(format, model, path, examples):
+    """Runs a file. Where a layer is at fault, the error names it."""
+    try:
+        return format.outputs(path, examples)
+    except CannotRun as error:
+        paths = [layer_of(node, model) for node in error.nodes]
+        named = list(dict.fromkeys(path for path in paths if path))
+        if not named:
+            raise
+        layers = ", ".join(f"'{path}'" for path in named)
+        raise ValueError(
+            check.message(
+                f"a file that LiteRT can run, of '{model.name}'",
+                f"{error.received}, in layer {layers}",
+                f"Leave out `sparse` or `quantize`: not every layer supports both. Or leave "
+                f"{layers} dense, by tfprune.Rule({named[0]!r}, prune=False) when pruning. Nothing "
+                "was written.",
             )
         ) from error
 

@@ -1,5 +1,6 @@
 """`.tflite` files, run by LiteRT."""
 
+import re
 import tempfile
 
 import keras
@@ -8,6 +9,29 @@ import numpy as np
 from tfprune import _keras
 from tfprune._base import validation as check
 from tfprune._formats.base import FileFormat, Session, TensorSpec
+from tfprune._formats.litert_nodes import nodes_of
+
+
+class CannotRun(ValueError):
+    """LiteRT cannot run a file.
+
+    Attributes:
+        received: What is wrong, for a message.
+        nodes: List of the `Node`s that it cannot run; empty if it names none.
+    """
+
+    def __init__(self, received, nodes):
+        self.received, self.nodes = received, nodes
+        names = [f"'{node.names[0]}'" for node in nodes if node.names]
+        of = f"; the tensors are {', '.join(names)}" if names else ""
+        super().__init__(
+            check.message(
+                "a file that LiteRT can run",
+                received + of,
+                "Leave out `sparse` or `quantize`: not every layer supports both. Nothing was "
+                "written.",
+            )
+        )
 
 
 class _LiteRTSession(Session):
@@ -18,7 +42,7 @@ class _LiteRTSession(Session):
     def __init__(self, path, threads):
         from ai_edge_litert.interpreter import Interpreter
 
-        self.name, self.threads = path.name, threads
+        self.name, self.threads, self._path = path.name, threads, path
         self._interpreter = Interpreter(str(path), num_threads=threads)
         # The converter names and numbers inputs and outputs in the model's order.
         entries = self._interpreter.get_input_details()
@@ -35,14 +59,7 @@ class _LiteRTSession(Session):
                 self._interpreter.set_tensor(entry["index"], _quantized(entry, array))
             self._interpreter.invoke()
         except RuntimeError as error:
-            raise ValueError(
-                check.message(
-                    "a file that LiteRT can run",
-                    f"its error: {error}",
-                    "Leave out `sparse` or `quantize`: not every layer supports both. Nothing was "
-                    "written.",
-                )
-            ) from error
+            raise CannotRun(_sentence(error), nodes_of(self._path, error)) from error
         return [
             _dequantized(entry, self._interpreter.get_tensor(entry["index"]))
             for entry in self._outputs
@@ -62,6 +79,12 @@ class _LiteRTSession(Session):
             return self._interpreter.get_output_details()
         made = self._interpreter.get_signature_runner().get_output_details()
         return [made[name] for name in sorted(signatures[0]["outputs"], key=_by_number)]
+
+
+def _sentence(error):
+    # LiteRT puts its messages after each other without a space.
+    text = re.sub(r"(?<=[\d.])(?=failed|Node number)", ", ", str(error).strip())
+    return f"its error: {text.rstrip('.')}"
 
 
 def _spec(entry):
