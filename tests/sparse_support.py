@@ -1,5 +1,9 @@
 """Layers and models with zeros, for the tests of sparse layers."""
 
+import os
+import subprocess
+import sys
+
 import keras
 import numpy as np
 from keras import layers
@@ -36,3 +40,23 @@ def attention_model(name=None):
 
 def inputs_of(batch, shape=(6, 6, 3)):
     return np.random.default_rng(batch).normal(size=(batch, *shape)).astype("float32")
+
+
+_IN_A_NEW_PROCESS = """
+import sys, importlib, keras, numpy as np, tfprune
+for name in sys.argv[4:]:
+    importlib.import_module(name)
+model = keras.saving.load_model(sys.argv[1])
+np.save(sys.argv[2], keras.ops.convert_to_numpy(model(np.load(sys.argv[3]), training=False)))
+"""
+
+
+def run_elsewhere(path, folder, x, backend, *modules):
+    """What a file computes in a new process that imports modules, on any backend."""
+    np.save(folder / "x.npy", x)
+    words = [sys.executable, "-c", _IN_A_NEW_PROCESS, path, folder / "y.npy", folder / "x.npy"]
+    words += modules
+    paths = os.pathsep.join([os.path.dirname(__file__), *sys.path])
+    environment = {**os.environ, "KERAS_BACKEND": backend, "PYTHONPATH": paths}
+    subprocess.run(list(map(str, words)), check=True, capture_output=True, env=environment)
+    return np.load(folder / "y.npy")

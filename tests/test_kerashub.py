@@ -211,6 +211,20 @@ def test_without_a_copy():
     np.testing.assert_array_equal(samples.generated(model), expected)
 
 
+@pytest.mark.parametrize("name", ["GPT-2", "Llama3"])
+def test_a_task_with_sparse_layers_generates_the_same(name, tmp_path):
+    pruned = tfprune.pruners.one_shot(BY_NAME[name].make(), 0.7)
+    expected = samples.generated(pruned)
+    plan = tfprune.plan_sparse(pruned, prefer="size")
+    kinds = {type(layer).__name__ for layer in plan.apply()._flatten_layers()}
+    assert {row.sparse for row in plan.rows} == {True}
+    assert kinds >= {"SparseDense", "SparseEinsumDense"} and not kinds & {"Dense", "EinsumDense"}
+    plan.apply().save(tmp_path / "task.keras")
+    for model in (plan.apply(), keras.saving.load_model(tmp_path / "task.keras")):
+        assert isinstance(model, type(tfprune.strip_pruning(pruned)))
+        np.testing.assert_array_equal(samples.generated(model), expected)
+
+
 def test_predict_step_of_a_task():
     model = BY_NAME["BERT classifier"].make()
     pruned = tfprune.prune_low_magnitude(model, HALF)

@@ -1,15 +1,11 @@
 """From a pruned model to a sparse one: choices, files, and what is refused."""
 
-import os
-import subprocess
-import sys
-
 import keras
 import numpy as np
 import pytest
 from keras import layers
 from keras_support import outputs
-from sparse_support import attention_model, inputs_of, with_zeros
+from sparse_support import attention_model, inputs_of, run_elsewhere, with_zeros
 
 import tfprune
 from tfprune import sparse
@@ -178,21 +174,6 @@ def test_a_model_without_zeros_says_that_nothing_pays():
 
 # -- Files -----------------------------------------------------------------------------------------
 
-_IN_A_NEW_PROCESS = """
-import sys, keras, numpy as np, tfprune
-model = keras.saving.load_model(sys.argv[1])
-np.save(sys.argv[2], keras.ops.convert_to_numpy(model(np.load(sys.argv[3]), training=False)))
-"""
-
-
-def run_elsewhere(path, folder, x, backend):
-    """What a file computes in a new process, on any backend."""
-    np.save(folder / "x.npy", x)
-    words = [sys.executable, "-c", _IN_A_NEW_PROCESS, path, folder / "y.npy", folder / "x.npy"]
-    environment = {**os.environ, "KERAS_BACKEND": backend}
-    subprocess.run(list(map(str, words)), check=True, capture_output=True, env=environment)
-    return np.load(folder / "y.npy")
-
 
 def test_it_is_saved_and_loaded(plan, tmp_path):
     plan.apply().save(tmp_path / "small.keras")
@@ -244,15 +225,6 @@ def test_fit_is_refused(dense):
     assert converted.evaluate(x, x, verbose=0) > 0
 
 
-class OwnClass(keras.Model):
-    def __init__(self, **kwargs):
-        super().__init__(**kwargs)
-        self.dense = layers.Dense(4)
-
-    def call(self, inputs):
-        return self.dense(inputs)
-
-
 def test_arguments_are_checked(dense):
     with pytest.raises(TypeError, match="Expected a Keras 3 layer or model"):
         tfprune.to_sparse("model.keras")
@@ -266,7 +238,3 @@ def test_arguments_are_checked(dense):
         tfprune.to_sparse(dense, runs=0)
     with pytest.raises(ValueError, match="`threads` to be at least 1"):
         tfprune.to_sparse(dense, threads=0)
-    own = OwnClass()
-    own(np.ones((1, 4), "float32"))
-    with pytest.raises(ValueError, match=r"Expected a Sequential or Functional model.*OwnClass"):
-        tfprune.to_sparse(own)

@@ -78,25 +78,34 @@ def _held(holder):
     named: dict = {}
     if is_graph(holder):
         named = {id(child): str(position) for position, child in enumerate(holder.layers)}
-    # On PyTorch a layer is a Module, which stores its inner layers separately.
-    attributes = {**vars(holder), **getattr(holder, "_modules", {})}
-    for name in sorted(attributes, key=lambda name: name.startswith("_")):
-        # TensorFlow's own tracking lists them a second time.
-        if name not in ("_layers", "_modules") and not name.startswith("_self_"):
-            for place, child in _layers_in(attributes[name], name):
-                named.setdefault(id(child), place)
+    for name, value in attribute_values(holder):
+        for place, child in layers_in(value, name):
+            named.setdefault(id(child), place)
     return [(named.get(id(child), f"#{n}"), child) for n, child in enumerate(children(holder))]
 
 
-def _layers_in(value, place):
+def attribute_values(holder):
+    """Returns `(name, value)` of the attributes in which a layer may hold layers, public first."""
+    # On PyTorch a layer is a Module, which stores its inner layers separately.
+    attributes = {**vars(holder), **getattr(holder, "_modules", {})}
+    # TensorFlow's own tracking lists them a second time.
+    return [
+        (name, attributes[name])
+        for name in sorted(attributes, key=lambda name: name.startswith("_"))
+        if name not in ("_layers", "_modules") and not name.startswith("_self_")
+    ]
+
+
+def layers_in(value, place):
+    """Yields `(place, layer)` of the layers in an attribute at a place."""
     if isinstance(value, keras.layers.Layer):
         yield place, value
     elif isinstance(value, (list, tuple)):
         for position, item in enumerate(value):
-            yield from _layers_in(item, f"{place}.{position}")
+            yield from layers_in(item, f"{place}.{position}")
     elif isinstance(value, dict):
         for key, item in value.items():
-            yield from _layers_in(item, f"{place}.{str(key).replace('/', '|')}")
+            yield from layers_in(item, f"{place}.{str(key).replace('/', '|')}")
 
 
 def is_graph(model):

@@ -1,62 +1,98 @@
-"""Replacing layers inside a layer that is built."""
+"""Replacing layers inside a layer or model that is built."""
 
-import re
+import keras
+from keras.src.ops.function import map_graph
+from keras.src.utils.tracking import DotNotTrackScope
 
-from tfprune._keras.layers import places
-
-_PLACE = re.compile(r"\w+(\.\d+)*(/\w+(\.\d+)*)*")
+from tfprune._base import validation as check
+from tfprune._keras.layers import attribute_values, flatten, is_graph, layers_in, places
 
 
 def can_put_inside(place):
     """Whether a layer at a place, as `places` gives it, can be replaced."""
-    return bool(_PLACE.fullmatch(place))
+    return "#" not in place
 
 
 def put_inside(layer, replacements):
-    """Replaces layers inside a layer.
+    """Replaces layers inside a layer or model, wherever it holds or calls them.
 
     Args:
-        layer: The layer; models that are graphs are none.
+        layer: The built layer or model.
         replacements: `{place: new layer}`, with places as `places` gives them.
     """
     by_place = {place: key for key, place in places(layer).items()}
-    for place, new in replacements.items():
-        if by_place.get(place) == id(new):
-            continue
-        *around, last = place.split("/")
-        holder = layer
-        for name in around:
-            holder = _at(holder, name)
-        _put(holder, last, new)
+    missing = [place for place in replacements if place not in by_place]
+    if missing:
+        raise ValueError(
+            check.message(
+                f"'{layer.name}' to hold a layer at '{missing[0]}', where one was replaced",
+                f"a {type(layer).__name__} without it",
+                "Use the version of the class that the file was made with.",
+            )
+        )
+    news = {by_place[place]: new for place, new in replacements.items()}
+    news = {key: new for key, new in news.items() if key != id(new)}
+    # The list keeps the old layers alive, so that no new object gets one of their ids.
+    holders = flatten(layer)
+    for holder in holders:
+        tracker = holder._tracker
+        locked = tracker.locked
+        tracker.unlock()
+        try:
+            _put_in_attributes(holder, news)
+            if is_graph(holder):
+                _put_in_graph(holder, news)
+        finally:
+            if locked:
+                tracker.lock()
 
 
-def _at(holder, name):
-    attribute, *numbers = name.split(".")
-    value = getattr(holder, attribute)
-    for number in numbers:
-        value = value[int(number)]
-    return value
+def _put_in_attributes(holder, news):
+    for name, value in attribute_values(holder):
+        olds = [child for _, child in layers_in(value, name) if id(child) in news]
+        if olds and not (is_graph(holder) and name in _OF_GRAPHS):
+            for old in olds:
+                holder._tracker.untrack(old)
+            setattr(holder, name, _with(value, news))
 
 
-def _put(holder, name, new):
-    attribute, *numbers = name.split(".")
-    old = _at(holder, name)
-    value = _with(getattr(holder, attribute), [int(number) for number in numbers], new)
-    tracker = holder._tracker
-    locked = tracker.locked
-    tracker.unlock()
-    try:
-        tracker.untrack(old)
-        setattr(holder, attribute, value)
-    finally:
-        if locked:
-            tracker.lock()
+# Attributes in which a graph keeps its own layers.
+_OF_GRAPHS = ("_functional", "_operations", "_operations_by_depth")
 
 
-def _with(value, numbers, new):
-    """Returns a layer, or a copy of lists in lists, with a new layer at a place."""
-    if not numbers:
-        return new
-    items = list(value)
-    items[numbers[0]] = _with(items[numbers[0]], numbers[1:], new)
-    return tuple(items) if isinstance(value, tuple) else items
+def _with(value, news):
+    """Returns a layer's replacement, or a copy of a list, tuple or dictionary of such."""
+    if isinstance(value, dict):
+        return {key: _with(item, news) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        items = [_with(item, news) for item in value]
+        if isinstance(value, list):
+            return items
+        return value._make(items) if hasattr(value, "_make") else tuple(items)
+    return news.get(id(value), value)
+
+
+def _put_in_graph(model, news):
+    """Lets the nodes of a Sequential or Functional model run the new layers."""
+    if isinstance(model, keras.Sequential):
+        if any(id(held) in news for held in model._layers):
+            model._layers = [news.get(id(held), held) for held in model._layers]
+        if model._functional is not None:
+            _put_in_graph(model._functional, news)
+        return
+    olds = [operation for operation in model._operations if id(operation) in news]
+    for old in olds:
+        new = news[id(old)]
+        new._inbound_nodes.extend(old._inbound_nodes)
+        new._outbound_nodes.extend(old._outbound_nodes)
+        for node in old._inbound_nodes:
+            node.operation = new
+            for tensor in node.outputs:
+                tensor._keras_history = tensor._keras_history._replace(operation=new)
+        model._tracker.untrack(old)
+        model._tracker.track(new)
+    if olds:
+        with DotNotTrackScope():
+            found = map_graph(model._inputs, model._outputs)
+            model._nodes, model._nodes_by_depth = found[:2]
+            model._operations, model._operations_by_depth = found[2:]

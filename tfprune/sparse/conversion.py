@@ -17,6 +17,7 @@ from tfprune.sparse.forms import has_form, sparse_form, zero_share
 from tfprune.sparse.layers import SparseInside
 from tfprune.sparse.layers.base import not_for_training
 from tfprune.sparse.plan import LayerChoice, SparsePlan
+from tfprune.sparse.sparse_model import with_sparse_layers
 from tfprune.sparse.timing import race
 
 PREFER = ("speed", "size")
@@ -33,23 +34,26 @@ def to_sparse(model, x=None, *, threads=None, prefer="speed", runs=15, verbose=1
     Keras model, but cannot be trained.
 
     Args:
-        model: A built Sequential or Functional model, wrapped or plain. It is not changed.
+        model: A built model, wrapped or plain. It is not changed. A model of your own class needs
+            a `get_config` by which Keras can copy it.
         x: One batch of inputs: an array, a data set whose first batch is taken, or anything else
             that `fit` takes. Random numbers of batch size 1 by default.
         threads: Number of threads to time with; by default, as many as the backend uses.
             TensorFlow and JAX fix this number when they start, so they are restricted to as many
             processors.
         prefer: "speed" times each layer; "size" makes each layer sparse that then takes fewer
-        bytes, without timing. runs: Number of rounds in which a layer is timed. verbose: 1 shows a
-        progress bar on a terminal, 0 does not.
+            bytes, without timing.
+        runs: Number of rounds in which a layer is timed.
+        verbose: 1 shows a progress bar on a terminal, 0 does not.
 
     Returns:
-        A Keras model, uncompiled. `plan_sparse` also lists which layers are sparse, and why.
+        A Keras model, uncompiled; one of your own class keeps this class and its methods.
+        `plan_sparse` also lists which layers are sparse, and why.
 
     Raises:
         TypeError: If `model` is not a Keras 3 model.
-        ValueError: If the model is not built, is of your own class, or does not fit `x`; or
-            if an argument is unknown.
+        ValueError: If the model is not built, cannot be copied, or does not fit `x`; or if an
+            argument is unknown.
 
     Example:
 
@@ -86,7 +90,6 @@ def plan_sparse(model, x=None, *, threads=None, prefer="speed", runs=15, verbose
     ('wide', True)
     """
     check_model(model)
-    _check_graph(model)
     check.choice("prefer", prefer, PREFER)
     runs = check.integer("runs", runs, 1, "Use for instance 15.")
     if threads is not None:
@@ -100,7 +103,7 @@ def plan_sparse(model, x=None, *, threads=None, prefer="speed", runs=15, verbose
         chosen = {id(c.layer): c.form for c in candidates if c.choice.sparse}
         if not chosen:
             return SparsePlan([c.choice for c in candidates], plain)
-        sparse = _assembled(plain, chosen)
+        sparse = _assembled(plain, chosen, inputs)
         rows = [candidate.choice for candidate in candidates]
         if prefer == "size":
             return SparsePlan(rows, sparse)
@@ -110,18 +113,6 @@ def plan_sparse(model, x=None, *, threads=None, prefer="speed", runs=15, verbose
         rows = [replace(row, sparse=False, reason=slower) if row.sparse else row for row in rows]
         return SparsePlan(rows, plain, whole)
     return SparsePlan(rows, sparse, whole)
-
-
-def _check_graph(model):
-    if _keras.runs_as_graph(model) and not _keras.keeps_class(model):
-        return
-    raise ValueError(
-        check.message(
-            "a Sequential or Functional model, whose layers can be replaced",
-            f"'{model.name}' of class {type(model).__name__}",
-            "Connect the same layers with keras.Model(inputs, outputs).",
-        )
-    )
 
 
 def _batch(model, x):
@@ -160,28 +151,31 @@ def _candidates(model, inputs):
     watched = [chain[-1][1] for chain in chains if has_form(chain[-1][1])]
     with _keras.watched_calls(watched, lambda layer, args, _: calls[id(layer)].append(args[0])):
         model(inputs, training=False)
-    return [_candidate(chain, calls[id(chain[-1][1])]) for chain in chains]
+    whole = None if _is_plain_graph(model) else model
+    return [_candidate(chain, calls[id(chain[-1][1])], whole) for chain in chains]
 
 
-def _candidate(chain, calls):
+def _candidate(chain, calls, whole):
+    """Returns the candidate at the end of a chain; `whole` is the model if it keeps its class."""
     path, layer = chain[-1]
     if calls:
-        form = _unreachable(chain) or sparse_form(layer, tuple(calls[0].shape))
+        form = _unreachable(whole or _outermost(chain), layer) or sparse_form(
+            layer, tuple(calls[0].shape)
+        )
     else:
         form = "is not called" if has_form(layer) else sparse_form(layer, ())
-    zeros = zero_share(layer) if has_form(layer) else 0.0
+    zeros = zero_share(layer) if has_form(layer) and layer.built else 0.0
     kind = type(layer).__name__
     if isinstance(form, str):
         return _Candidate(layer, calls, None, LayerChoice(path, kind, zeros, False, form))
     return _Candidate(layer, calls, form, LayerChoice(path, kind, zeros, True, "fewer bytes"))
 
 
-def _unreachable(chain):
-    """Returns why a layer cannot be replaced where it is; `None` if it can."""
-    outer = _outermost(chain)
-    if outer is chain[-1][1] or _keras.can_put_inside(_place(outer, chain[-1][1])):
+def _unreachable(holder, layer):
+    """Returns why a layer cannot be replaced in the layer or model around; `None` if it can."""
+    if holder is layer or _keras.can_put_inside(_place(holder, layer)):
         return None
-    return f"held by a {type(outer).__name__} in a way that allows no other layer"
+    return f"held by a {type(holder).__name__} in a way that allows no other layer"
 
 
 def _outermost(chain):
@@ -224,36 +218,55 @@ def _timed(candidate, runs):
 # -- Assembling ------------------------------------------------------------------------------------
 
 
-def _assembled(model, chosen):
+def _assembled(model, chosen, inputs):
     """Returns a copy of a model with sparse layers in place of the chosen ones."""
+    if not _is_plain_graph(model):
+        sparse = with_sparse_layers(_keras.clone_as_it_is(model), _forms_inside(model, chosen))
+        _check_runs(sparse, inputs)
+        return sparse
 
     def make(layer):
         if id(layer) in chosen:
             return None, None, chosen[id(layer)]
-        inside = [part for part in _keras.flatten(layer) if id(part) in chosen]
-        if not inside:
+        forms = _forms_inside(layer, chosen)
+        if not forms:
             clone = _keras.bare_clone(layer)
             return layer, clone, clone
-        forms = {
-            _place(layer, part): (chosen[id(part)], _input_shape(chosen[id(part)]))
-            for part in inside
-        }
-        return None, None, _with_sparse_parts(layer, forms)
+        made = SparseInside(_keras.clone_layer(layer), forms)
+        made.build()
+        return None, None, made
 
     sparse = _keras.clone_graph(model, make)
     _keras.before_training(sparse, _refuse_training)
     return sparse
 
 
+def _check_runs(model, inputs):
+    """Raises if code of a model does more with its layers than to call them."""
+    try:
+        model(inputs, training=False)
+    except AttributeError as error:
+        raise ValueError(
+            check.message(
+                f"{type(model).__name__}.call() to read no weights of layers that become sparse",
+                str(error),
+                "Call the layer instead, or give its kernel fewer than half of zeros, so that it "
+                "stays dense: tfprune.Rule(layer, prune=False).",
+            )
+        ) from error
+
+
+def _forms_inside(holder, chosen):
+    """Returns `{place: (sparse layer, input shape)}` of the chosen layers in a layer or model."""
+    inside = [part for part in _keras.flatten(holder) if id(part) in chosen]
+    return {
+        _place(holder, part): (chosen[id(part)], _input_shape(chosen[id(part)])) for part in inside
+    }
+
+
 def _refuse_training(model):
     # Layers refuse too, but JAX's fit takes the values out of the variables before it calls them.
     raise ValueError(not_for_training(f"fit of '{model.name}'"))
-
-
-def _with_sparse_parts(layer, forms):
-    made = SparseInside(_keras.clone_layer(layer), forms)
-    made.build()
-    return made
 
 
 def _input_shape(form):

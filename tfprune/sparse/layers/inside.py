@@ -3,7 +3,7 @@
 import keras
 
 from tfprune import _keras
-from tfprune.sparse.layers.base import SparseLayer
+from tfprune.sparse.layers.placed import PlacedForms
 
 
 @keras.saving.register_keras_serializable(package="tfprune")
@@ -34,7 +34,7 @@ class SparseInside(_keras.WrapperBase, keras.layers.Wrapper):
         kwargs.setdefault("autocast", False)
         kwargs.setdefault("dtype", layer.dtype_policy)
         super().__init__(layer, **kwargs)
-        self._held = _Forms(forms)
+        self._placed = PlacedForms(forms)
         _keras.adopt_call_arguments(self, self.inner)
 
     @property
@@ -44,40 +44,16 @@ class SparseInside(_keras.WrapperBase, keras.layers.Wrapper):
     @property
     def forms(self):
         """`{place: sparse layer}`."""
-        return dict(self._held.layers)
+        return dict(self._placed.layers)
 
     def build(self, input_shape=None):
         if not self.inner.built:
             self.inner.build(input_shape)
-        self._held.build()
-        _keras.put_inside(self.inner, self._held.layers)
+        self._placed.put_inside(self.inner)
         self.built = True
 
     def call(self, *args, **kwargs):
         return self.inner(*args, **kwargs)
 
     def get_config(self):
-        return {**super().get_config(), "forms": self._held.to_config()}
-
-
-class _Forms:
-    """Sparse layers by place. Not a layer's attribute: Keras would save them a second time."""
-
-    def __init__(self, forms):
-        self.layers = {place: _made(form) for place, (form, _) in forms.items()}
-        self.shapes = {place: tuple(shape) for place, (_, shape) in forms.items()}
-
-    def build(self):
-        for place, form in self.layers.items():
-            if not form.built:
-                form.build(self.shapes[place])
-
-    def to_config(self):
-        serialize = keras.saving.serialize_keras_object
-        return {place: (serialize(form), self.shapes[place]) for place, form in self.layers.items()}
-
-
-def _made(form):
-    if isinstance(form, SparseLayer):
-        return form
-    return keras.saving.deserialize_keras_object(form)
+        return {**super().get_config(), "forms": self._placed.to_config()}
