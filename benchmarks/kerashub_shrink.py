@@ -80,7 +80,9 @@ FAMILIES = {
     "Llama3": _causal("Llama3", **_GROUPED),
     "Mistral": _causal("Mistral", **_GROUPED),
     "Gemma3": _causal("Gemma3", image_size=16, head_dim=8, **_GROUPED),
+    "Qwen": _causal("Qwen", **_GROUPED),
     "Qwen3": _causal("Qwen3", head_dim=8, **_GROUPED),
+    "Phi3": _causal("Phi3", **_GROUPED),
     "Mixtral": _causal("Mixtral", **_BANK),
     "Qwen-MoE": _causal(
         "QwenMoe", moe_intermediate_dim=256, shared_expert_intermediate_dim=128, **_BANK
@@ -91,6 +93,8 @@ FAMILIES = {
     "DINOv2, gated": _dinov2(use_swiglu_ffn=True),
     "T5": _t5,
 }
+# The families whose normalizations let the stream between the blocks get narrower.
+STREAMS = ("Llama3", "Mistral", "Qwen", "Qwen3", "Phi3", "T5")
 MIXTURES = {
     **{name: FAMILIES[name] for name in ("Mixtral", "Qwen-MoE", "Qwen3-MoE")},
     "GPT-OSS": _causal("GptOss", head_dim=8, **_BANK),
@@ -132,7 +136,8 @@ def removable(model):
     """Counts the parameters removed if each group keeps its fixed channels, or one."""
     channels: dict = {}
     for group in tfprune.dependency_groups(model):
-        if not group.removable:
+        # By default, token embeddings are exempt, and with them the stream between the blocks.
+        if not group.removable or any("embedding" in path for path in group.layers):
             continue
         free = [unit for unit in range(group.size) if unit not in group.fixed]
         gone = free[: group.removable]
@@ -142,13 +147,13 @@ def removable(model):
     return parameters_in(model) - parameters_in(small)
 
 
-def masked_and_shrunk(model, folder):
+def masked_and_shrunk(model, folder, rules=None):
     """Prunes half of all filters, shrinks, saves and loads.
 
     Returns:
         The models: masked, shrunk, and loaded from its file.
     """
-    pruned = tfprune.prune_low_magnitude(model, HALF, pattern="filter")
+    pruned = tfprune.prune_low_magnitude(model, HALF, pattern="filter", rules=rules)
     tfprune.UpdatePruningStep(pruned)
     small = tfprune.shrink(pruned)
     path = os.path.join(folder, "small.keras")
@@ -247,6 +252,27 @@ def measure_experts(name, folder, n=2):
     return row
 
 
+def measure_stream(name, folder):
+    """Prunes half of all filters of one family, and with them half of the embedding's channels."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = jitter(FAMILIES[name]())
+        rules = [tfprune.Rule(keras.layers.ReversibleEmbedding)]
+        masked, small, loaded = masked_and_shrunk(model, folder, rules)
+    inputs = samples.inputs_for(model)
+    values = outputs(masked, inputs)
+    widths = [m.backbone.token_embedding.embeddings.shape[1] for m in (model, small)]
+    return {
+        "family": name,
+        "widths": widths,
+        "removed": 1 - parameters_in(small) / parameters_in(model),
+        "masked against shrunk": difference(values, outputs(small, inputs)),
+        "shrunk against loaded": difference(outputs(small, inputs), outputs(loaded, inputs)),
+        "dense against masked": difference(values, outputs(model, inputs)),
+        "same tokens": bool(np.array_equal(*map(samples.generated, (masked, small)))),
+    }
+
+
 def as_cells(row):
     """A row of the table, as text."""
     kinds = ", ".join(f"{kind} {share:.1%}" for kind, share in row["barriers"].items())
@@ -261,6 +287,35 @@ def as_cells(row):
     ]
 
 
+def _of_experts(row):
+    return [
+        row["family"],
+        "{} of {}".format(*reversed(row["experts"])),
+        f"{row['removed']:.1%}",
+        f"{row['masked against shrunk']:.1e}",
+        f"{row['dense against masked']:.2f}",
+        f"{row['router of zeros against shrunk']:.2f}",
+    ]
+
+
+def _of_stream(row):
+    return [
+        row["family"],
+        "{} of {}".format(*reversed(row["widths"])),
+        f"{row['removed']:.1%}",
+        f"{row['masked against shrunk']:.1e}",
+        f"{row['dense against masked']:.2f}",
+        "yes" if row["same tokens"] else "NO",
+    ]
+
+
+def show_rows(title, columns, rows):
+    """Prints a table, and its rows as they stand in README."""
+    show(title, columns, rows)
+    for row in rows:
+        print("| " + " | ".join(row) + " |")
+
+
 def run(folder):
     """Measures all families, prints the table and writes it to a folder."""
     rows = []
@@ -270,24 +325,12 @@ def run(folder):
             print(rows[-1], flush=True)
     table = [as_cells(row) for row in rows]
     columns = ["family", "removable", "at half", "difference", "control", "tokens", "barriers"]
-    show("Shrinking KerasHub", columns, table)
-    for row in table:
-        print("| " + " | ".join(row) + " |")
+    show_rows("Shrinking KerasHub", columns, table)
     with tempfile.TemporaryDirectory() as files:
         experts = [measure_experts(name, files) for name in MIXTURES]
-    table = [
-        [
-            row["family"],
-            "{} of {}".format(*reversed(row["experts"])),
-            f"{row['removed']:.1%}",
-            f"{row['masked against shrunk']:.1e}",
-            f"{row['dense against masked']:.2f}",
-            f"{row['router of zeros against shrunk']:.2f}",
-        ]
-        for row in experts
-    ]
+        streams = [measure_stream(name, files) for name in STREAMS]
     columns = ["family", "experts", "removed", "difference", "control", "router of zeros"]
-    show("Experts removed", columns, table)
-    for row in table:
-        print("| " + " | ".join(row) + " |")
-    write("kerashub_shrink", folder, {"rows": rows, "experts": experts})
+    show_rows("Experts removed", columns, [_of_experts(row) for row in experts])
+    columns = ["family", "width", "removed", "difference", "control", "tokens"]
+    show_rows("Narrower streams", columns, [_of_stream(row) for row in streams])
+    write("kerashub_shrink", folder, {"rows": rows, "experts": experts, "streams": streams})

@@ -363,6 +363,46 @@ def test_a_stack_with_fewer_blocks():
     )
 
 
+def gemma3_of_six():
+    """The sixth block attends to all tokens, the others to a window; the first does nothing."""
+    sizes = {"hidden_dim": 16, "intermediate_dim": 16, "head_dim": 8, "image_size": 16}
+    heads = {"num_query_heads": 2, "num_key_value_heads": 1, "use_sliding_window_attention": True}
+    model = keras_hub.models.Gemma3Backbone(64, num_layers=6, **sizes, **heads)
+    first = model.transformer_layers[0]
+    first.set_weights([np.zeros_like(weight) for weight in first.get_weights()])
+    return model
+
+
+@pytest.mark.parametrize("make", [gemma3_of_six, BY_NAME["T5"].make], ids=["Gemma3", "T5"])
+def test_stacks_that_no_number_describes_stay(make):
+    # One number counts both stacks of T5.
+    model = make()
+    before = model.get_weights()
+    with pytest.raises(ValueError, match="a model of which any block can be left out"):
+        tfprune.structural.remove_blocks(model, 1, samples.inputs_for(model))
+    for one, other in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 def test_macs_of_unknown_lengths_are_no_target():
     with pytest.raises(ValueError, match="inputs have unknown lengths"):
         tfprune.shrink(gpt2(), {"macs": 0.5})
+
+
+SLOW_STREAMS = [pytest.param(name, marks=pytest.mark.slow) for name in shrinking.STREAMS[1:]]
+
+
+@pytest.mark.parametrize("name", [shrinking.STREAMS[0], *SLOW_STREAMS])
+def test_the_stream_gets_narrower_where_a_rule_brings_the_embedding_in(name, tmp_path):
+    row = shrinking.measure_stream(name, tmp_path)
+    assert row["widths"] == [64, 32] and row["same tokens"]
+    assert row["masked against shrunk"] <= 1e-5 and row["shrunk against loaded"] == 0
+    assert row["dense against masked"] > 1e-2
+
+
+@pytest.mark.parametrize("name", ["Llama3", "Gemma3"])
+def test_the_stream_stays_without_a_rule_and_where_code_counts_it(name, tmp_path):
+    model = shrinking.FAMILIES[name]()
+    rules = None if name == "Llama3" else [Rule(keras_hub.layers.ReversibleEmbedding)]
+    _, small, _ = shrinking.masked_and_shrunk(model, tmp_path, rules)
+    assert small.backbone.token_embedding.embeddings.shape[1] == 64

@@ -590,3 +590,28 @@ def test_smaller_models_are_saved_and_loaded(name, tmp_path):
     # Compiling a recurrent model takes longer than all the rest.
     small.compile("sgd", "mse", run_eagerly=True)
     small.train_on_batch(data(model), outputs(small, data(model)))
+
+
+@pytest.mark.skipif(
+    not hasattr(layers, "ReversibleEmbedding"), reason="older versions of Keras lack the layer"
+)
+@pytest.mark.parametrize("tied", [True, False])
+def test_an_embedding_that_is_read_in_reverse_loses_channels_in_both_directions(tied):
+    inputs = keras.Input((5,), dtype="int32")
+    embedding = layers.ReversibleEmbedding(7, 8, tie_weights=tied, name="embedding")
+    x = embedding(inputs)
+    x = layers.Add()([x, layers.Dense(8, name="dense")(x)])
+    x = layers.RMSNormalization(epsilon=0.1)(x)
+    model = randomize(keras.Model(inputs, embedding(x, reverse=True)))
+    tokens = np.arange(10).reshape(2, 5) % 7
+    dense = keras.ops.convert_to_numpy(model(tokens))
+    (group,) = [g for g in tfprune.dependency_groups(model) if "embedding" in g.layers]
+    assert group.layers == ("embedding", "dense") and group.removable == 7
+    zeroed(model, group, [1, 4], reads=False)
+    masked = keras.ops.convert_to_numpy(model(tokens))
+    small = tfprune.remove_channels(model, {"embedding": [1, 4]})
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(small(tokens)), masked, atol=1e-5)
+    assert np.abs(dense - masked).max() > 0.1
+    assert small.get_layer("embedding").output_dim == 6
+    if not tied:
+        assert small.get_layer("embedding").reverse_embeddings.shape[0] == 6

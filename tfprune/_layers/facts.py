@@ -184,7 +184,7 @@ _BY_NAME = {
     "Dense": LayerFacts((_KERNEL,), "dense", Macs("rows", ("kernel",)), _KERNEL),
     "EinsumDense": LayerFacts((_EINSUM,), "einsum_dense", Macs("einsum", ("kernel",))),
     "Embedding": LayerFacts(_EMBEDDINGS, "embedding", _NOTHING),
-    "ReversibleEmbedding": LayerFacts(_reversible_embedding),
+    "ReversibleEmbedding": LayerFacts(_reversible_embedding, "reversible_embedding"),
     "Conv1D": _CONVOLUTION,
     "Conv2D": dataclasses.replace(_CONVOLUTION, xnnpack="convolution"),
     "Conv3D": _CONVOLUTION,
@@ -267,10 +267,9 @@ _GROUPED_ATTENTION = """
     LlamaAttention Phi3Attention Qwen3Attention Qwen3MoeAttention QwenAttention QwenMoeAttention
     SmolLM3Attention
 """
-# Their statistics mix all channels.
-_NORMALIZATIONS = """
+_MEAN_SQUARES = """
     LlamaLayerNorm MistralLayerNormalization MixtralLayerNormalization Phi3LayerNorm Qwen3LayerNorm
-    Qwen3MoeLayerNorm QwenLayerNorm QwenMoeLayerNorm RMSNormalization T5LayerNorm
+    Qwen3MoeLayerNorm QwenLayerNorm QwenMoeLayerNorm T5LayerNorm
 """
 # Classes of other packages, by package and name, so that the packages need not be imported.
 _FACTS.update(
@@ -288,9 +287,11 @@ _FACTS.update(
             for name in _GROUPED_ATTENTION.split()
         },
         **{
-            f"keras_hub.{name}": LayerFacts(flow="layer_normalization")
-            for name in _NORMALIZATIONS.split()
+            f"keras_hub.{name}": LayerFacts(flow="rms_normalization")
+            for name in _MEAN_SQUARES.split()
         },
+        # Of this name, Gemma and Gemma3 multiply by one more than the scale, Gemma4 by the scale.
+        "keras_hub.RMSNormalization": LayerFacts(flow="layer_normalization"),
         "keras_hub.QwenMoeExperts": _GATED_EXPERTS,
         "keras_hub.Qwen3MoeExperts": _GATED_EXPERTS,
         "keras_hub.Qwen3_5MoeExperts": _GATED_EXPERTS,

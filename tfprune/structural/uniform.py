@@ -81,13 +81,18 @@ class UniformWidths:
         return most
 
     def exemptions(self, groups):
-        """Returns a list of `Rule`s that exempt layers whose channels no argument counts."""
-        paths = [
-            path.partition(":")[0]
-            for group in groups
-            if group.removable and self.key(group) is None
-            for path in group.layers
-        ]
+        """Returns a list of `Rule`s that exempt layers whose channels no argument counts.
+
+        An attention layer whose heads are counted is not exempt for the channels that it makes:
+        these stay if those of another layer stay that are tied to them.
+        """
+        keyed = [self.key(group) is not None for group in groups]
+        names = [[path.partition(":")[0] for path in group.layers] for group in groups]
+        counted = {name for some, known in zip(names, keyed, strict=True) if known for name in some}
+        paths: list = []
+        for group, some, known in zip(groups, names, keyed, strict=True):
+            if group.removable and not known:
+                paths += [name for name in some if name not in counted] or some
         return [Rule(paths, prune=False)] if paths else []
 
     def rebuilt(self, smaller, left):

@@ -95,7 +95,11 @@ def _made(call, output, axis):
     )
     output.cut(layer.kernel, axis, made.labels)
     output.cut(layer.bias, 0, made.labels)
-    call.ledger.fix(made.labels, f"the code of '{call.ledger.path(call.layer)}' counts them")
+    if isinstance(layer, keras.layers.EinsumDense):
+        shape = tuple(layer.get_config()["output_shape"])
+        output.edit("output_shape", made.labels, lambda number: (*shape[:-1], int(number)))
+    else:
+        output.edit("units", made.labels)
     return [made, *[UNKNOWN] * (len(call.output_shapes) - 1)]
 
 

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 
 from tfprune import _keras
-from tfprune._channels.ledger import array, evaluated, unknown_values
+from tfprune._channels.ledger import UNKNOWN, array, evaluated, unknown_values
 from tfprune._channels.rules.operations import has_single_numbers, is_elementwise
 
 # Elementwise activations.
@@ -222,3 +222,17 @@ def embedding(call):
     call.cut(layer.embeddings, 1, out.labels)
     call.edit("output_dim", out.labels)
     return [out]
+
+
+def reversible_embedding(call):
+    """Makes channels from a table; called in reverse, reads them with it, or with a second one."""
+    layer = call.layer
+    if not any(call.given("reverse")):
+        return embedding(call)
+    flow = call.take(-1)
+    table = layer.embeddings if layer.tie_weights else layer.reverse_embeddings
+    axis = 1 if layer.tie_weights else 0
+    call.ledger.tie(flow.labels, call.ledger.source(layer, layer.output_dim))
+    call.cut(table, axis, flow.labels, reads=True)
+    read_by(call, flow, array(table), axis, None, "it has no bias")
+    return [UNKNOWN]

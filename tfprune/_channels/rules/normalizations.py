@@ -45,14 +45,17 @@ def rms_normalization(call):
     if flow.axis is None:
         return [UNKNOWN]
     path = call.ledger.path(layer)
-    if [axis % len(call.shapes[0]) for axis in layer.axis] != [flow.axis]:
+    # Those of KerasHub have no argument for the axis, and that of T5 calls its scale a weight.
+    axes = getattr(layer, "axis", [-1])
+    scale = layer.scale if hasattr(layer, "scale") else layer.weight
+    if [axis % len(call.shapes[0]) for axis in axes] != [flow.axis]:
         return call.stop(f"'{path}' takes the mean along other axes")
     number, epsilon = len(flow.labels), layer.epsilon
-    call.cut(layer.scale, 0, flow.labels)
-    call.ledger.scale(layer.scale, flow.labels, lambda left: np.sqrt(number / left))
+    call.cut(scale, 0, flow.labels)
+    call.ledger.scale(scale, flow.labels, lambda left: np.sqrt(number / left))
     call.edit("epsilon", flow.labels, lambda left: epsilon * number / int(left))
     call.read(flow, None, "their squares are in its mean")
-    silent = (flow.values == 0) | (array(layer.scale) == 0)
+    silent = (flow.values == 0) | (array(scale) == 0)
     return [flow.carrying(np.where(silent, 0, np.nan))]
 
 

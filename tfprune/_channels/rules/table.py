@@ -24,6 +24,7 @@ from tfprune._channels.rules.makers import (
     dense,
     depthwise_convolution,
     embedding,
+    reversible_embedding,
     separable_convolution,
     transposed_convolution,
 )
@@ -241,6 +242,7 @@ KINDS = {
     "rescaling": _rescaling,
     "reshape": _reshape,
     "resizing": functools.partial(_spatial, keeps_constants=True),
+    "reversible_embedding": reversible_embedding,
     "rms_normalization": rms_normalization,
     "separable_convolution": separable_convolution,
     "softmax": _softmax,
