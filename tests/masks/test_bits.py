@@ -43,3 +43,22 @@ def test_works_as_a_bool_array():
     np.testing.assert_array_equal(bits[1:], [False, True])
     assert bits.tolist() == [True, False, True] and bits.sum() == 2
     assert bits.reshape(3, 1).shape == (3, 1)
+
+
+def test_single_elements_are_cleared_and_parts_get_one_value():
+    bits = Bits(1003)
+    for part in (slice(0, 400), slice(400, 1003)):
+        bits.write(part, np.True_)
+    assert bits.count() == 1003 and np.asarray(bits).all()
+    expected = np.ones(1003, bool)
+    for part in (slice(0, 400), slice(400, 1003)):
+        size = part.stop - part.start
+        # Neighbors in one byte too, the first and the last.
+        positions = np.flatnonzero(random.random(size) < 0.6).astype(np.uint32)
+        positions = np.union1d(positions, [0, size - 1]).astype(np.uint32)
+        bits.clear(part, positions)
+        expected[part.start + positions] = False
+    np.testing.assert_array_equal(bits, expected)
+    assert bits.count() == expected.sum()
+    bits.clear(slice(0, 400), np.empty(0, np.uint32))
+    np.testing.assert_array_equal(bits, expected)

@@ -104,7 +104,7 @@ def test_same_as_sorting(name, sparsity, dtype):
 
 
 @pytest.mark.parametrize("ties", [False, True])
-@pytest.mark.parametrize("sparsity", [0.0, 0.5, 0.98])
+@pytest.mark.parametrize("sparsity", [0.0, 0.003, 0.5, 0.98])
 def test_huge_array_same_as_sorting(sparsity, ties):
     weight = np.random.default_rng(0).normal(size=10_000_000).astype("float32")
     if ties:
@@ -115,12 +115,16 @@ def test_huge_array_same_as_sorting(sparsity, ties):
     )
 
 
-def test_huge_array_with_an_earlier_mask():
+@pytest.mark.parametrize("ties", [False, True])
+@pytest.mark.parametrize("sparsity", ["0.602", "0.7"])
+def test_huge_array_with_an_earlier_mask(sparsity, ties):
     weight = np.random.default_rng(0).normal(size=10_000_000).astype("float32")
+    if ties:
+        weight = np.round(weight, 2)
     before = np.random.default_rng(1).random(weight.size) < 0.4
-    kept = exact_count(weight.size, "0.7")
+    kept = exact_count(weight.size, sparsity)
     np.testing.assert_array_equal(
-        tfprune.compute_mask(weight, 0.7, mask=before),
+        tfprune.compute_mask(weight, float(sparsity), mask=before),
         by_sorting(np.where(before, np.abs(weight), -1), kept),
     )
 

@@ -6,6 +6,12 @@ _ONES = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(axis=
 _PIECE = 1 << 18
 
 
+def _ones(values):
+    """The number of bits that are 1 in each byte."""
+    # NumPy 1.26 has no function for it.
+    return np.bitwise_count(values) if hasattr(np, "bitwise_count") else _ONES[values]
+
+
 class Bits(np.lib.mixins.NDArrayOperatorsMixin):
     """A flat bool array, of which eight elements share a byte.
 
@@ -33,12 +39,26 @@ class Bits(np.lib.mixins.NDArrayOperatorsMixin):
         return np.unpackbits(packed, count=stop - start).view(bool)
 
     def write(self, part, values):
-        """Sets the elements of a slice that begins at a multiple of eight.
+        """Sets the elements of a slice that begins at a multiple of eight, to values or to one.
 
         It ends at another multiple of eight, or with the array.
         """
         start, stop, _ = part.indices(self.size)
+        if np.ndim(values) == 0:
+            values = np.full(stop - start, values)
         self._bytes[start // 8 : -(-stop // 8)] = np.packbits(values)
+
+    def clear(self, part, positions):
+        """Clears elements of a slice that begins at a multiple of eight.
+
+        Args:
+            part: The slice.
+            positions: Where elements are True in it, each once, as unsigned integers.
+        """
+        start = part.indices(self.size)[0] // 8
+        bits = np.uint8(128) >> (positions & 7).astype(np.uint8)
+        # A difference takes the bits off, and has a faster loop than `np.bitwise_and.at`.
+        np.subtract.at(self._bytes, start + (positions >> 3), bits)
 
     def keep(self, values):
         """Clears the elements for which a bool array is False."""
@@ -47,7 +67,7 @@ class Bits(np.lib.mixins.NDArrayOperatorsMixin):
     def count(self):
         """Returns the number of elements that are True."""
         pieces = (self._bytes[i : i + _PIECE] for i in range(0, self._bytes.size, _PIECE))
-        return sum(int(_ONES[piece].sum(dtype="int64")) for piece in pieces)
+        return sum(int(_ones(piece).sum(dtype="int64")) for piece in pieces)
 
     def __getitem__(self, index):
         return np.asarray(self)[index]

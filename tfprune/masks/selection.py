@@ -23,6 +23,8 @@ _LARGE_SAMPLE = 1 << 18
 _SMALL = 1 << 16
 # A bracket of this many standard deviations of the sample misses about once in 15,000 times.
 _DEVIATIONS = 4.0
+# Up to this share, the bracket has no lower end.
+_FEW = 1 / 64
 
 
 @dataclass
@@ -64,12 +66,18 @@ class Scores:
         Raises if a weight or a score is not finite.
 
         Returns:
-            A bool array, True for scores above `low` and units that cannot be chosen; and the
-            positions and scores of the candidates strictly between `low` and `high`.
+            A bool array, True for scores above `low` and units that cannot be chosen, or a single
+            True if `low` is -inf; and the positions and scores of the candidates strictly between
+            `low` and `high`.
         """
         scores = self._score(part, checked=True)
-        above = scores > low
         inside = scores < high
+        if np.isneginf(low):
+            if self.candidates is not None:
+                np.logical_and(inside, self.candidates[part], out=inside)
+            positions = np.flatnonzero(inside)
+            return np.True_, positions.astype(np.uint32), scores[positions]
+        above = scores > low
         np.logical_and(inside, above, out=inside)
         if self.candidates is not None:
             # Combining bits is eight times faster here than writing infinity into the scores.
@@ -238,9 +246,7 @@ def _mark_in_one_pass(pieces, k, low, high, workers):
 
     def clear(item):
         (_, part, mask), positions, going = item
-        kept = mask.read(part)
-        kept[positions[going]] = False
-        mask.write(part, kept)
+        mask.clear(part, positions[going])
 
     workers.map(clear, leaving)
     return at_most_low, threshold
@@ -278,7 +284,8 @@ def _bracket(scores, k):
     margin = _DEVIATIONS * (share * (1 - share) / sample.size) ** 0.5 + 2 / sample.size
     first = int((share - margin) * sample.size)
     last = int((share + margin) * sample.size)
-    low = sample[first] if first >= 0 else sample.dtype.type(-np.inf)
+    # Few scores are read faster one by one than two ends are compared with all of them.
+    low = sample[first] if first >= 0 and share > _FEW else sample.dtype.type(-np.inf)
     high = sample[last] if last < sample.size else sample.dtype.type(np.inf)
     return low, high
 
@@ -307,7 +314,7 @@ class Workers:
     def __init__(self, total):
         affinity = getattr(os, "sched_getaffinity", None)
         cores = len(affinity(0)) if affinity else os.cpu_count() or 1
-        self._threads = min(cores, 8, total // (16 * _PIECE))
+        self._threads = min(cores, 8, total // (4 * _PIECE))
         self._pool = ThreadPoolExecutor(self._threads) if self._threads > 1 else None
 
     def __enter__(self):
