@@ -1,7 +1,10 @@
 """Evaluation of schedules for many steps at once."""
 
+import functools
+
 import numpy as np
 
+from tfprune import schedules
 from tfprune.schedules.frozen import FrozenSchedule
 
 _AHEAD = 1024
@@ -22,9 +25,11 @@ class Lookahead:
         entry = self._known.get(id(schedule))
         if entry is None or not entry[1] <= step < entry[2]:
             first = step // length * length
-            due, sparsity = schedule.evaluate(np.arange(first, first + length))
+            # A built-in schedule cannot change, so the next `fit` need not evaluate it again.
+            fixed = length == _AHEAD and type(schedule) in schedules.built_in().values()
+            due, sparsity = (_remembered if fixed else _evaluated)(schedule, first, length)
             # Keeping the schedule, too, prevents another object from getting its id.
-            entry = (schedule, first, first + length, np.flatnonzero(due) + first, sparsity)
+            entry = (schedule, first, first + length, due, sparsity)
             if length == _AHEAD:
                 self._known[id(schedule)] = entry
         return entry
@@ -51,3 +56,12 @@ class Lookahead:
         """Returns the sparsity that masks have at `step`: that of the latest due step, or 0."""
         value = self.latest_due(schedule, 0, step)
         return 0.0 if value is None else value
+
+
+def _evaluated(schedule, first, length):
+    """Returns `(due steps, sparsity at each step)` of a range."""
+    due, sparsity = schedule.evaluate(np.arange(first, first + length))
+    return np.flatnonzero(due) + first, sparsity
+
+
+_remembered = functools.lru_cache(maxsize=64)(_evaluated)
