@@ -93,6 +93,8 @@ from tfprune._keras.replacing import can_put_inside as can_put_inside
 from tfprune._keras.replacing import put_inside as put_inside
 from tfprune._keras.resizing import resize as resize
 from tfprune._keras.resizing import size_attributes as size_attributes
+from tfprune._keras.rewriting import rewritable as rewritable
+from tfprune._keras.rewriting import rewrite as rewrite
 from tfprune._keras.state import add_state as add_state
 from tfprune._keras.state import around_state_trees as around_state_trees
 from tfprune._keras.state import is_readable as is_readable

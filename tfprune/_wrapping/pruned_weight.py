@@ -8,7 +8,14 @@ from keras import ops
 
 from tfprune import _keras
 from tfprune._base import validation as check
-from tfprune.masks import Competitor, DeviceRequest, MaskRequest, PooledRequest
+from tfprune.masks import (
+    Competitor,
+    DeviceRequest,
+    MaskRequest,
+    PooledRequest,
+    is_masked,
+    write_masked,
+)
 
 
 def refusal(call, name):
@@ -251,7 +258,8 @@ class PrunedWeight(Competitor):
             zeros = int(mask.size - np.count_nonzero(mask))
         self._zeros = zeros
         self.mask.assign(mask)
-        self.project()
+        for variable in self._projected:
+            self._project(variable)
 
     def forget_count(self):
         """Drops the cached count after another object wrote the mask variable."""
@@ -263,9 +271,24 @@ class PrunedWeight(Competitor):
 
     def project(self):
         """Zeroes the masked values of the weight and of its moving average."""
-        self.variable.assign(masked(self.variable, self.mask))
-        if self.constraint.average is not None:
-            self.constraint.average.assign(masked(self.constraint.average, self.mask))
+        for variable in self._projected:
+            # To read is faster than to write, and mostly there is nothing to do.
+            if not _keras.rewritable(variable) or not is_masked(
+                _keras.host_array(variable), _keras.host_array(self.mask)
+            ):
+                self._project(variable)
+
+    @property
+    def _projected(self):
+        average = self.constraint.average
+        return [self.variable] if average is None else [self.variable, average]
+
+    def _project(self, variable):
+        def write(old, new):
+            write_masked(old, _keras.host_array(self.mask), new)
+
+        if not _keras.rewrite(variable, write):
+            variable.assign(masked(variable, self.mask))
 
 
 def check_unmasked(variable, path):

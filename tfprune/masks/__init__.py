@@ -13,6 +13,8 @@ from tfprune.masks.device import keep_device_masks as keep_device_masks
 from tfprune.masks.groups import masks_in_groups as masks_in_groups
 from tfprune.masks.normalization import NORMALIZATIONS as NORMALIZATIONS
 from tfprune.masks.normalization import normalized as normalized
+from tfprune.masks.projecting import is_masked as is_masked
+from tfprune.masks.projecting import write_masked as write_masked
 from tfprune.masks.requests import Competitor as Competitor
 from tfprune.masks.requests import MaskRequest as MaskRequest
 from tfprune.masks.requests import Request as Request
