@@ -4,12 +4,16 @@ python benchmarks/round_to.py
 
 Each network loses half of its multiplications; "default" is 8 in groups of 16 channels and more,
 else 1. The table gives the latency as a share of the dense model's, in turns, at batch size 1.
+
+`--files FOLDER` keeps the files, and `--write` stops when they are written, so that they can be
+written beside other work and timed alone. Networks that the results hold are not measured again.
 """
 
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+import json
 import pathlib
 import tempfile
 import warnings
@@ -22,10 +26,15 @@ from shipping_models import NETWORKS
 import tfprune
 
 STEPS = {"1": 1, "4": 4, "8": 8, "16": 16, "default": None}
-SUFFIXES = {"LiteRT": ".tflite", "ONNX Runtime": ".onnx", "Keras": None}
+SUFFIXES = {"LiteRT": ".tflite", "ONNX Runtime": ".onnx", "Keras": ".keras"}
 
 
-def measured(build, folder, rounds):
+def written(build, folder):
+    """Writes the dense and the smaller models in all formats; returns `{name: facts}`."""
+    facts = folder / "facts.json"
+    if facts.exists():
+        return json.loads(facts.read_text())
+    folder.mkdir(parents=True, exist_ok=True)
     keras.utils.set_random_seed(0)
     dense = build()
     models, result = {"dense": dense}, {}
@@ -37,15 +46,21 @@ def measured(build, folder, rounds):
             continue
         models[name] = plan.apply()
         result[name] = {"macs": plan.reached["macs"]}
+    for name, model in models.items():
+        for suffix in SUFFIXES.values():
+            tfprune.export(model, folder / f"{name}{suffix}")
+    facts.write_text(json.dumps(result))
+    return result
+
+
+def measured(folder, result, rounds):
+    """Adds the latencies of the files in a folder, in their runtimes, to the facts."""
+    names = ["dense", *(name for name, facts in result.items() if "macs" in facts)]
     for runtime, suffix in SUFFIXES.items():
-        files = dict(models)
-        if suffix is not None:
-            for name, model in models.items():
-                path = folder / f"{name}{suffix}"
-                files[name] = tfprune.export(model, path).path
+        files = {name: folder / f"{name}{suffix}" for name in names}
         found = tfprune.compare_latency(files, runs=rounds)
         base = found["dense"].median
-        for name in models:
+        for name in names:
             ratio = [getattr(found[name], part) / base for part in ("median", "low", "high")]
             row = {"milliseconds": 1000 * found[name].median, "ratio": ratio}
             result.setdefault(name, {})[runtime] = row
@@ -55,13 +70,28 @@ def measured(build, folder, rounds):
 def main():
     parser = arguments(__doc__)
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
+    parser.add_argument("--files", type=pathlib.Path, help="folder that keeps the files")
+    parser.add_argument("--write", action="store_true", help="only write the files")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
-    result = {}
-    for network in options.networks:
-        with tempfile.TemporaryDirectory() as folder:
-            result[network] = measured(NETWORKS[network], pathlib.Path(folder), options.rounds)
-        print(network, flush=True)
+    path = options.output / "round_to.json"
+    result = json.loads(path.read_text()) if path.exists() else {}
+    result = {network: found for network, found in result.items() if network in NETWORKS}
+    with tempfile.TemporaryDirectory() as folder:
+        for network in options.networks:
+            if network in result:
+                continue
+            files = (options.files or pathlib.Path(folder)) / network
+            facts = written(NETWORKS[network], files)
+            print(network, flush=True)
+            if not options.write:
+                result[network] = measured(files, facts, options.rounds)
+                write("round_to", options.output, result)
+    if not options.write:
+        tables(result)
+
+
+def tables(result):
     rows = []
     for network, found in result.items():
         for runtime in SUFFIXES:
@@ -90,7 +120,6 @@ def main():
         for network, found in result.items()
     ]
     show("MACs that are left", ["", "", *STEPS], macs)
-    write("round_to", options.output, result)
 
 
 if __name__ == "__main__":

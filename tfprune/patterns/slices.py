@@ -76,8 +76,9 @@ _ARGUMENTS = """
 """
 
 
-# benchmarks/round_to.py measures what multiples of 8 are worth. In narrow layers, they are too
-# coarse to meet a budget.
+# At half of the MACs, benchmarks/round_to.py found one network of three 2.6 times as slow as the
+# dense one in ONNX Runtime with widths as they come; multiples of 8 took 0.65 of its time. Else, 1,
+# 4, 8 and 16 differ by no more than noise. In narrow layers, 8 is too coarse to meet a budget.
 _STEP, _WIDE = 8, 16
 
 
