@@ -168,26 +168,51 @@ def measured():
 UNITS = np.array([40, 30, 20, 10])
 
 
-def by_numpy(found, tolerance):
-    """The sparsities at one tolerance, by `np.interp` on slightly tilted curves."""
-    shares = []
-    for row in found.rows:
-        changes = np.nan_to_num(np.abs(np.array([0.9, *row.values]) - 0.9), nan=1e9)
-        rising = np.maximum.accumulate(changes) + 1e-9 * np.arange(4)
-        shares.append(np.interp(tolerance, rising, [0.0, 0.3, 0.6, 0.9]))
-    return np.array(shares)
+def changes(found, shares):
+    """The sum of all changes at some sparsities, along the lowest chords of each curve."""
+    total = 0.0
+    for row, share in zip(found.rows, shares, strict=True):
+        values = np.abs(np.array([0.9, *row.values]) - 0.9)
+        values = np.maximum.accumulate(np.nan_to_num(values, nan=1e9))
+        points = list(zip([0.0, 0.3, 0.6, 0.9], values, strict=True))
+        total += min(
+            np.interp(share, [x, z], [y, w])
+            for x, y in points
+            for z, w in points
+            if x <= share <= z and x < z
+        )
+    return total
 
 
 @pytest.mark.parametrize("sparsity", [0.2, 0.35, 0.5, 0.7])
-def test_every_layer_changes_the_metric_equally(sparsity):
-    found = measured()
-    shares = dict(found.to_distribution(sparsity).sparsities)
-    ours = np.array([shares[row.layer] for row in found.rows])
-    assert UNITS @ ours / UNITS.sum() == pytest.approx(sparsity, abs=1e-9)
-    tolerances = np.linspace(0, 0.7, 200_001)
-    sums = UNITS @ np.array(by_numpy(found, tolerances)).reshape(4, -1) / UNITS.sum()
-    nearest = tolerances[np.searchsorted(sums, sparsity)]
-    np.testing.assert_allclose(ours, by_numpy(found, nearest), atol=2e-4)
+def test_no_other_shares_change_the_metric_less(sparsity):
+    found, random = measured(), np.random.default_rng(0)
+    given = dict(found.to_distribution(sparsity).sparsities)
+    ours = np.array([given[row.layer] for row in found.rows])
+    weights = UNITS / UNITS.sum()
+    assert weights @ ours == pytest.approx(sparsity, abs=1e-9)
+    least, tried = changes(found, ours), 0
+    for other in random.uniform(0, 0.9, (2000, 4)):
+        # The first layer takes what is missing.
+        other[0] += (sparsity - weights @ other) / weights[0]
+        if 0 <= other[0] <= 0.9:
+            assert changes(found, other) >= least - 1e-9
+            tried += 1
+    assert tried > 50
+
+
+def test_shares_by_hand():
+    rows = [LayerSensitivity("a", 10, (1.1, 1.4)), LayerSensitivity("b", 30, (1.2, 2.4))]
+    found = tfprune.Sensitivity("loss", 1.0, (0.4, 0.8), rows)
+    # Changes for each tenth of all weights: a 0.1, then 0.3; b 0.067, then 0.4.
+    for sparsity, expected in [
+        (0.15, (0.0, 0.2)),
+        (0.35, (0.2, 0.4)),
+        (0.45, (0.6, 0.4)),
+        (0.65, (0.8, 0.6)),
+    ]:
+        shares = dict(found.to_distribution(sparsity).sparsities)
+        assert (shares["a"], shares["b"]) == pytest.approx(expected)
 
 
 def test_shares_rise_with_the_sparsity_up_to_all_that_was_measured():

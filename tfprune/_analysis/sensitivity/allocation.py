@@ -1,14 +1,13 @@
-"""Shares a sparsity out so that all layers change the metric equally, each alone."""
+"""Shares a sparsity out so that the changes of the metric have the least sum."""
 
 import glob
+import itertools
 
 import numpy as np
 
 from tfprune._base import validation as check
 from tfprune.distributions import PerLayer
-from tfprune.structural.allocation import most_tolerated
 
-_HALVINGS = 100
 _DIGITS = 12
 
 
@@ -28,7 +27,7 @@ def distribution(sensitivity, sparsity):
     units = np.array([row.parameters if row.units is None else row.units for row in rows], float)
     measured = np.array([0.0, *sensitivity.sparsities])
     curves = [_rising(row.values, sensitivity.baseline) for row in rows]
-    shares = _tolerated(measured, curves, units / units.sum(), value)
+    shares = _cheapest(measured, curves, units / units.sum(), value)
     # The end of a path means a layer too, and the last key that means a layer counts.
     named = sorted(zip(rows, shares, strict=True), key=lambda pair: pair[0].layer.count("/"))
     return PerLayer({glob.escape(row.layer): round(float(share), _DIGITS) for row, share in named})
@@ -40,23 +39,41 @@ def _rising(values, baseline):
     return np.maximum.accumulate(np.where(np.isfinite(changes), changes, np.inf))
 
 
-def _tolerated(sparsities, curves, weights, total):
-    """Returns the sparsities at the smallest tolerance at which their weighted mean is `total`."""
+def _cheapest(sparsities, curves, weights, total):
+    """Returns the sparsities of least total change whose weighted mean is `total`.
 
-    def at(tolerance):
-        return np.array([most_tolerated(sparsities, curve, tolerance) for curve in curves])
+    The lower convex hull of a curve is a row of segments, each dearer than the one before. The
+    cheapest ones of all layers are taken first, by their change for each unit of the model.
+    """
+    segments = [
+        (change / (length * weight), row, length)
+        for row, (curve, weight) in enumerate(zip(curves, weights, strict=True))
+        for length, change in _segments(sparsities, curve)
+    ]
+    shares = np.zeros(len(curves))
+    for _, group in itertools.groupby(sorted(segments), key=lambda segment: segment[0]):
+        # Equally dear segments give equal parts of themselves.
+        equal = [(row, length) for _, row, length in group]
+        all_of_them = sum(weights[row] * length for row, length in equal)
+        part = np.clip((total - weights @ shares) / all_of_them, 0.0, 1.0)
+        for row, length in equal:
+            shares[row] += part * length
+    return shares
 
-    finite = [change for curve in curves for change in curve[np.isfinite(curve)]]
-    low, high = -1.0, max(finite)
-    # Beyond every finite change, only layers whose change is infinite have sparsity to give.
-    fewer, more = at(low), np.full(len(curves), sparsities[-1])
-    if weights @ at(high) < total:
-        fewer = at(high)
-    else:
-        for _ in range(_HALVINGS):
-            middle = (low + high) / 2
-            low, high = (low, middle) if weights @ at(middle) >= total else (middle, high)
-        fewer, more = at(low), at(high)
-    # Where a curve is flat, the mean jumps at the tolerance: all such layers take equal parts.
-    gap = weights @ (more - fewer)
-    return fewer + (total - weights @ fewer) / gap * (more - fewer) if gap > 0 else more
+
+def _segments(sparsities, curve):
+    """Lists `(length, change)` along the lower convex hull of a curve; the last may be infinite."""
+    hull: list = []
+    for point in zip(sparsities, curve, strict=True):
+        if not np.isfinite(point[1]):
+            break
+        while len(hull) > 1 and _slope(hull[-2], hull[-1]) >= _slope(hull[-1], point):
+            hull.pop()
+        hull.append(point)
+    if hull[-1][0] < sparsities[-1]:
+        hull.append((sparsities[-1], np.inf))
+    return [(x - before, y - base) for (before, base), (x, y) in itertools.pairwise(hull)]
+
+
+def _slope(left, right):
+    return (right[1] - left[1]) / (right[0] - left[0])

@@ -56,10 +56,11 @@ class Sensitivity:
     def to_distribution(self, sparsity):
         """Returns a distribution that gives layers less the more they change the metric.
 
-        Every layer gets the highest sparsity at which it alone changes the metric by at most one
-        common tolerance, the smallest with which all layers together reach `sparsity`. Changes
-        count as absolute differences from the baseline, made to rise with the sparsity, with
-        straight lines between the measurements.
+        Of all shares with which the layers together reach `sparsity`, these have the least sum of
+        changes of the metric, as if layers did not affect each other. Changes count as absolute
+        differences from the baseline, made to rise with the sparsity; between the measurements,
+        they follow the lower convex hull. Measure the loss rather than the accuracy, which says
+        little about small changes.
 
         Args:
             sparsity: Overall fraction of pruned units (filters of groups, single weights by
