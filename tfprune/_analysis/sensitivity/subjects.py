@@ -135,7 +135,7 @@ def groups_of_filters(model, layers, criterion, pattern, evidence):
     def subject(members, row):
         def masks(sparsity):
             aims = [(sparsity, competitor.scored[0]) for competitor in row]
-            proposed = update.proposed(aims, lambda weights: collected)
+            proposed = update.proposed(aims, lambda weights, as_tensors: collected)
             by_id = {id(weight): weight.variable for weight in update.weights}
             return [(original[id(by_id[key])], mask) for key, mask in proposed.items()]
 
