@@ -102,10 +102,13 @@ MIXTURES = {
 
 
 def jitter(model, seed=0):
-    """Moves every weight, so that no bias is zero and no scale one."""
+    """Moves the weights, so that no bias is zero and no scale one.
+
+    The position embeddings of DINOv2 stay: what it computes from them is a weight too.
+    """
     random = np.random.default_rng(seed)
     for weight in model.weights:
-        if "float" in weight.dtype:
+        if "float" in weight.dtype and "position_embeddings" not in weight.path:
             noise = random.normal(0, 0.1, weight.shape)
             weight.assign(keras.ops.convert_to_numpy(weight) + noise)
     return model

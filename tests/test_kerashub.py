@@ -285,7 +285,8 @@ def test_the_guide_runs(tmp_path, monkeypatch):
     exec(compile(readme.program(page.read_text()), str(page), "exec"), {"__name__": "page"})
 
 
-SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("Gemma3", "Qwen3", "Mistral", "T5")]
+OTHERS = ("Gemma3", "Qwen3", "Mistral", "T5", "DINOv2")
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in OTHERS]
 
 
 @pytest.mark.parametrize("name", ["BERT", "GPT-2", "Llama3", "Mixtral", "ViT", *SLOW])
