@@ -65,6 +65,9 @@ model = build()
 backup = str(FOLDER / ("whole" if WHAT == "whole" else "backup"))
 if WHAT == "restarted":
     model.load_weights(backup)
+callbacks = [tfprune.UpdatePruningStep(), Kill()]
+if WHAT != "restarted":
+    callbacks.append(keras.callbacks.OrbaxCheckpoint(backup, save_freq="epoch"))
 epoch = model.layers[0].pruning_step // STEPS
 model.fit(
     X,
@@ -74,11 +77,7 @@ model.fit(
     epochs=EPOCHS,
     shuffle=False,
     verbose=0,
-    callbacks=[
-        tfprune.UpdatePruningStep(),
-        keras.callbacks.OrbaxCheckpoint(backup, save_freq="epoch"),
-        Kill(),
-    ],
+    callbacks=callbacks,
 )
 values = {"begun": np.array(epoch)}
 for number, weight in enumerate(pruned_weights(model)):
