@@ -1,6 +1,7 @@
 """What counts as prunable, and which axes are inputs and outputs."""
 
 import keras
+import numpy as np
 import pytest
 from keras import layers
 
@@ -126,6 +127,7 @@ def test_nearest_class_counts(blend):
         (Blend(), ["mix"], "Expected `layer_class`.*Received: layer_class=<Blend"),
         (int, ["mix"], "Expected `layer_class`.*Received: layer_class=<class 'int'>"),
         (Blend, [3], "Expected `weights` to hold attribute names.*Received: 3"),
+        (Blend, np.array("mix"), r"Expected `weights` to hold attribute names.*array\('mix'"),
     ],
 )
 def test_bad_registration(blend, layer_class, weights, message):

@@ -78,3 +78,9 @@ def test_what_cannot_be_recalibrated_is_refused():
     model = keras.Sequential([keras.Input((3,)), layers.BatchNormalization()])
     with pytest.raises(ValueError, match=r"Expected inputs that fit model .*\(2, 5\)"):
         tfprune.recalibrate(model, np.ones((2, 5)))
+    with pytest.raises(ValueError, match=r"Expected data that fit takes.*float64"):
+        tfprune.recalibrate(model, np.float64(0.5))
+    with pytest.raises(TypeError, match="Expected `batch_size` to be a whole number"):
+        tfprune.recalibrate(model, np.ones((2, 3)), 0.5)
+    with pytest.raises(ValueError, match="Expected `batch_size` to be at least 1"):
+        tfprune.recalibrate(model, np.ones((2, 3)), 0)

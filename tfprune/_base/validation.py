@@ -3,6 +3,7 @@
 import math
 import numbers
 import re
+from collections.abc import Hashable
 from contextlib import contextmanager
 
 import numpy as np
@@ -139,7 +140,8 @@ def sparsity(name, value, minimum=0.0):
 
 def choice(name, value, allowed):
     """Returns `value`, or raises if it is not one of `allowed`."""
-    if value not in allowed:
+    # An array compares entry by entry, and its answer is no truth value.
+    if not isinstance(value, Hashable) or value not in allowed:
         listed = ", ".join(repr(option) for option in allowed)
         raise ValueError(
             message(f"`{name}` to be one of {listed}", f"{name}={value!r}", "Choose one of these.")

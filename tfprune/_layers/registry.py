@@ -51,10 +51,8 @@ def register_prunable(layer_class, weights):
     >>> tfprune.register_prunable(Gate, ["gate"])
     """
     check_layer_class("layer_class", layer_class)
-    if isinstance(weights, (str, PrunableWeight)) or not hasattr(weights, "__iter__"):
-        weights = [weights]
     entries = []
-    for weight in weights:
+    for weight in _several(weights):
         if not isinstance(weight, (str, PrunableWeight)):
             raise TypeError(
                 check.message(
@@ -65,6 +63,15 @@ def register_prunable(layer_class, weights):
             )
         entries.append(attribute(weight) if isinstance(weight, str) else weight)
     facts.declare(layer_class, prunable=tuple(entries))
+
+
+def _several(weights):
+    if isinstance(weights, (str, PrunableWeight)):
+        return [weights]
+    try:
+        return list(weights)
+    except TypeError:  # Arrays without axes have the method of an iterable and are none.
+        return [weights]
 
 
 def register_layer(layer_class, like):

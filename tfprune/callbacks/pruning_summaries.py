@@ -66,7 +66,7 @@ class PruningSummaries(ForwardingCallback):
             raise ValueError(
                 check.message("`log_dir` to be a folder", f"{log_dir=}", 'Give a path, "logs".')
             )
-        if update_freq not in ("epoch", "batch"):
+        if not isinstance(update_freq, str) or update_freq not in ("epoch", "batch"):
             mend = 'Give "epoch", "batch" or a number of batches.'
             update_freq = check.integer("update_freq", update_freq, 1, mend)
         self.log_dir = str(log_dir)

@@ -28,9 +28,9 @@ def recalibrate(model, data, batch_size=32):
         A copy, plain and uncompiled. Frozen layers keep their statistics.
 
     Raises:
-        TypeError: If `model` is not a Keras 3 model.
-        ValueError: If `model` is not built or has no trainable BatchNormalization, or `data` is
-            empty or does not fit.
+        TypeError: If `model` is not a Keras 3 model, or `batch_size` is not a whole number.
+        ValueError: If `model` is not built or has no trainable BatchNormalization, `data` is
+            empty or does not fit, or `batch_size` is below 1.
 
     Example:
 
@@ -54,6 +54,7 @@ def recalibrate(model, data, batch_size=32):
         raise ValueError(
             check.message("data", "data=None", "Pass an array or a data set of inputs.")
         )
+    batch_size = check.integer("batch_size", batch_size, 1, "Use for instance 32.")
     batches = 0
     momenta = [norm.momentum for norm in norms]
     for batch in _keras.numpy_batches(data, batch_size):
