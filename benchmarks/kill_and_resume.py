@@ -6,11 +6,11 @@ Each training runs in a process of its own, which gets `kill -9` at a moment dra
 seed: at a random time, or, for 4 in 10, just when a file is being written. The next process goes on
 from what is on the disk. In the end weights, masks, steps, random states and the optimizer's values
 have to be equal bit for bit. `keras.callbacks.BackupAndRestore`, which overwrites two files in
-turn, is measured too; the program fails for the others alone.
+turn, is measured too; the program fails for the others alone. A run that was broken off goes on
+from its own results.
 """
 
 import argparse
-import collections
 import contextlib
 import functools
 import hashlib
@@ -37,7 +37,7 @@ import tfprune
 from tfprune._wrapping.wrapper import mask_owners
 
 EPOCHS, STEPS, BATCH = 6, 4, 4
-LONGEST = 300  # Seconds; no training takes a tenth of them.
+LONGEST = 3000  # Seconds; a machine that does other things too may let a training wait.
 
 
 def data():
@@ -307,34 +307,36 @@ def run_to_the_end(way, folder):
     return {"error": (folder / "error").read_text().strip().splitlines()[-1]}, seconds
 
 
-def tried(way, kills, seed=0, say=print):
-    """Kills and resumes; returns a `Counter` of outcomes and examples of failures."""
-    random = np.random.default_rng(seed)
-    counts: collections.Counter = collections.Counter()
-    wrong: list = []
+def tried(way, numbers):
+    """Kills and resumes; yields an outcome for each number of a kill.
+
+    Args:
+        way: Name of the training.
+        numbers: Numbers of the kills. Each is a seed, so that a run which was broken off can go on.
+
+    Yields:
+        `(counted, wrong)`: what to count, and what went wrong or `None`.
+    """
     with tempfile.TemporaryDirectory() as place:
         whole = pathlib.Path(place) / "whole"
         whole.mkdir()
         expected, seconds = run_to_the_end(way, whole)
         if "error" in expected:
             raise RuntimeError(f"{way} fails when it is left alone: {expected['error']}")
-        for number in range(kills):
+        for number in numbers:
+            random = np.random.default_rng(number)
             folder = pathlib.Path(place) / f"killed_{number}"
             folder.mkdir()
             child = start(way, folder)
             moment, at_a_save = random.uniform(0, 1) * seconds, random.random() < 0.4
-            if not kill(child, folder, moment, at_a_save, 2 * seconds + 5):
-                counts["ended before"] += 1
+            killed = kill(child, folder, moment, at_a_save, 2 * seconds + 5)
             for name in ("began", "result", "error"):
                 (folder / name).unlink(missing_ok=True)
             found, _ = run_to_the_end(way, folder)
-            counts["tried"] += 1
-            counts["at a save"] += at_a_save
-            if found.get("digest") == expected["digest"]:
-                counts["bit-equal"] += 1
-            else:
-                wrong.append(found.get("error") or f"other values; {found['warnings']}")
-    return counts, wrong
+            equal = found.get("digest") == expected["digest"]
+            counted = {"tried": 1, "killed": killed, "at a save": at_a_save, "bit-equal": equal}
+            wrong = None if equal else found.get("error") or f"other values; {found['warnings']}"
+            yield counted, wrong
 
 
 def main():
@@ -343,21 +345,23 @@ def main():
     parser.add_argument("--ways", nargs="*", default=list(WAYS), choices=list(WAYS))
     parser.add_argument("--output", type=pathlib.Path, default=harness.RESULTS)
     arguments = parser.parse_args()
-    table = Table("way", "tried", "killed", "at a save", "bit-equal", title="Killed and resumed")
+    columns = ("tried", "killed", "at a save", "bit-equal")
+    table = Table("way", *columns, title="Killed and resumed")
     path = arguments.output / "kill_and_resume.json"
-    # Ways of an earlier run stay, because all of them take an hour.
+    arguments.output.mkdir(exist_ok=True, parents=True)
+    # Kills of an earlier run count, because all of them take hours.
     results = json.loads(path.read_text()) if path.exists() else {}
     for way in arguments.ways:
-        counts, wrong = tried(way, arguments.kills)
-        results[way] = {**counts, "wrong": wrong}
-        killed = counts["tried"] - counts["ended before"]
-        numbers = (counts["tried"], killed, counts["at a save"], counts["bit-equal"])
-        table.add_row(way, *map(str, numbers))
-        for said in wrong:
-            print(f"{way}: {said[:300]}")
+        known = results.setdefault(way, {**dict.fromkeys(columns, 0), "wrong": []})
+        for counted, wrong in tried(way, range(known["tried"], arguments.kills)):
+            for column in columns:
+                known[column] += int(counted[column])
+            if wrong:
+                known["wrong"].append(wrong)
+                print(f"{way}: {wrong[:300]}", flush=True)
+            path.write_text(json.dumps(results, indent=1) + "\n")
+        table.add_row(way, *(str(known[column]) for column in columns))
     Console().print(table)
-    arguments.output.mkdir(exist_ok=True, parents=True)
-    path.write_text(json.dumps(results, indent=1) + "\n")
     required = set(arguments.ways) - set(MEASURED)
     sys.exit(any(results[way]["wrong"] for way in required))
 
