@@ -25,7 +25,7 @@ def test_calls_with_arguments_of_all_kinds(first, tmp_path, monkeypatch):
 
 
 # Each was a finding of a long run, of a kind that no other test holds.
-@pytest.mark.parametrize("number", [400405, 400556, 403947, 406299, 410369, 411390])
+@pytest.mark.parametrize("number", [400405, 400556, 403947, 406299, 410369, 411390, 419929])
 def test_a_finding_stays_mended(number, tmp_path, monkeypatch):
     from fuzz import Fuzzer
 

@@ -80,6 +80,8 @@ def test_what_cannot_be_recalibrated_is_refused():
         tfprune.recalibrate(model, np.ones((2, 5)))
     with pytest.raises(ValueError, match=r"Expected data that fit takes.*float64"):
         tfprune.recalibrate(model, np.float64(0.5))
+    with pytest.raises(ValueError, match=r"Expected data that fit takes.*list"):
+        tfprune.recalibrate(model, [])
     with pytest.raises(TypeError, match="Expected `batch_size` to be a whole number"):
         tfprune.recalibrate(model, np.ones((2, 3)), 0.5)
     with pytest.raises(ValueError, match="Expected `batch_size` to be at least 1"):

@@ -82,7 +82,7 @@ def _adapter(data, batch_size):
     parts = data if isinstance(data, tuple) else (data,)
     try:
         return get_data_adapter(*parts, batch_size=batch_size)
-    except (ValueError, TypeError, AttributeError, IndexError) as error:
+    except (ValueError, TypeError, AttributeError, LookupError) as error:
         raise ValueError(
             check.message(
                 "data that fit takes, and a batch size",
