@@ -8,9 +8,15 @@ from tfprune._base import validation as check
 from tfprune._keras.layers import attribute_values, flatten, is_graph, layers_in, places
 
 
-def can_put_inside(place):
-    """Whether a layer at a place, as `places` gives it, can be replaced."""
-    return "#" not in place
+def can_put_inside(outer, layer):
+    """Whether `put_inside` can replace a layer that `outer` holds at any depth."""
+    for holder in flatten(outer):
+        held = [
+            child for name, value in _replaceable(holder) for _, child in layers_in(value, name)
+        ]
+        if any(child is layer for child in held + (holder.layers if is_graph(holder) else [])):
+            return True
+    return False
 
 
 def put_inside(layer, replacements):
@@ -47,8 +53,22 @@ def put_inside(layer, replacements):
                 tracker.lock()
 
 
+def _replaceable(holder):
+    """Returns `(name, value)` of the attributes in which layers can be replaced.
+
+    TensorFlow's own tracking, whose names begin with `_self_`, holds layers in lists and
+    dictionaries. A layer by itself is one of the holder's, such as `_self_attention_layer`.
+    """
+    attributes = {**vars(holder), **getattr(holder, "_modules", {})}
+    return attribute_values(holder) + [
+        (name, value)
+        for name, value in attributes.items()
+        if name.startswith("_self_") and isinstance(value, keras.layers.Layer)
+    ]
+
+
 def _put_in_attributes(holder, news):
-    for name, value in attribute_values(holder):
+    for name, value in _replaceable(holder):
         olds = [child for _, child in layers_in(value, name) if id(child) in news]
         if olds and not (is_graph(holder) and name in _OF_GRAPHS):
             for old in olds:

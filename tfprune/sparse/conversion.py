@@ -173,7 +173,7 @@ def _candidate(chain, calls, whole):
 
 def _unreachable(holder, layer):
     """Returns why a layer cannot be replaced in the layer or model around; `None` if it can."""
-    if holder is layer or _keras.can_put_inside(_place(holder, layer)):
+    if holder is layer or _keras.can_put_inside(holder, layer):
         return None
     return f"held by a {type(holder).__name__} in a way that allows no other layer"
 
