@@ -12,6 +12,8 @@ import numpy as np
 # have 32 bits.
 MOST_STEPS = 2**31 - 1
 
+_RAISED = re.compile(r"^\s*(?:\w+\.)*\w*(?:Error|Exception): *(\S.*)", re.MULTILINE)
+
 
 def message(expected, received, mend):
     """Builds an error message in tfprune's one format.
@@ -47,12 +49,18 @@ def deserialized(name, config, mend):
 def first_line(error):
     """Returns the first line of an error's text for a message, or its class if it has no text.
 
-    Skips the line that Keras adds in front of errors from a layer's code.
+    Skips the line that Keras adds in front of errors from a layer's code, and the stack that
+    TensorFlow adds in front of errors in a compiled function.
     """
-    lines = re.sub(r"\x1b\[\d*m", "", str(error)).strip().splitlines()
+    text = re.sub(r"\x1b\[\d*m", "", str(error)).strip()
+    if text.startswith("in user code:"):
+        for raised in _RAISED.finditer(text):
+            text = text[raised.start(1) :]
+            break
+    lines = text.splitlines()
     if lines and lines[0].startswith("Exception encountered when calling"):
-        lines = [line for line in lines[1:] if line] or lines
-    return lines[0] if lines else type(error).__name__
+        lines = [line for line in lines[1:] if line.strip()] or lines
+    return lines[0].strip() if lines else type(error).__name__
 
 
 @contextmanager
