@@ -262,6 +262,33 @@ def test_files_that_the_user_has(tmp_path):
         tfprune.compare(*paths, data())
 
 
+def test_files_take_bytes_as_keras_does():
+    model = build()
+    model.compile("sgd", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    x, y = data()
+    images = (np.abs(x) * 60).astype("uint8")
+    expected = model.evaluate(images, y, verbose=0, return_dict=True)
+    found = tfprune.compare(model, model, (images, y), formats=["litert", "onnx"], latency=False)
+    for pair in found.files.values():
+        assert pair[0].metrics == pytest.approx(expected, rel=1e-4)
+
+
+def test_nothing_is_claimed_where_latencies_overlap_or_sizes_hardly_differ():
+    def side(low, median, high, size):
+        latency = tfprune.Latency(median, low, high, 9, 1, 1, "LiteRT")
+        return ShippedFile(size, 50, "", {1: latency})
+
+    def printed(old, new):
+        files = {"litert": (side(*old), side(*new))}
+        return str(tfprune.Comparison((build(), build()), [], files, None, {}))
+
+    text = printed((1.0, 1.2, 1.4, 10_000), (1.3, 1.5, 1.7, 10_003))
+    assert "no clear change" in text
+    assert not any(word in text for word in ("slower", "faster", "larger", "smaller"))
+    text = printed((1.0, 1.2, 1.4, 10_000), (1.5, 1.8, 2.0, 12_000))
+    assert "1.50x slower" in text and "1.20x larger" in text
+
+
 def test_a_quantized_file_that_is_slower_is_marked():
     def side(seconds):
         latency = tfprune.Latency(seconds, seconds, seconds, 9, 1, 1, "LiteRT")

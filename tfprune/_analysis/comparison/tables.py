@@ -68,7 +68,8 @@ def _smaller(old, new):
     # Zeros shrink the compressed download; other changes shrink the file itself.
     if old.raw != new.raw:
         return _times(old.raw, new.raw, "smaller")
-    return f"{_times(old.gzipped, new.gzipped, 'smaller')} gzipped".strip()
+    change = _times(old.gzipped, new.gzipped, "smaller")
+    return f"{change} gzipped" if change else ""
 
 
 def _seconds(file, size):
@@ -80,7 +81,14 @@ def _seconds(file, size):
 def _faster(old, new, size):
     if old is None or size not in old.latency or size not in new.latency:
         return ""
-    return _times(old.latency[size].median, new.latency[size].median, "faster")
+    return _quicker(old.latency[size], new.latency[size])
+
+
+def _quicker(old, new):
+    """What became of a latency; nothing is claimed where the quartiles overlap."""
+    if old.low < new.high and new.low < old.high:
+        return "no clear change"
+    return _times(old.median, new.median, "faster")
 
 
 def _slower(pairs):
@@ -116,8 +124,7 @@ def _whole(comparison):
     notes = []
     if comparison.latency is not None:
         old, new = comparison.latency
-        faster = _times(old.median, new.median, "faster")
-        rows.append(("Latency in Keras", str(old), str(new), faster))
+        rows.append(("Latency in Keras", str(old), str(new), _quicker(old, new)))
         notes.append(
             f"Latency: {conditions(old)} of predict_on_batch, batch size {old.batch_size}."
         )
@@ -153,7 +160,8 @@ def _times(old, new, word):
     if not old or not new or old == new:
         return ""
     opposite = {"less": "more", "faster": "slower", "smaller": "larger"}[word]
-    return f"{old / new:.2f}x {word}" if old > new else f"{new / old:.2f}x {opposite}"
+    ratio = f"{max(old, new) / min(old, new):.2f}"
+    return "" if ratio == "1.00" else f"{ratio}x {word if old > new else opposite}"
 
 
 def _layers(comparison):
