@@ -18,6 +18,8 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums; max-width
 th, td { padding: .3rem .6rem; border-bottom: 1px solid #ddd; text-align: left;
          vertical-align: top; }
 td { overflow-wrap: anywhere; }
+td:first-child { min-width: 9rem; }
+div.table { overflow-x: auto; }
 th { border-bottom: 2px solid #888; vertical-align: bottom; }
 td.number, th.number { text-align: right; overflow-wrap: normal; }
 tr.total td { border-top: 2px solid #888; font-weight: 600; }
@@ -93,8 +95,9 @@ def _table(grid):
         rows.append(f'<tr class="total">{cells}</tr>' if row[0] == "total" else f"<tr>{cells}</tr>")
     notes = "".join(f'<p class="note">{html.escape(note)}</p>' for note in grid.notes)
     return (
-        f"<h2>{html.escape(grid.title)}</h2><table><thead><tr>{head}</tr></thead>"
-        f"<tbody>{''.join(rows)}</tbody></table>{notes}"
+        f'<h2>{html.escape(grid.title)}</h2><div class="table">'
+        f"<table><thead><tr>{head}</tr></thead>"
+        f"<tbody>{''.join(rows)}</tbody></table></div>{notes}"
     )
 
 
