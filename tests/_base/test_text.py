@@ -46,11 +46,22 @@ def test_a_report_fits(width):
     assert pieces(HEADERS) | pieces(sum(ROWS, ())) <= pieces(text.splitlines())
 
 
-def test_wide_enough_is_as_rich_prints_it():
+def test_wide_enough_is_as_rich_prints_it(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
     table = table_of(HEADERS, ROWS)
     console = Console(file=io.StringIO(), width=200, color_system=None)
     console.print(table, highlight=False)
     assert as_text(table, width=200) == console.file.getvalue()
+
+
+@pytest.mark.parametrize(("columns", "expected"), [("80", 80), ("200", 110), ("5", 40)])
+def test_text_is_no_wider_than_the_terminal(monkeypatch, columns, expected):
+    monkeypatch.setenv("COLUMNS", columns)
+    long = ("a/" * 100, "Conv2D", "1,296", "", "", "nothing to prune")
+    text = as_text(table_of(HEADERS, [*ROWS, long]))
+    assert max(map(len, text.splitlines())) <= expected
+    if expected > 40:
+        assert max(map(len, text.splitlines())) > expected - 10
 
 
 def test_columns_that_do_not_fit_follow_below_with_the_names_of_the_rows():

@@ -2,21 +2,31 @@
 
 import io
 import re
+import shutil
 
 from rich.console import Console
 from rich.table import Table
 
+# Below this, names and numbers would no longer stand side by side.
+_NARROWEST = 40
 # A line holds at least this much of a name.
 _SHORTEST = 10
 
 
 def as_text(*shown, width=110):
-    """Returns rich's output as a string.
+    """Returns rich's output as a string, at most `width` characters wide.
 
-    In a notebook, rich would display its output; `str()` and `print` need the text there too.
+    A narrower terminal, or the variable COLUMNS, narrows it. In a notebook, rich would display its
+    output; `str()` and `print` need the text there too.
     """
     text = io.StringIO()
-    console = Console(file=text, width=width, color_system=None, force_jupyter=False)
+    columns = shutil.get_terminal_size((width, 24)).columns
+    console = Console(
+        file=text,
+        width=max(_NARROWEST, min(width, columns)),
+        color_system=None,
+        force_jupyter=False,
+    )
     show(console, *shown, markup=False)
     return text.getvalue()
 
