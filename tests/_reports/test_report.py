@@ -172,7 +172,7 @@ def test_data_is_json():
     pruned = tfprune.prune_low_magnitude(model(), HALF)
     tfprune.UpdatePruningStep(pruned)
     data = json.loads(json.dumps(tfprune.sparsity_report(pruned).to_dict()))
-    assert set(data) == {"layers", "prunable", "total", "weights"}
+    assert set(data) == {"layers", "pruned", "prunable", "total", "weights"}
     assert data["layers"][0] == {
         "layer": "block/deep",
         "type": "Dense",
@@ -184,11 +184,30 @@ def test_data_is_json():
     }
     assert len(data["layers"]) == len(PARTS)
     assert data["prunable"] == {"parameters": PRUNABLE, "zeros": 228, "sparsity": 0.5}
+    assert data["pruned"] == data["prunable"]
     assert (
         data["total"]["parameters"]
         == data["weights"]
         == sum(row["weights"] for row in data["layers"])
     )
+
+
+def test_the_schedules_sparsity_stands_in_a_row_of_its_own_beside_exempt_layers():
+    plain = keras.Sequential(
+        [
+            keras.Input((8, 8, 4)),
+            layers.DepthwiseConv2D(5, depth_multiplier=2),
+            layers.Conv2D(10, 1),
+        ]
+    )
+    pruned = tfprune.prune_low_magnitude(plain, HALF)
+    tfprune.UpdatePruningStep(pruned)
+    report = tfprune.sparsity_report(pruned)
+    assert (report.pruned.parameters, report.pruned.zeros) == (80, 40)
+    assert (report.prunable.parameters, report.prunable.zeros) == (200 + 80, 40)
+    (line,) = (line for line in str(report).splitlines() if "pruned weights" in line)
+    assert "50.00%" in line
+    assert "pruned weights" not in str(tfprune.sparsity_report(tfprune.strip_pruning(pruned)))
 
 
 def test_text_is_a_table():

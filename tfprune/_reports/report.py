@@ -67,6 +67,14 @@ class SparsityReport:
         )
 
     @property
+    def pruned(self):
+        """The total over all weights with masks, as a `LayerSparsity`: the part that schedules set.
+
+        Exempt layers count as prunable, and have no masks.
+        """
+        return _total("pruned weights", [r for r in self.rows if r.status.startswith("pruned")])
+
+    @property
     def total(self):
         """The total over all weights, biases included, with the zeros of the prunable ones.
 
@@ -88,7 +96,11 @@ class SparsityReport:
                 "zeros": row.zeros,
                 "sparsity": row.sparsity,
             }
-            for name, row in (("prunable", self.prunable), ("total", self.total))
+            for name, row in (
+                ("pruned", self.pruned),
+                ("prunable", self.prunable),
+                ("total", self.total),
+            )
         }
         return {"layers": rows, **totals, "weights": self.weights}
 
@@ -103,6 +115,8 @@ class SparsityReport:
         for row in self.rows:
             table.add_row(*_cells(row))
         table.add_section()
+        if 0 < self.pruned.parameters < self.prunable.parameters:
+            table.add_row(*_cells(self.pruned))
         table.add_row(*_cells(self.prunable))
         total = self.total
         cells = (f"{total.zeros:,}", f"{total.sparsity:.2%}", f"{total.weights:,}", "")
