@@ -75,6 +75,37 @@ def test_a_schedule_that_never_began_warns():
         fit(model, tfprune.UpdatePruningStep())
 
 
+def one_layer_smaller_than_the_other(**scope):
+    """Two kernels of 256 weights each, those of one all smaller than those of the other."""
+    model = keras.Sequential([keras.Input((16,)), layers.Dense(16, name="small"), layers.Dense(16)])
+    weights = np.linspace(1, 2, 256, dtype="float32").reshape(16, 16)
+    model.set_weights([weights / 1000, np.zeros(16), weights, np.zeros(16)])
+    schedule = tfprune.ConstantSparsity(0.5, begin_step=0)
+    model = tfprune.prune_low_magnitude(model, schedule, **scope)
+    model.compile(keras.optimizers.SGD(0.0), "mse")
+    return model
+
+
+def train_to_nothing(model):
+    x = data()[0]
+    model.fit(x, x, batch_size=8, verbose=0, callbacks=[tfprune.UpdatePruningStep()])
+
+
+def test_a_layer_with_a_single_weight_left_is_named():
+    model = one_layer_smaller_than_the_other(scope="global")
+    with pytest.warns(UserWarning, match=r"a single one in small/kernel, under Global.*at 0\.5"):
+        train_to_nothing(model)
+    assert zeros_of(model) == [255, 1]
+
+
+@pytest.mark.parametrize("scope", ["local", tfprune.scopes.Global(max_sparsity=0.9)])
+def test_layers_with_more_weights_left_say_nothing(scope):
+    model = one_layer_smaller_than_the_other(scope=scope)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        train_to_nothing(model)
+
+
 def test_a_constant_sparsity_between_two_updates_says_nothing():
     # Due at 0 and at 100; training ends at 5.
     model = model_with(tfprune.ConstantSparsity(0.9, 0))
@@ -303,14 +334,19 @@ def test_data_of_unknown_length_counts_updates_alone(accumulation, executions):
         lambda: tfprune.PruningCheckpoint("x.keras"),
         lambda: tfprune.PruningBackup("x.weights.h5"),
         lambda: tfprune.PruningSummaries("logs"),
+        lambda: tfprune.SET(0.5),
     ],
 )
 def test_a_plain_model_is_trained_with_a_warning(make, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     model = keras.Sequential([keras.Input((16,)), layers.Dense(4)])
     model.compile("adam", "mse")
-    with pytest.warns(UserWarning, match=r"wrapped layers.*Received: model.*nothing is done"):
-        fit(model, make())
+    callback = make()
+    with pytest.warns(UserWarning, match=r"wrapped layers.*Received: model.*nothing is") as said:
+        fit(model, callback)
+    with_set = isinstance(callback, tfprune.SET)
+    (message,) = [str(warning.message) for warning in said if "wrapped" in str(warning.message)]
+    assert ("callback.prune(model)" if with_set else "prune_low_magnitude(model,") in message
     assert not list(tmp_path.glob("x.*"))
 
 

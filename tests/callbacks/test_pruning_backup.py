@@ -92,6 +92,12 @@ def assert_same(found, expected):
         np.testing.assert_array_equal(one, other)
 
 
+def sparsity_of(model):
+    weights = [weight for owner in mask_owners(model) for weight in owner.pruned_weights]
+    masks = [ops.convert_to_numpy(weight.mask) for weight in weights]
+    return 1 - sum(mask.sum() for mask in masks) / sum(mask.size for mask in masks)
+
+
 @pytest.mark.parametrize("way", [scheduled, rigl])
 @pytest.mark.parametrize("first", [True, False])
 def test_training_goes_on_exactly(way, first, expected, tmp_path):
@@ -108,6 +114,7 @@ def test_training_goes_on_exactly(way, first, expected, tmp_path):
         assert path.exists()
     model, history = start()
     assert history.epoch == [2]
+    assert history.history["sparsity"] == [pytest.approx(sparsity_of(model))]
     assert_same(state(model), expected[way])
     assert not list(tmp_path.iterdir())
 

@@ -65,12 +65,13 @@ class MaskUpdate:
 
     Attributes:
         owners: List of the wrappers.
+        masks_on: Where masks are computed.
         weights: List of all `PrunedWeight`s.
         groups: List of the groups of coupled filters.
     """
 
     def __init__(self, model, masks_on="host"):
-        self._masks_on = masks_on
+        self.masks_on = masks_on
         self.owners = mask_owners(model)
         self.weights = [weight for owner in self.owners for weight in owner.pruned_weights]
         _name_by_path(model)
@@ -119,7 +120,7 @@ class MaskUpdate:
             ValueError: If a weight is not finite or evidence cannot be collected; the message
                 names the layer.
         """
-        computed = self._chosen(aims, evidence, self._masks_on)
+        computed = self._chosen(aims, evidence, self.masks_on)
         computed.reverse()
         changed = False
         while computed:
@@ -202,14 +203,14 @@ class MaskUpdate:
     def check(self, aims):
         """Raises ValueError if weights can never reach the requested sparsity."""
         for known in self.competitions(aims):
-            requests = known.requests(masks_on=self._masks_on)
+            requests = known.requests(masks_on=self.masks_on)
             known.scope.check(requests, known.sparsity)
 
     def expected_zeros(self, aims):
         """Returns `(pruned, expected, units)` for each competition, counted in units."""
         found = []
         for known in self.competitions(aims):
-            requests = known.requests(masks_on=self._masks_on)
+            requests = known.requests(masks_on=self.masks_on)
             found.append(
                 (
                     sum(request.zeros_now for request in requests),
@@ -238,7 +239,7 @@ class MaskUpdate:
             ValueError: If a weight is not finite or evidence cannot be collected; the message
                 names the layer.
         """
-        on_device = exchanges_on_device(self.weights, (drop, grow), self._masks_on)
+        on_device = exchanges_on_device(self.weights, (drop, grow), self.masks_on)
         tensors = {id(weight) for weight in self.weights} if on_device else set()
         found = [
             evidence(self.weights, criterion, tensors) if criterion.needs else {}

@@ -74,6 +74,7 @@ class DynamicSparseTraining(OwnLoop, PruningCallback):
       (https://arxiv.org/abs/1907.04840) (SNFS)
     """
 
+    _how_to_wrap = "model = callback.prune(model)"
     _grow_by_default = "gradient"
     _fraction_by_default: object = 0.3
     _batches_by_default = 1

@@ -8,6 +8,8 @@ from tfprune._base import validation as check
 from tfprune._wrapping.wrapper import mask_owners
 from tfprune.callbacks.pruning_training import PruningTraining
 
+HOW_TO_WRAP = "model = tfprune.prune_low_magnitude(model, schedule)"
+
 
 class PruningCallback(keras.callbacks.Callback):
     """Forwards the events of `fit` to a `PruningTraining`, and adds the sparsity to the logs.
@@ -16,6 +18,8 @@ class PruningCallback(keras.callbacks.Callback):
         training: The `PruningTraining`.
         model: The wrapped model, for custom training loops only.
     """
+
+    _how_to_wrap = HOW_TO_WRAP
 
     def __init__(self, training: PruningTraining, model=None):
         super().__init__()
@@ -30,7 +34,7 @@ class PruningCallback(keras.callbacks.Callback):
 
     def set_model(self, model):
         super().set_model(model)
-        self._is_idle = is_plain(model, type(self).__name__)
+        self._is_idle = is_plain(model, type(self).__name__, self._how_to_wrap)
         if not self._is_idle:
             self._training.attach(model)
 
@@ -87,7 +91,7 @@ class PruningCallback(keras.callbacks.Callback):
             logs["sparsity"] = self._training.updater.sparsity
 
 
-def is_plain(model, callback):
+def is_plain(model, callback, how_to_wrap=HOW_TO_WRAP):
     """Whether a model has no masks, after stripping for instance; then it warns."""
     if mask_owners(model):
         return False
@@ -95,8 +99,7 @@ def is_plain(model, callback):
         check.message(
             f"a model with wrapped layers for {callback}",
             f"model '{model.name}' without any, so that nothing is done",
-            "Call model = tfprune.prune_low_magnitude(model, schedule) before fit, or leave the "
-            "callback out.",
+            f"Call {how_to_wrap} before fit, or leave the callback out.",
         ),
         stacklevel=4,
     )

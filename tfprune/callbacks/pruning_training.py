@@ -14,7 +14,7 @@ from tfprune._wrapping.owner import mask_owners, warn_unattended
 from tfprune.callbacks.mask_updater import MaskUpdater
 from tfprune.callbacks.projection import Projection, mask_averages
 from tfprune.callbacks.resumption import Resumption
-from tfprune.callbacks.shortfall import RESTORED, shortfalls
+from tfprune.callbacks.shortfall import RESTORED, emptied, shortfalls
 from tfprune.callbacks.step_count import StepCounter, steps_in
 
 
@@ -130,7 +130,7 @@ class PruningTraining:
                 check.message(
                     "one UpdatePruningStep among the callbacks",
                     "several, which would count each step several times",
-                    "Keep only one of them.",
+                    "Keep only one of them. RigL, SET and SNFS take its place.",
                 )
             )
         self.counter.clock.stop()
@@ -144,6 +144,8 @@ class PruningTraining:
         self.counter.begin_epoch()
         self._resumption.begin_epoch(epoch, steps_in(self.model, self.params.get("steps")))
         self._part.begin_epoch(self, epoch)
+        # A file that another callback loaded since `begin` brings its own masks.
+        self.updater.refresh()
         self.ask()
 
     def ask(self, elapsed=None):
@@ -191,6 +193,8 @@ class PruningTraining:
         takes_steps = bool(self.model.trainable_variables)
         if self._part.follows_schedule:
             for said in shortfalls(updater.update, updater.schedules, takes_steps):
+                _warn(*said)
+            for said in emptied(updater.update, updater.schedules):
                 _warn(*said)
         for owner in owners:
             owner.leave(self.is_own_loop)

@@ -8,6 +8,9 @@ RESTORED = (
     "tfprune.PruningCheckpoint."
 )
 
+# Units that an equal share would leave to a layer of which a scope leaves a single one.
+_SHARE = 100
+
 
 def shortfalls(update, lookahead, steps_taken):
     """Yields `(expected, received, mend)` for each schedule that training did not complete.
@@ -39,6 +42,37 @@ def shortfalls(update, lookahead, steps_taken):
                 f"sparsity {pruned / units:.4f} at step {step}, where training ended",
                 _how_to_reach(end, step, steps_taken),
             )
+
+
+def emptied(update, lookahead):
+    """Yields `(expected, received, mend)` where a scope left a single unit to large layers.
+
+    Nothing that a network could use passes through such a layer, and no later training mends it.
+    Under a scope that gives each layer its share, a layer never loses nearly all of it alone.
+    """
+    for step, weights in _by_schedule(update.owners):
+        held = lookahead.held(weights[0].method.schedule, step)
+        for known in update.competitions([(held, weight) for weight in weights]):
+            names = [
+                request.name
+                for request in known.requests(masks_on=update.masks_on)
+                if request.units - request.zeros_now == 1 and request.units * (1 - held) >= _SHARE
+            ]
+            if names:
+                yield (
+                    "weights left in every layer",
+                    f"a single one in {_shown(names)}, under {known.scope!r} at "
+                    f"{held:.4g}, so that nearly nothing passes through",
+                    "Cap the sparsity of each layer, scope=tfprune.scopes.Global("
+                    'max_sparsity=0.99) for instance, or divide it with scope="erdos_renyi_kernel"'
+                    ". An untrained model often has layers whose weights are all smaller than "
+                    "those of others.",
+                )
+
+
+def _shown(names, most=3):
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def _how_to_reach(end, step, steps_taken):
