@@ -203,6 +203,39 @@ def _squeezing(call):
     return reordering(call)
 
 
+def _indexing(call):
+    """Picks places or adds axes, as in `x[:, 0]` and `x[:, None, None, :]`; all channels stay.
+
+    A part of the channels is named by numbers in the user's code, which no removal could change.
+    """
+    flow, ndim = call.inputs[0], len(call.shapes[0])
+    if flow.axis is None:
+        return [UNKNOWN]
+    args, kwargs = call.arguments
+    key = kwargs["key"] if "key" in kwargs else args[1]
+    entries = list(key) if isinstance(key, (list, tuple)) else [key]
+    if any(not (entry is None or isinstance(entry, _ENTRIES)) for entry in entries):
+        return call.stop(f"'{call.layer.name}' picks by another tensor")
+    missing = ndim - sum(entry is not None and entry is not Ellipsis for entry in entries)
+    place = entries.index(Ellipsis) if Ellipsis in entries else len(entries)
+    entries[place : place + 1] = [slice(None)] * missing
+    read, axes = 0, {}
+    kept = 0
+    for entry in entries:
+        if entry is None:
+            kept += 1
+            continue
+        if isinstance(entry, slice):
+            axes[read] = kept
+            kept += 1
+        if read in (0, flow.axis) and entry != slice(None):
+            return call.stop(f"'{call.layer.name}' picks some of them")
+        read += 1
+    if axes[0] != 0:
+        return call.stop(f"'{call.layer.name}' moves the batch")
+    return [flow.moved(axes[flow.axis])]
+
+
 def _reduction(call):
     """Reduces places, by a mean or maximum; a sum of constants depends on their number."""
     flow, ndim = call.inputs[0], len(call.shapes[0])
@@ -236,6 +269,8 @@ def has_single_numbers(call):
     return all(np.ndim(arg) == 0 for arg in args if not isinstance(arg, keras.KerasTensor))
 
 
+# What `_indexing` finds in a key; None, which adds an axis, aside.
+_ENTRIES = (int, slice, type(Ellipsis))
 _ELEMENTWISE = """
     Abs Absolute Add Subtract Multiply Divide TrueDivide Maximum Minimum Power Negative Square Sqrt
     Exp Log1p Relu Relu6 Sigmoid Silu Gelu HardSigmoid HardSilu Tanh Elu Celu Selu Softplus
@@ -248,6 +283,7 @@ OPERATIONS = {
     "Transpose": _transpose_operation,
     "Squeeze": _squeezing,
     "ExpandDims": _squeezing,
+    "GetItem": _indexing,
     "Mean": _reduction,
     "Max": _reduction,
     "Min": _reduction,
