@@ -36,6 +36,7 @@ def setup(tmp_path_factory):
     np.savez(folder / "shapes.npz", x=x[:, :7], y=y)
     np.savez(folder / "lengths.npz", x=x, y=y[:-1])
     np.savez(folder / "classes.npz", x=x, y=y + 1)
+    np.save(folder / "array.npy", x)
     np.savez(folder / "objects.npz", x=np.array([{}], object), y=y)
     for number in range(120):
         place = folder / "images" / f"digit_{y[number]}"
@@ -365,10 +366,12 @@ def test_errors_are_one_line(setup, command, monkeypatch, words, expected):
         (["--data", "lengths.npz"], "1797 inputs and 1796 labels"),
         (["--data", "classes.npz"], "0 to 9"),
         (["--data", "objects.npz"], "cannot be read"),
-        (["--data", "text.keras"], "cannot be read"),
+        (["--data", "text.keras"], "a file of another kind"),
+        (["--data", "array.npy"], "array.npy, a file of another kind. Write it with"),
         (["--data", "empty"], "no folders"),
         (["--data", "data.npz", "--sparsity", "80"], "0.8"),
         (["--data", "data.npz", "--epochs", "0"], "--epochs"),
+        (["--data", "data.npz", "--epochs", "2", "--pruning-epochs", "3"], "up to --epochs, 2"),
         (["--data", "data.npz", "--held-out", "2"], "0 and 1"),
         (["--data", "data.npz", "--loss", "beauty"], "beauty"),
         (["--data", "data.npz", "--exclude", "nothing"], "nothing"),

@@ -8,6 +8,8 @@ has `run(args, output)`, and is imported when the subcommand runs. `.ci/generate
 import argparse
 import importlib
 import traceback
+import warnings
+from contextlib import contextmanager
 
 from tfprune._base.version import __version__
 from tfprune.cli.choices import COMMANDS
@@ -40,7 +42,8 @@ def run(args):
 
     output = Output(as_json=args.json)
     try:
-        importlib.import_module(args.command).run(args, output)
+        with warnings_in_lines(output.say):
+            importlib.import_module(args.command).run(args, output)
     except KeyboardInterrupt:
         return INTERRUPTS.say()
     except Exception as error:
@@ -52,6 +55,18 @@ def run(args):
         output.say(one_line(error))
         return 1
     return 0
+
+
+@contextmanager
+def warnings_in_lines(say):
+    """Within this context, a warning is a line of its own, without the place in the code."""
+
+    def show(message, category, *place):
+        say("tfprune: warning: " + " ".join(str(message).split()))
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show
+        yield
 
 
 def one_line(error):

@@ -133,14 +133,10 @@ def _explained(path, error):
             "Pass --import MODULE, naming a module that registers the model's classes with "
             "keras.saving.register_keras_serializable."
         )
-        return ValueError(
-            check.message("a model of known layers", f"{path}: {first}"[:300].rstrip("."), mend)
-        )
+        return ValueError(check.message("a model of known layers", f"{path}: {first}"[:300], mend))
     mend = "Save it again with model.save()."
     return ValueError(
-        check.message(
-            "a model file that Keras can read", f"{path}: {first}"[:300].rstrip("."), mend
-        )
+        check.message("a model file that Keras can read", f"{path}: {first}"[:300], mend)
     )
 
 
@@ -185,6 +181,9 @@ def load_data(args, model):
 
 def _from_npz(path):
     wanted = f"an .npz file with {_KEYS}, or a folder of images"
+    write = "Write it with numpy.savez(path, x=inputs, y=labels)."
+    if not zipfile.is_zipfile(path):
+        raise ValueError(check.message(wanted, f"{path}, a file of another kind", write))
     try:
         with np.load(path, allow_pickle=False) as arrays:
             names = set(arrays.files)
@@ -193,9 +192,8 @@ def _from_npz(path):
             else:
                 pairs = {"train": ("x", "y")}
             if not set(pairs["train"]) <= names:
-                mend = "Write it with numpy.savez(path, x=inputs, y=labels)."
                 received = f"{path} with {', '.join(sorted(names)) or 'nothing'}"
-                raise _Unfit(check.message(wanted, received, mend))
+                raise _Unfit(check.message(wanted, received, write))
             return {
                 part: (arrays[x], arrays[y]) for part, (x, y) in pairs.items() if {x, y} <= names
             }

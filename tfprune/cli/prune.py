@@ -20,6 +20,15 @@ def run(args, output):
     check_output(args.output, args.force, ".keras")
     check.sparsity("--sparsity", args.sparsity)
     check_training(args)
+    if args.pruning_epochs is not None and args.pruning_epochs > args.epochs:
+        raise ValueError(
+            check.message(
+                f"--pruning-epochs up to --epochs, {args.epochs}",
+                f"--pruning-epochs {args.pruning_epochs:g}, so that {args.sparsity:g} would never "
+                "be reached",
+                "Raise --epochs: a few after the last pruning let the model recover.",
+            )
+        )
     if args.shrink and args.keep_wrappers:
         raise ValueError(
             check.message(

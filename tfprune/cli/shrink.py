@@ -28,6 +28,11 @@ def run(args, output):
         plots.plot_groups(plan, args.plot)
     data = {"plan": plan.to_dict(), "path": str(done.path), "bytes": done.bytes}
     output.give(data, plan.table(), str(done))
+    if not targets and plan.after.parameters == plan.before.parameters:
+        output.say(
+            "No channel is silent, so nothing was removed. Give a target, such as --macs 0.5, or "
+            "prune whole filters first: tfprune prune --pattern filter."
+        )
 
 
 def _check_share(name, value):

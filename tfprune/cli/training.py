@@ -21,8 +21,7 @@ def compile_for(model, data, loss, optimizer):
 
 def _loss(model, labels):
     """Returns the usual loss for class indices, one-hot vectors or other numbers."""
-    last = getattr(model.layers[-1], "activation", None)
-    name = getattr(last, "__name__", "")
+    name = _last_activation(model.layers[-1])
     classes = model.output_shape[-1]
     if labels.dtype.kind in "iub" and labels.ndim == len(model.output_shape) - 1 and classes > 1:
         return keras.losses.SparseCategoricalCrossentropy(from_logits=name != "softmax")
@@ -31,6 +30,15 @@ def _loss(model, labels):
     if name == "softmax":
         return keras.losses.CategoricalCrossentropy()
     return keras.losses.MeanSquaredError()
+
+
+def _last_activation(layer):
+    """Name of the activation that makes a model's outputs, in whatever its last layer wraps."""
+    if isinstance(layer, keras.layers.Wrapper):
+        return _last_activation(layer.layer)
+    if isinstance(layer, keras.layers.Softmax):
+        return "softmax"
+    return getattr(getattr(layer, "activation", None), "__name__", "")
 
 
 def check_labels(model, labels):
