@@ -67,7 +67,7 @@ def test_the_epoch_is_compared_with_the_step(name, first, said, trained):
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         fit(model, epochs=4, first=first)
-    found = [str(w.message) for w in told if "training to go on" in str(w.message)]
+    found = [str(w.message) for w in told if "training to continue" in str(w.message)]
     assert len(found) == (said is not None)
     assert all(said in message and f"epoch {first}" in message for message in found)
 

@@ -71,7 +71,6 @@ def test_axes_that_an_index_adds(index):
         (slice(None), -1, slice(None)),
         (slice(None), slice(1, 4)),
         (Ellipsis, None, slice(None)),
-        Ellipsis,
     ],
 )
 def test_places_that_an_index_picks(key):
