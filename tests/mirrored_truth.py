@@ -47,7 +47,7 @@ def main(folder, pattern, masks_on):
                 for replica, value in enumerate(
                     strategy.experimental_local_results(variable.value)
                 ):
-                    copies[f"{weight.path}-{name}-{replica}"] = np.asarray(value)
+                    copies[f"{owner.name}-{weight.path}-{name}-{replica}"] = np.asarray(value)
     np.savez(f"{folder}/{masks_on}.npz", **copies)
     assert bool(masks) == (masks_on == "device" and pattern == "unstructured")
 
