@@ -563,10 +563,10 @@ def changes_masks(model, callback):
     ("name", "bad", "line"),
     [
         ("NetAdapt", lambda model, callback: None, "use the callback that it is given"),
-        ("NetAdapt", adds_weights, "`train` to leave the model's layers and shapes"),
+        ("NetAdapt", adds_weights, "`train` to keep the model's layers and shapes"),
         ("NetAdapt", changes_masks, "`train` to keep the masks"),
         ("NetAdapt", 3, "`train` to be a function"),
-        ("AutoCompress", adds_weights, "`train` to leave the model's layers and shapes"),
+        ("AutoCompress", adds_weights, "`train` to keep the model's layers and shapes"),
         ("AutoCompress", None, "`train`, in which ADMM pulls"),
     ],
 )
