@@ -2,6 +2,7 @@
 
 import io
 import re
+import sys
 
 import pytest
 from hypothesis import given, settings
@@ -46,16 +47,24 @@ def test_a_report_fits(width):
     assert pieces(HEADERS) | pieces(sum(ROWS, ())) <= pieces(text.splitlines())
 
 
-def test_wide_enough_is_as_rich_prints_it(monkeypatch):
-    monkeypatch.setenv("COLUMNS", "200")
+def test_wide_enough_is_as_rich_prints_it():
     table = table_of(HEADERS, ROWS)
     console = Console(file=io.StringIO(), width=200, color_system=None)
     console.print(table, highlight=False)
     assert as_text(table, width=200) == console.file.getvalue()
 
 
-@pytest.mark.parametrize(("columns", "expected"), [("80", 80), ("200", 110), ("5", 40)])
-def test_text_is_no_wider_than_the_terminal(monkeypatch, columns, expected):
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize(
+    ("stdout", "columns", "expected"),
+    [(Terminal, "80", 80), (Terminal, "200", 110), (Terminal, "5", 40), (io.StringIO, "80", 110)],
+)
+def test_text_is_no_wider_than_the_terminal(monkeypatch, stdout, columns, expected):
+    monkeypatch.setattr(sys, "stdout", stdout())
     monkeypatch.setenv("COLUMNS", columns)
     long = ("a/" * 100, "Conv2D", "1,296", "", "", "nothing to prune")
     text = as_text(table_of(HEADERS, [*ROWS, long]))

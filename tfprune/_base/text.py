@@ -3,6 +3,7 @@
 import io
 import re
 import shutil
+import sys
 
 from rich.console import Console
 from rich.table import Table
@@ -14,21 +15,22 @@ _SHORTEST = 10
 
 
 def as_text(*shown, width=110):
-    """Returns rich's output as a string, at most `width` characters wide.
+    """Returns rich's output as a string, at most `width` characters wide, and fit for a terminal.
 
-    A narrower terminal, or the variable COLUMNS, narrows it. In a notebook, rich would display its
-    output; `str()` and `print` need the text there too.
+    In a notebook, rich would display its output; `str()` and `print` need the text there too.
     """
     text = io.StringIO()
-    columns = shutil.get_terminal_size((width, 24)).columns
-    console = Console(
-        file=text,
-        width=max(_NARROWEST, min(width, columns)),
-        color_system=None,
-        force_jupyter=False,
-    )
+    width = max(_NARROWEST, min(width, _terminal_width(width)))
+    console = Console(file=text, width=width, color_system=None, force_jupyter=False)
     show(console, *shown, markup=False)
     return text.getvalue()
+
+
+def _terminal_width(otherwise):
+    # The text of a file or a pipe is the same everywhere, whatever COLUMNS says.
+    if not getattr(sys.stdout, "isatty", lambda: False)():
+        return otherwise
+    return shutil.get_terminal_size((otherwise, 24)).columns
 
 
 def show(console, *shown, **how):
