@@ -9,6 +9,7 @@ from keras.src.saving.serialization_lib import SafeModeScope
 from tfprune._base import validation as check
 from tfprune._keras.devices import on_host
 from tfprune._keras.layers import (
+    all_attributes,
     children,
     flatten,
     is_graph,
@@ -376,9 +377,7 @@ def replace_inside(model, replacement):
     """
     for holder in flatten(model):
         order, places = list(children(holder)), {}
-        # On PyTorch a layer is a Module, which stores its inner layers separately.
-        attributes = {**vars(holder), **getattr(holder, "_modules", {})}
-        for name, value in attributes.items():
+        for name, value in all_attributes(holder).items():
             if name.startswith("_"):
                 continue
             if isinstance(value, keras.layers.Layer):

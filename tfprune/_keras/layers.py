@@ -84,10 +84,15 @@ def _held(holder):
     return [(named.get(id(child), f"#{n}"), child) for n, child in enumerate(children(holder))]
 
 
+def all_attributes(holder):
+    """Returns `{name: value}` of the attributes of a layer or model."""
+    # On PyTorch a layer is a Module, which stores its inner layers separately.
+    return {**vars(holder), **getattr(holder, "_modules", {})}
+
+
 def attribute_values(holder):
     """Returns `(name, value)` of the attributes in which a layer may hold layers, public first."""
-    # On PyTorch a layer is a Module, which stores its inner layers separately.
-    attributes = {**vars(holder), **getattr(holder, "_modules", {})}
+    attributes = all_attributes(holder)
     # TensorFlow's own tracking lists them a second time.
     return [
         (name, attributes[name])

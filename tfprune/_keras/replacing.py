@@ -5,7 +5,14 @@ from keras.src.ops.function import map_graph
 from keras.src.utils.tracking import DotNotTrackScope
 
 from tfprune._base import validation as check
-from tfprune._keras.layers import attribute_values, flatten, is_graph, layers_in, places
+from tfprune._keras.layers import (
+    all_attributes,
+    attribute_values,
+    flatten,
+    is_graph,
+    layers_in,
+    places,
+)
 
 
 def can_put_inside(outer, layer):
@@ -59,10 +66,9 @@ def _replaceable(holder):
     TensorFlow's own tracking, whose names begin with `_self_`, holds layers in lists and
     dictionaries. A layer by itself is one of the holder's, such as `_self_attention_layer`.
     """
-    attributes = {**vars(holder), **getattr(holder, "_modules", {})}
     return attribute_values(holder) + [
         (name, value)
-        for name, value in attributes.items()
+        for name, value in all_attributes(holder).items()
         if name.startswith("_self_") and isinstance(value, keras.layers.Layer)
     ]
 
