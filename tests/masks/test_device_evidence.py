@@ -7,10 +7,11 @@ import keras
 import numpy as np
 import pytest
 from keras import layers, ops
+from mask_support import watched_places
 
 import tfprune
 from tfprune import _keras, criteria
-from tfprune._updates import exchanging, mask_update, placement
+from tfprune._updates import exchanging, mask_update
 from tfprune._wrapping.wrapper import pruned_weights
 
 X = np.random.default_rng(0).normal(size=(48, 12)).astype("float32")
@@ -91,16 +92,7 @@ def assert_same(expected, found):
 )
 def test_training_ends_with_the_masks_of_the_host(criterion, pattern, monkeypatch):
     expected = trained("host", criterion, pattern)
-    places = []
-    original = placement.place_of
-
-    def watched(scope, competitors, masks_on):
-        found = original(scope, competitors, masks_on)
-        # The check of a wrapped model asks for the host.
-        places.extend([found] if masks_on == "device" else [])
-        return found
-
-    monkeypatch.setattr(mask_update, "place_of", watched)
+    places = watched_places(monkeypatch)
     assert_same(expected, trained("device", criterion, pattern))
     assert places and "host" not in places
 

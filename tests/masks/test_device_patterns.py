@@ -9,11 +9,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from keras import layers, ops
-from mask_support import SPECIAL, TENSOR_DTYPES
+from mask_support import SPECIAL, TENSOR_DTYPES, watched_places
 
 import tfprune
 from tfprune import _keras, criteria
-from tfprune._updates import mask_update, placement
+from tfprune._updates import placement
 from tfprune._wrapping.wrapper import pruned_weights
 from tfprune.masks import (
     DeviceRequest,
@@ -164,16 +164,7 @@ def trained(masks_on, pattern, scope):
 )
 def test_training_ends_with_the_masks_of_the_host(pattern, scope, few, place, monkeypatch):
     expected = trained("host", pattern, scope)
-    places = []
-    original = placement.place_of
-
-    def watched(scope, competitors, masks_on):
-        found = original(scope, competitors, masks_on)
-        # The check of a wrapped model asks for the host.
-        places.extend([found] if masks_on == "device" else [])
-        return found
-
-    monkeypatch.setattr(mask_update, "place_of", watched)
+    places = watched_places(monkeypatch)
     monkeypatch.setattr(placement, "FEW", few)
     found = trained("device", pattern, scope)
     assert set(places) == {place}
