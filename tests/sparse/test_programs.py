@@ -1,5 +1,7 @@
 """`.pt2` files: one call for all layers, in PyTorch without Keras."""
 
+import json
+
 import keras
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ from keras_support import outputs
 from sparse_support import attention_model, inputs_of, with_zeros
 
 import tfprune
+from tfprune.cli import main
 
 BACKEND = keras.backend.backend()
 needs_torch = pytest.mark.skipif(BACKEND != "torch", reason="PyTorch writes its own programs")
@@ -40,6 +43,118 @@ def test_a_program_stores_its_weights_once(tmp_path):
     assert (tmp_path / "dense.pt2").stat().st_size < 1.2 * 4 * 256 * 512
     tfprune.export(tfprune.to_sparse(model, prefer="size"), tmp_path / "sparse.pt2")
     assert (tmp_path / "sparse.pt2").stat().st_size < 1.2 * 8 * 0.1 * 256 * 512 + 20_000
+
+
+def compiled(model):
+    model.compile("sgd", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    return model
+
+
+def classifier():
+    stack = [keras.Input((40,)), layers.Dense(30, "relu"), layers.Dense(5, "softmax")]
+    return with_zeros(compiled(keras.Sequential(stack)))
+
+
+def examples():
+    return inputs_of(24, (40,)), np.arange(24) % 5
+
+
+@needs_torch
+def test_a_program_takes_inputs_one_by_one_and_returns_a_tuple(tmp_path):
+    import torch
+
+    b, a = keras.Input((6,), name="b"), keras.Input((3,), name="a")
+    joined = layers.Concatenate()([layers.Dense(4)(b), a])
+    model = keras.Model(
+        {"b": b, "a": a}, {"z": layers.Dense(2)(joined), "y": layers.Dense(1)(joined)}
+    )
+    tfprune.export(model, tmp_path / "model.pt2")
+    program = torch.export.load(tmp_path / "model.pt2").module()
+    x = {"b": inputs_of(4, (6,)), "a": inputs_of(4, (3,))}
+    assert [given.name for given in model.inputs] == ["a", "b"]
+    found = program(torch.as_tensor(x["a"]), torch.as_tensor(x["b"]))
+    truth = model(x)
+    assert isinstance(found, tuple) and len(found) == 2
+    for name, tensor in zip("yz", found, strict=True):
+        expected = keras.ops.convert_to_numpy(truth[name])
+        np.testing.assert_allclose(tensor.detach(), expected, rtol=1e-5, atol=1e-6)
+
+
+@needs_torch
+def test_comparisons_write_and_measure_programs(tmp_path):
+    import torch
+
+    model = classifier()
+    sparse = compiled(tfprune.to_sparse(model, prefer="size"))
+    x, y = data = examples()
+    found = tfprune.compare(model, sparse, data, formats=["torch"], batch_size=[1, 4], runs=2)
+    for side, file in zip((model, sparse), found.files["torch"], strict=True):
+        path = tmp_path / "model.pt2"
+        tfprune.export(side, path)
+        assert file.note == "" and abs(file.raw - path.stat().st_size) < 100
+        assert {size: each.runtime for size, each in file.latency.items()} == dict.fromkeys(
+            (1, 4), "PyTorch"
+        )
+        (outputs_of_file,) = torch.export.load(path).module()(torch.as_tensor(x))
+        outputs_of_file = outputs_of_file.detach().numpy()
+        assert file.metrics["accuracy"] == pytest.approx(np.mean(outputs_of_file.argmax(1) == y))
+        loss = -np.log(outputs_of_file[np.arange(24), y]).mean()
+        assert file.metrics["loss"] == pytest.approx(loss, rel=1e-4)
+
+
+@needs_torch
+def test_programs_that_the_user_has(tmp_path):
+    model, (x, y) = classifier(), examples()
+    path = tmp_path / "model.pt2"
+    tfprune.export(model, path)
+    assert tfprune.measure_latency(path, batch_size=3, runs=2).runtime == "PyTorch"
+    timed = tfprune.compare_latency({"live": model, "program": str(path)}, [1, 2], runs=2)
+    assert [timed["program"][size].batch_size for size in (1, 2)] == [1, 2]
+    # Arrays that PyTorch would warn of, or refuse.
+    x.setflags(write=False)
+    found = tfprune.compare(model, path, (x[::-1], y[::-1]), formats=["torch"], latency=False)
+    before, after = found.files["torch"]
+    assert after.raw == path.stat().st_size and after.metrics == pytest.approx(before.metrics)
+    assert found.metrics["accuracy"][0] == pytest.approx(after.metrics["accuracy"])
+
+
+@needs_torch
+def test_the_command_compares_programs(tmp_path, capsys):
+    classifier().save(tmp_path / "model.keras")
+    tfprune.export(classifier(), tmp_path / "model.pt2")
+    words = ["compare", str(tmp_path / "model.keras"), str(tmp_path / "model.pt2"), "--json"]
+    options = ["--formats", "torch", "--runs", "2"]
+    assert main([*words, *options]) == 1
+    said = " ".join(capsys.readouterr().err.split())
+    assert "a file without code of its own" in said and "--unsafe" in said
+    assert main([*words, *options, "--unsafe"]) == 0
+    files = json.loads(capsys.readouterr().out)["files"]["torch"]
+    assert [file["latency"]["1"]["runtime"] for file in files] == ["PyTorch", "PyTorch"]
+
+
+def test_a_program_is_measured_where_pytorch_is_installed(tmp_path, monkeypatch):
+    path = tmp_path / "model.pt2"
+    path.touch()
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    for measure in (
+        lambda: tfprune.measure_latency(path),
+        lambda: tfprune.compare_latency({"program": path}),
+        lambda: tfprune.compare(path, path),
+    ):
+        with pytest.raises(ImportError, match=r"Expected torch to be installed.*tfprune\[torch\]"):
+            measure()
+
+
+@pytest.mark.skipif(BACKEND == "torch", reason="PyTorch can")
+def test_comparisons_on_other_backends_note_why_there_is_no_program():
+    pytest.importorskip("torch")
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(2)])
+    found = tfprune.compare(model, model, formats=["keras", "torch"], latency=False)
+    for file in found.files["torch"]:
+        assert file.raw is None
+        assert "the PyTorch backend for a .pt2 file" in file.note
+        assert f"KERAS_BACKEND={BACKEND}" in file.note
+    assert found.files["keras"][0].raw > 0
 
 
 @pytest.mark.skipif(BACKEND == "torch", reason="PyTorch can")

@@ -87,6 +87,7 @@ class FileFormat(ABC):
         extra: The extra of tfprune that installs them, or `None`.
         quantized: Values of `quantize` that it takes.
         options: Names of the further `WriteOptions` that it takes.
+        runs_code: Whether opening a file can run Python code that is in it.
     """
 
     name: str
@@ -96,6 +97,7 @@ class FileFormat(ABC):
     extra: str | None = None
     quantized: tuple = ()
     options: tuple = ()
+    runs_code: bool = False
 
     @abstractmethod
     def write(self, model, path, options, examples):

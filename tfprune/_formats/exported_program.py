@@ -3,6 +3,7 @@
 import warnings
 
 import keras
+import numpy as np
 
 from tfprune import _keras
 from tfprune._base import validation as check
@@ -24,11 +25,17 @@ class _ProgramSession(Session):
         self.name, self.threads = path.name, threads
         self._torch = torch
         program = torch.export.load(str(path))
-        self.inputs = [_spec(name, value) for name, value in _placeholders(program)]
+        given = list(_placeholders(program))
+        self.inputs = [_spec(name, value) for name, value in given]
+        # The weights of a program are constants on the device where it was written.
+        self._devices = [value.device for _, value in given]
         self._module = program.module()
 
     def run(self, inputs):
-        tensors = [self._torch.as_tensor(array) for array in keras.tree.flatten(inputs)]
+        tensors = [
+            self._torch.as_tensor(_writable(array)).to(device)
+            for array, device in zip(keras.tree.flatten(inputs), self._devices, strict=True)
+        ]
         with self._torch.no_grad():
             return as_arrays([output.cpu() for output in self._module(*tensors)])
 
@@ -44,6 +51,11 @@ def _placeholders(program):
             yield node.name, node.meta["val"]
 
 
+def _writable(array):
+    """Returns an array, copied if PyTorch would warn of it or refuse it."""
+    return np.require(array, requirements=("C", "W"))
+
+
 def _spec(name, value):
     sizes = tuple(size if isinstance(size, int) else None for size in value.shape)
     return TensorSpec(name, sizes, str(value.dtype).removeprefix("torch."))
@@ -57,6 +69,8 @@ class ExportedProgram(FileFormat):
     runtime = "PyTorch"
     packages = ("torch",)
     extra = "torch"
+    # PyTorch unpickles some of the tensors.
+    runs_code = True
 
     def write(self, model, path, options, examples):
         import torch

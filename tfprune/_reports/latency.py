@@ -95,14 +95,15 @@ def measure_latency(model, batch_size=1, runs=30, warmup=3, input_shape=None, th
 
     A Keras model and a `.keras` file run by `predict_on_batch`: the function that Keras compiles
     for the backend, including the transfer of the arrays. A SavedModel runs in TensorFlow,
-    `.tflite` in LiteRT and `.onnx` in ONNX Runtime. Floating-point inputs are drawn from a normal
-    distribution; integer inputs are zeros. A run of a fast model repeats it for two milliseconds
-    and takes the mean. On a busy machine, compare models with `compare_latency` rather than across
-    separate calls.
+    `.tflite` in LiteRT, `.onnx` in ONNX Runtime and `.pt2` in PyTorch, on any backend of Keras.
+    Floating-point inputs are drawn from a normal distribution; integer inputs are zeros. A run of
+    a fast model repeats it for two milliseconds and takes the mean. On a busy machine, compare
+    models with `compare_latency` rather than across separate calls.
 
     Args:
         model: A built Sequential or Functional model, plain or wrapped, which is not changed. Or
-            the path of a `.keras`, `.tflite` or `.onnx` file or of the folder of a SavedModel.
+            the path of a `.keras`, `.tflite`, `.onnx` or `.pt2` file or of the folder of a
+            SavedModel.
         batch_size: Examples in the batch.
         runs: Number of timed runs.
         warmup: Number of batches predicted before the timed ones; the first one compiles.

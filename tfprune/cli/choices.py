@@ -82,5 +82,6 @@ COMPARED = (
     "dynamic onnx",
     "int8 onnx",
     "saved_model",
+    "torch",
 )
 COMPARED_BY_DEFAULT = ("keras", "litert", "sparse litert", "int8 litert", "onnx")

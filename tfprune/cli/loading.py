@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from tfprune._base import validation as check
+from tfprune._formats.table import by_suffix
 from tfprune.interop import from_tf_keras
 from tfprune.interop.tfmot_reader import code_in, config_of_file
 
@@ -42,7 +43,11 @@ def load_model(path, args, compile=False):
 
 def load_model_or_file(path, args):
     """Loads a model with its metrics, or returns the path of a file that another runtime opens."""
-    if path.suffix in (".tflite", ".onnx"):
+    format = by_suffix(path.suffix)
+    if format is not None and path.suffix not in ("", ".keras"):
+        if format.runs_code and not args.unsafe:
+            mend = "Pass --unsafe if you trust the file: opening it can run code in the file."
+            raise ValueError(check.message("a file without code of its own", f"{path}", mend))
         return path
     foreign = (path / "saved_model.pb").is_file() and not (path / "keras_metadata.pb").is_file()
     return path if foreign else load_model(path, args, compile=True)

@@ -130,7 +130,7 @@ class ShrinkPlan:
         See `tfprune.compare_latency`, which has the same arguments and raises the same errors.
 
         Args:
-            runtime: "keras", "litert", "onnx" or "saved_model": where both are measured.
+            runtime: "keras", "litert", "onnx", "saved_model" or "torch": where both are measured.
 
         Returns:
             `{"before": Latency, "after": Latency}`.

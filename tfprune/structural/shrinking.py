@@ -202,9 +202,10 @@ def shrink(
         data: For criteria that need gradients or activations, as in `tfprune.pruners.one_shot`;
             likewise `batches`, `batch_size`, `loss` and `verbose`.
         latency_batch_size: Batch size for measuring the latency; 1 by default.
-        runtime: For a target in latency: "keras", "litert", "onnx" or "saved_model", the runtime of
-        the exported model. Candidates are written and measured as files of that format. threads:
-        For a target in latency: number of threads of the runtime, or `None` for as many
+        runtime: For a target in latency: "keras", "litert", "onnx", "saved_model" or "torch", the
+            runtime of the exported model. Candidates are written and measured as files of that
+            format.
+        threads: For a target in latency: number of threads of the runtime, or `None` for as many
             as it takes.
         allocation: "sensitivity" prunes each group of filters up to the same loss, measured on
             `data` with this group alone pruned; `None` leaves the allocation to `scope`.

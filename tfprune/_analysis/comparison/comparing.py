@@ -149,8 +149,8 @@ def compare(
 
     Args:
         before: A built Sequential or Functional model, wrapped or plain, or the path of a
-            `.keras`, `.tflite` or `.onnx` file or of the folder of a SavedModel. Of a file other
-            than `.keras`, only size, latency and metrics are compared.
+            `.keras`, `.tflite`, `.onnx` or `.pt2` file or of the folder of a SavedModel. Of a file
+            other than `.keras`, only size, latency and metrics are compared.
         after: The same model pruned, shrunk or both, or such a file. Layers are matched by their
             paths.
         data: Inputs and labels for the compiled metrics, in a form that `model.evaluate` takes:
@@ -159,8 +159,8 @@ def compare(
             Some of the inputs calibrate the int8 file. With `None`, neither metrics nor the int8
             file are measured.
         formats: File formats to measure: "keras", "litert", "sparse litert", "dynamic litert",
-            "float16 litert", "int8 litert", "onnx", "dynamic onnx", "int8 onnx", "saved_model". If
-            a file cannot be written, a note gives the reason.
+            "float16 litert", "int8 litert", "onnx", "dynamic onnx", "int8 onnx", "saved_model" or
+            "torch" (on the PyTorch backend). If a file cannot be written, a note gives the reason.
         latency: Whether to measure the latency.
         batch_size: Examples in each timed batch, or a list of such numbers.
         runs: Number of timed runs.
@@ -175,6 +175,8 @@ def compare(
         TypeError: If a model is neither a Keras 3 model nor a path.
         ValueError: If a model is not built, its `call` is code, a format is unknown, a file does
             not exist, or there is data but neither model is compiled.
+        ImportError: If the runtime of a file is not installed. The message names the extra to
+            install.
 
     Example:
 

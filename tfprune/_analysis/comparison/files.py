@@ -22,6 +22,7 @@ FORMATS: dict[str, tuple[str, dict]] = {
     "dynamic onnx": ("model.onnx", {"quantize": "dynamic"}),
     "int8 onnx": ("model.onnx", {"quantize": "int8"}),
     "saved_model": ("model", {}),
+    "torch": ("model.pt2", {}),
 }
 # Number of examples on which int8 finds its ranges, so that comparing stays quick.
 _SAMPLES = 32

@@ -12,7 +12,7 @@ def add(commands, shared):
         parents=[shared],
         help="compare two models: layers, file sizes, latency and accuracy",
     )
-    kinds = "a .keras, .h5, .tflite or .onnx file, or the folder of a SavedModel"
+    kinds = "a .keras, .h5, .tflite, .onnx or .pt2 file, or the folder of a SavedModel"
     add_model(parser, "before", f"the original model: {kinds}")
     add_model(parser, "after", "the pruned or shrunk model, in one of the same forms")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write an HTML page with plots")
