@@ -1,6 +1,7 @@
 """Sensitivity analysis against the same done by hand with Keras and numpy."""
 
 import json
+import re
 import sys
 
 import keras
@@ -369,14 +370,35 @@ def test_data_and_table():
     }
     text = str(found)
     for part in (
-        "accuracy, 0.9 without pruning",
+        "accuracy, 0.9000 without pruning",
         "25%",
         "90%",
         found.rows[2].layer,
         "2,000",
-        "0.72",
+        "0.7200",
     ):
         assert part in text
+
+
+@pytest.mark.parametrize(
+    ("baseline", "values", "shown"),
+    [
+        (0.9756, (0.96, 1.0, 0.5), ["0.9756", "0.9600", "1.0000", "0.5000"]),
+        (0.08123, (0.09, 2.5, 14.2), ["0.0812", "0.0900", "2.5000", "14.2000"]),
+        (0.000812, (0.001, 0.5), ["0.000812", "0.001000", "0.500000"]),
+        (12.34567, (12.5, 130.0), ["12.346", "12.500", "130.000"]),
+        (54321.9, (54322.0, 60000.5), ["54322", "54322", "60000"]),
+        (-0.5, (-0.25, -2.0), ["-0.5000", "-0.2500", "-2.0000"]),
+        (0.0, (20.0, 3.25), ["0.000", "20.000", "3.250"]),
+        (0.5, (float("nan"), 3e30), ["0.5000", "nan", "3.000e+30"]),
+    ],
+)
+def test_numbers_of_a_table_have_the_same_decimals(baseline, values, shown):
+    rows = [LayerSensitivity("one", 10, values)]
+    text = str(tfprune.Sensitivity("loss", baseline, tuple(np.arange(len(values)) / 10), rows))
+    assert f"loss, {shown[0]} without" in " ".join(text.split())
+    (line,) = (line for line in text.splitlines() if line.startswith("│ one"))
+    assert re.findall(r"\S+", line.replace("│", " "))[2:] == shown[1:]
 
 
 def test_most_sensitive_is_what_moves_the_metric_most():

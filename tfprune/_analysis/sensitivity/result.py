@@ -1,5 +1,6 @@
 """The result of a sensitivity analysis."""
 
+import math
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -104,13 +105,14 @@ class Sensitivity:
 
     def table(self):
         """Returns the analysis as a `rich.table.Table`."""
-        table = Table(title=f"Sensitivity: {self.metric}, {self.baseline:.4g} without pruning")
+        rows = [row.values for row in self.rows]
+        (baseline,), *rows = _aligned([(self.baseline,), *rows])
+        table = Table(title=f"Sensitivity: {self.metric}, {baseline} without pruning")
         table.add_column("Layer", overflow="fold")
         table.add_column("Parameters", justify="right")
         for sparsity in self.sparsities:
             table.add_column(f"{100 * sparsity:g}%", justify="right", no_wrap=True)
-        for row in self.rows:
-            values = [f"{value:.4g}" for value in row.values]
+        for row, values in zip(self.rows, rows, strict=True):
             table.add_row(", ".join((row.layer, *row.others)), f"{row.parameters:,}", *values)
         return table
 
@@ -134,3 +136,26 @@ class Sensitivity:
             ImportError: If matplotlib is not installed.
         """
         return sensitivity_map.draw(self, path)
+
+
+# A number that is longer is written with a power of ten.
+_LONGEST = 10
+
+
+def _aligned(rows):
+    """Returns rows of numbers as texts, all with the same number of decimals.
+
+    The first number decides: four decimals, and fewer or more where it is above 10 or below 0.01.
+    If it is zero or not finite, the largest one decides.
+    """
+    numbers = [abs(number) for row in rows for number in row if np.isfinite(number)]
+    first = abs(rows[0][0])
+    scale = first if np.isfinite(first) and first else max(numbers, default=0)
+    place = math.floor(math.log10(scale)) if scale else 0
+    decimals = min(8, max(4 - max(place, 0), 2 - place, 0))
+    return [[_with_decimals(number, decimals) for number in row] for row in rows]
+
+
+def _with_decimals(number, decimals):
+    text = f"{number:.{decimals}f}"
+    return text if len(text) <= _LONGEST else f"{number:.3e}"
