@@ -122,5 +122,6 @@ from tfprune._keras.training import sync_state as sync_state
 from tfprune._keras.walking import GraphCall as GraphCall
 from tfprune._keras.walking import calls_in as calls_in
 from tfprune._keras.walking import follow_calls as follow_calls
+from tfprune._keras.walking import is_transparent as is_transparent
 from tfprune._keras.walking import through_wrappers as through_wrappers
 from tfprune._keras.wrapper_base import WrapperBase as WrapperBase

@@ -44,12 +44,17 @@ class GraphCall:
         return [tuple(tensor.shape) for tensor in self.outputs]
 
 
-def through_wrappers(layer):
-    """Returns the layer inside a transparent wrapper, and any other layer unchanged.
+def is_transparent(layer):
+    """Whether a layer is a wrapper that computes the same as its `inner`.
 
-    A class declares by `is_transparent = True` that it computes the same as its `inner`.
+    Its class declares so by `is_transparent = True`.
     """
-    while getattr(type(layer), "is_transparent", False):
+    return getattr(type(layer), "is_transparent", False)
+
+
+def through_wrappers(layer):
+    """Returns the layer inside a transparent wrapper, and any other layer unchanged."""
+    while is_transparent(layer):
         layer = layer.inner
     return layer
 

@@ -299,6 +299,14 @@ _FACTS.update(
         "keras_hub.Gemma4MoEBlock": _experts("gate_proj", "up_proj", "down_proj"),
     }
 )
+# Layers that store only nonzero weights are made of other layers, and have no facts but this one.
+_FACTS.update(
+    {
+        "tfprune.SparseDense": LayerFacts(macs=Macs("rows", ("stored",))),
+        "tfprune.SparseEinsumDense": LayerFacts(macs=Macs("einsum", ("stored",))),
+        "tfprune.SparseConv": LayerFacts(macs=Macs("outputs", ("stored",))),
+    }
+)
 # Some versions of Keras lack some of these classes.
 _FACTS.update(
     {getattr(layers, name): facts for name, facts in _BY_NAME.items() if hasattr(layers, name)}

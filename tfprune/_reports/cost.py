@@ -11,6 +11,7 @@ import numpy as np
 from tfprune import _keras
 from tfprune._keras.checks import check_followable
 from tfprune._layers import facts, registry
+from tfprune._layers.stored import StoredKernel, stores_nonzeros
 from tfprune._reports.code_cost import macs_of_code
 
 
@@ -20,7 +21,8 @@ class ModelCost:
 
     Attributes:
         parameters: Number of weights, excluding the states of random generators and metrics.
-        bytes: Size of these weights in memory.
+            Zeros count, even those that a sparse layer does not store.
+        bytes: Size of the stored weights in memory, for a sparse layer with their places.
         macs: Multiply-accumulate operations of matrix products and convolutions for one example;
             `None` if the length of an input is unknown.
         uncounted: Paths of layers with weights whose multiplications are not counted in `macs`.
@@ -73,8 +75,8 @@ class LayerCost:
         type: Class name of the layer.
         shape: Shape of its output, without the batch.
         parameters: Number of its weights.
-        prunable: Number of these that can be pruned.
-        zeros: Number of prunable weights that are exactly zero.
+        prunable: Number of these that can be pruned, or that a sparse layer holds.
+        zeros: Number of these that are exactly zero, stored or not.
         macs: Multiplications for one example, over all calls of the layer; `None` if unknown.
         effective_macs: Multiplications without those by a zero weight, as in a runtime with
             sparse kernels.
@@ -151,13 +153,18 @@ def _weights(layer):
 
 
 def _parameters(layer):
-    return sum(map(_size, _weights(layer)))
+    sparse = [inner for inner in _keras.flatten(layer) if stores_nonzeros(inner)]
+    places = {id(variable) for inner in sparse for variable in inner.compressed}
+    others = [weight for weight in _weights(layer) if id(weight) not in places]
+    return sum(inner.stored.size for inner in sparse) + sum(map(_size, others))
 
 
 def _prunable(layer):
-    """Returns the prunable variables of a layer and of the layers inside it."""
-    found = {}
+    """Returns the prunable variables, and the `StoredKernel`s, of a layer and of those inside."""
+    found: dict = {}
     for inner in [layer, *(chain[-1][1] for chain in _keras.walk(layer))]:
+        if stores_nonzeros(inner):
+            found[id(inner)] = inner.stored
         for entry in (registry.own_prunable_weights(inner) if inner.built else None) or []:
             variable = entry.get(inner)
             found[id(variable)] = variable
@@ -173,6 +180,8 @@ def _nonzeros_once():
     known: dict = {}
 
     def count(weight):
+        if isinstance(weight, StoredKernel):
+            return weight.nonzeros
         if id(weight) not in known:
             # A layer with LoRA or 4-bit weights makes a new tensor at each access. Keep it alive,
             # so that no other tensor gets its id.
@@ -325,13 +334,18 @@ def _of_attention(work):
     if any(None in shape[1:-1] for shape in places.values()):
         return None
     projected = sum(
-        _product(places[name][1:-1]) * work.count(part.kernel) for name, part in parts.items()
+        _product(places[name][1:-1]) * work.count(_kernel(part)) for name, part in parts.items()
     )
     axes = getattr(layer, "attention_axes", None) or (1,)
     pairs = _product(query[1:-1]) * _product([value[axis] for axis in axes])
-    heads, value_dim = parts["output"].kernel.shape[:2]
-    key_dim = parts["query"].kernel.shape[2]
+    heads, value_dim = _kernel(parts["output"]).shape[:2]
+    key_dim = _kernel(parts["query"]).shape[2]
     return projected + pairs * int(heads) * int(key_dim + value_dim)
+
+
+def _kernel(layer):
+    """The kernel of a layer inside attention, which may be sparse."""
+    return layer.stored if stores_nonzeros(layer) else layer.kernel
 
 
 def _einsum_places(work):

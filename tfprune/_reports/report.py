@@ -13,6 +13,7 @@ from tfprune._base.text import as_text
 from tfprune._keras.checks import not_keras
 from tfprune._layers import registry
 from tfprune._layers.exemptions import exempt_by_default
+from tfprune._layers.stored import stores_nonzeros
 from tfprune._wrapping.wrapper import MaskWrapper, mask_owners, plain_path, pruned_weights
 
 
@@ -28,9 +29,9 @@ class LayerSparsity:
         status: "pruned", "pruned, frozen", the reason why a layer was not pruned, as "exempt by
             Rule('head')", "not wrapped" (it could be pruned, or it was and is
             stripped), "token embedding: exempt by default", "quantized", "not built: it never ran",
-            or "nothing to prune".
+            "sparse: zeros not stored", or "nothing to prune".
             Where a weight holds those of all experts, "experts" is added.
-        weights: Number of all its own weights, biases included.
+        weights: Number of all its own weights, biases and zeros that are not stored included.
     """
 
     layer: str
@@ -53,7 +54,8 @@ class SparsityReport:
     Attributes:
         rows: List of `LayerSparsity`.
         weights: Number of all weights of the plain model, biases and others that are never pruned
-            included; as `tfprune.model_cost` counts parameters.
+            included; as `tfprune.model_cost` counts parameters. Of a layer that stores only
+            nonzero weights, the zeros count too.
     """
 
     rows: list
@@ -130,6 +132,7 @@ class SparsityReport:
 _NOTHING = "nothing to prune"
 _QUANTIZED = "quantized"
 _NEVER_RAN = "not built: it never ran"
+_NOT_STORED = "sparse: zeros not stored"
 
 
 def _cells(row):
@@ -200,6 +203,8 @@ def sparsity_report(model):
 
 def _all_weights(layers, added):
     """How many weights there are without masks and states of random generators."""
+    sparse = {id(layer): layer for layer in layers if stores_nonzeros(layer)}.values()
+    added = added.union(id(variable) for layer in sparse for variable in layer.compressed)
     found = {
         id(variable): variable
         for layer in layers
@@ -208,10 +213,13 @@ def _all_weights(layers, added):
         for variable in layer.weights
         if id(variable) not in added and not _is_seed(variable)
     }
-    return sum(math.prod(variable.shape) for variable in found.values())
+    stored = sum(layer.stored.size for layer in sparse)
+    return stored + sum(math.prod(variable.shape) for variable in found.values())
 
 
 def _row(path, layer, around, masked, added, reason):
+    if stores_nonzeros(layer):
+        return _sparse_row(path, layer)
     entries = registry.own_prunable_weights(layer) if layer.built else None
     inner = added.union(id(v) for below in _keras.children(layer) for v in below.weights)
     own = [v for v in layer.weights if id(v) not in inner and not _is_seed(v)]
@@ -231,6 +239,15 @@ def _row(path, layer, around, masked, added, reason):
     zeros = sum(int(array.size - np.count_nonzero(array)) for array in arrays)
     weights = sum(math.prod(variable.shape) for variable in own)
     return LayerSparsity(path, type(layer).__name__, parameters, zeros, status, weights)
+
+
+def _sparse_row(path, layer):
+    """The row of a layer that stores only nonzero weights, as that of its dense form."""
+    kernel, places = layer.stored, {id(variable) for variable in layer.compressed}
+    others = [math.prod(v.shape) for v in layer.weights if id(v) not in places]
+    weights = kernel.size + sum(others)
+    kind = type(layer).__name__
+    return LayerSparsity(path, kind, kernel.size, kernel.zeros, _NOT_STORED, weights)
 
 
 def _is_seed(variable):

@@ -286,7 +286,7 @@ def plain_path(chain):
         chain: A chain from `_keras.walk`. Wrappers have the names of their layers and are left
             out of the path.
     """
-    return "/".join(layer.name for _, layer in chain if not isinstance(layer, MaskWrapper))
+    return "/".join(layer.name for _, layer in chain if not _keras.is_transparent(layer))
 
 
 def check_wrappable(layer, kept=()):

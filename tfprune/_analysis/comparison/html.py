@@ -5,9 +5,10 @@ import html
 import io
 from pathlib import Path
 
-from tfprune import plots
+from tfprune import _keras, plots
 from tfprune._analysis.comparison.tables import comparison_tables
 from tfprune._base.files import check_target, written_atomically
+from tfprune._layers.stored import stores_nonzeros
 from tfprune._reports.latency import Latencies
 
 _STYLE = """
@@ -71,7 +72,9 @@ def _pictures(comparison):
     if any(comparison.totals["zeros"]):
         sparsity = plots.plot_sparsity({"before": before, "after": after})
         found.append(("Sparsity of the layers", sparsity))
-        found.append(("Weights before and after", plots.plot_weights(before, after)))
+        # The values of a sparse layer have no places in a kernel to draw them by.
+        if not any(map(stores_nonzeros, [*_keras.flatten(before), *_keras.flatten(after)])):
+            found.append(("Weights before and after", plots.plot_weights(before, after)))
     return found
 
 

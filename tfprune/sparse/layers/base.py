@@ -8,14 +8,16 @@ from keras import activations, ops
 
 from tfprune import _keras
 from tfprune._base import validation as check
+from tfprune._layers.stored import StoredKernel, StoresNonzeros
 from tfprune.sparse import kernels
 from tfprune.sparse.storage import CompressedRows
 
 
-class SparseLayer(keras.layers.Layer):
+class SparseLayer(keras.layers.Layer, StoresNonzeros):
     """A layer with one matrix of weights, stored without its zeros, and a bias.
 
-    A subclass says the shape of its matrix in `matrix_shape`, and calls `product`.
+    A subclass says the shape of its matrix in `matrix_shape`, that of the kernel in `dense_shape`,
+    and calls `product`.
 
     Args:
         nonzeros: Number of nonzero weights.
@@ -39,9 +41,21 @@ class SparseLayer(keras.layers.Layer):
         """Returns `(outputs, inputs)`, the shape of the matrix."""
         raise NotImplementedError
 
+    def dense_shape(self):
+        """Returns the shape of the kernel with its zeros, once the layer is built."""
+        raise NotImplementedError
+
     def bias_shape(self, input_shape):
         """Returns the shape of the bias; by default, one for each row of the matrix."""
         return (self.sizes[0],)
+
+    @property
+    def stored(self):
+        return StoredKernel(self.dense_shape(), self.nonzeros)
+
+    @property
+    def compressed(self):
+        return [self.values, *self.indices]
 
     def build(self, input_shape):
         self.sizes = tuple(self.matrix_shape(input_shape))

@@ -64,6 +64,10 @@ class SparseConv(SparseLayer):
         channels = input_shape[-1 if self.data_format == "channels_last" else 1]
         return self.filters, math.prod(self.kernel_size) * channels
 
+    def dense_shape(self):
+        channels = self.sizes[1] // math.prod(self.kernel_size)
+        return *self.kernel_size, channels, self.filters
+
     def compute_output_shape(self, input_shape):
         last = self.data_format == "channels_last"
         spatial = input_shape[1:-1] if last else input_shape[2:]

@@ -37,6 +37,9 @@ class SparseDense(SparseLayer):
     def matrix_shape(self, input_shape):
         return self.units, input_shape[-1]
 
+    def dense_shape(self):
+        return self.sizes[1], self.units
+
     def compute_output_shape(self, input_shape):
         return (*input_shape[:-1], self.units)
 

@@ -51,6 +51,9 @@ class SparseEinsumDense(SparseLayer):
     def matrix_shape(self, input_shape):
         return self.contraction.matrix_shape(self.kernel_shape)
 
+    def dense_shape(self):
+        return self.kernel_shape
+
     def bias_shape(self, input_shape):
         return self.contraction.bias_shape(self.kernel_shape, input_shape, self.bias_axes)
 
