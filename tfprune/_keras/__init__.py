@@ -91,6 +91,7 @@ from tfprune._keras.precision import computes_in_half as computes_in_half
 from tfprune._keras.precision import in_float32 as in_float32
 from tfprune._keras.replacing import can_put_inside as can_put_inside
 from tfprune._keras.replacing import put_inside as put_inside
+from tfprune._keras.replicas import in_each_replica as in_each_replica
 from tfprune._keras.resizing import resize as resize
 from tfprune._keras.resizing import size_attributes as size_attributes
 from tfprune._keras.rewriting import rewritable as rewritable

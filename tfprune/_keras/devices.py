@@ -9,6 +9,7 @@ from keras import ops
 from keras.src.backend.common import global_state
 
 from tfprune._base import validation as check
+from tfprune._keras.replicas import has_copies
 
 # Seconds that a process waits for the others before it says that they are missing.
 PATIENCE = 300
@@ -120,7 +121,7 @@ def is_one_tensor(variable):
     """
     if keras.backend.backend() != "tensorflow" or not hasattr(variable.value, "values"):
         return True
-    return type(variable.value).__name__ == "MirroredVariable"
+    return has_copies(variable)
 
 
 def is_fully_sharded(model):

@@ -1,11 +1,13 @@
 """The mask update: from scores to new masks, all of them or none."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from tfprune import _keras
 from tfprune._channels.coupling import Couplings, PrunedGroup
+from tfprune._updates.choice import Choice
 from tfprune._updates.exchanging import exchanged_on_device, exchanged_on_host
 from tfprune._updates.placement import exchanges_on_device, place_of
 from tfprune._wrapping.in_place import owner_of
@@ -23,7 +25,7 @@ class Competition:
         competitors: List of `Competitor`s.
     """
 
-    scope: object
+    scope: Any
     sparsity: float
     competitors: list
 
@@ -42,6 +44,40 @@ class Competition:
         return [
             item.request(found or {}, (positions or {}).get(id(item), 0))
             for item in self.competitors
+        ]
+
+    def choices(self, found, positions, masks_on):
+        """Computes the masks; returns one `Choice` for each competitor. Arguments as `requests`.
+
+        Where replicas hold copies of the weights, each of them chooses from its own, unless the
+        host chooses: it reads one copy.
+        """
+
+        def choose(_=0):
+            requests = self.requests(found, positions, masks_on)
+            results = self.scope.masks(requests, self.sparsity)
+            for request in requests:
+                # Frees the arrays that were read, so that they do not add to the memory of the
+                # new values.
+                request.release()
+            # The new masks wait here until all of them are known, one bit a weight.
+            packed = [
+                kept if isinstance(kept, (Bits, DeviceMask)) else Bits.of(np.asarray(kept))
+                for kept, _ in results
+            ]
+            thresholds = [threshold for _, threshold in results]
+            return list(zip(requests, packed, strict=True)), thresholds
+
+        if self.place(masks_on) == "host":
+            copies = [choose()]
+        else:
+            copies = _keras.in_each_replica(self.competitors[0].scored[0].variable, choose)
+        masks = zip(*(masks for masks, _ in copies), strict=True)
+        return [
+            Choice(competitor, own, threshold)
+            for competitor, own, threshold in zip(
+                self.competitors, masks, copies[0][1], strict=True
+            )
         ]
 
     def place(self, masks_on):
@@ -124,19 +160,14 @@ class MaskUpdate:
         computed.reverse()
         changed = False
         while computed:
-            competitor, request, (kept, threshold) = computed.pop()
-            if threshold is None:
+            choice = computed.pop()
+            if choice.threshold is None:
                 continue
-            for weight in competitor.scored:
-                weight.threshold = threshold
-            # Masks are nested, so an equal count means an equal mask.
-            if kept.size - kept.count() == request.zeros_now:
-                continue
-            if isinstance(kept, DeviceMask):
-                competitor.set_mask(request.spread(kept), request.zeros_of(kept))
-            else:
-                competitor.set_mask(request.spread(kept))
-            changed = True
+            for weight in choice.competitor.scored:
+                weight.threshold = choice.threshold
+            if choice.changes:
+                choice.assign()
+                changed = True
         return changed
 
     def proposed(self, aims, evidence=None):
@@ -146,7 +177,8 @@ class MaskUpdate:
             `{id(weight): bool array}`.
         """
         masks: dict = {}
-        for competitor, request, (kept, _) in self._chosen(aims, evidence):
+        for choice in self._chosen(aims, evidence):
+            ((request, kept),), competitor = choice.copies, choice.competitor
             if not isinstance(competitor, PrunedGroup):
                 masks[id(competitor)] = request.spread(kept)
                 continue
@@ -159,7 +191,7 @@ class MaskUpdate:
         return masks
 
     def _chosen(self, aims, evidence, masks_on="host"):
-        """`(competitor, request, (kept, threshold))` for all that compete."""
+        """Returns the `Choice`s of all that compete."""
         competitions = self.competitions(aims)
         everything = [item for known in competitions for item in known.competitors]
         needing = [
@@ -183,21 +215,7 @@ class MaskUpdate:
         positions = {id(competitor): position for position, competitor in enumerate(everything)}
         computed: list = []
         for known in competitions:
-            requests = known.requests(found, positions, masks_on)
-            results = known.scope.masks(requests, known.sparsity)
-            for request in requests:
-                # Frees the arrays that were read, so that they do not add to the memory of the
-                # new values.
-                request.release()
-            # The new masks wait here until all of them are known, one bit a weight.
-            packed = [
-                (
-                    kept if isinstance(kept, (Bits, DeviceMask)) else Bits.of(np.asarray(kept)),
-                    threshold,
-                )
-                for kept, threshold in results
-            ]
-            computed += zip(known.competitors, requests, packed, strict=True)
+            computed += known.choices(found, positions, masks_on)
         return computed
 
     def check(self, aims):
@@ -245,11 +263,21 @@ class MaskUpdate:
             evidence(self.weights, criterion, tensors) if criterion.needs else {}
             for criterion in (drop, grow)
         ]
-        exchanged = exchanged_on_device if on_device else exchanged_on_host
-        computed = exchanged(self.weights, fractions, (drop, grow), found)
-        for weight, mask, zeros, _ in computed:
-            weight.set_mask(mask, zeros)
+        given = (self.weights, fractions, (drop, grow), found)
+        if not on_device:
+            computed = exchanged_on_host(*given)
+            _assign_all(computed)
+        else:
+            first = self.weights[0].variable
+            copies = _keras.in_each_replica(first, lambda _: exchanged_on_device(*given))
+            _keras.in_each_replica(first, lambda number: _assign_all(copies[number]))
+            computed = copies[0]
         return [(weight, grown) for weight, _, _, grown in computed]
+
+
+def _assign_all(exchanged):
+    for weight, mask, zeros, _ in exchanged:
+        weight.set_mask(mask, zeros)
 
 
 def _name_by_path(model):
