@@ -51,7 +51,13 @@ def watch():
 def pruned_model(strategy, options):
     with strategy.scope():
         model = keras.Sequential(
-            [keras.Input((6, 6, 4)), layers.Conv2D(8, 3), layers.Flatten(), layers.Dense(12)]
+            [
+                keras.Input((6, 6, 4)),
+                layers.Conv2D(8, 3),
+                layers.Flatten(),
+                layers.Dense(12),
+                layers.Dense(6),
+            ]
         )
         return tfprune.prune_low_magnitude(model, tfprune.ConstantSparsity(0.5, 0), **options)
 
@@ -71,8 +77,28 @@ def noted(arrays, when, weights):
                 arrays[f"{when}-{name}-{number}-{replica}"] = np.asarray(copy)
 
 
+def train_with_exchanges(strategy, masks_on):
+    """Weights and masks after a training in which RigL drops and grows connections."""
+    keras.utils.set_random_seed(0)
+    random = np.random.default_rng(0)
+    x, y = (random.normal(size=(16, size)).astype("float32") for size in (12, 3))
+    with strategy.scope():
+        model = keras.Sequential([keras.Input((12,)), layers.Dense(8, "relu"), layers.Dense(3)])
+        rigl = tfprune.RigL(
+            0.6, update_every=2, total_steps=8, data=(x, y), batch_size=8, masks_on=masks_on
+        )
+        model = rigl.prune(model)
+        model.compile("adam", "mse")
+    model.fit(x, y, batch_size=8, epochs=4, shuffle=False, verbose=0, callbacks=[rigl])
+    arrays = {}
+    noted(arrays, "after", pruned_weights(model))
+    return arrays
+
+
 def main(folder):
     strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    for masks_on in ("host", "device"):
+        np.savez(f"{folder}/rigl-{masks_on}.npz", **train_with_exchanges(strategy, masks_on))
     models = [pruned_model(strategy, options) for options in CASES.values()]
     # To find filters that are coupled takes a look at the weights, once.
     updates = [MaskUpdate(model, "device") for model in models]

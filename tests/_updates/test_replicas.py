@@ -17,7 +17,8 @@ def folder(tmp_path_factory):
     words = [sys.executable, str(script), str(folder)]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert "overhead" not in done.stderr
+    # TensorFlow warns of slow ways to run functions.
+    assert not any(word in done.stderr for word in ("overhead", "retracing"))
     return folder
 
 
@@ -42,7 +43,7 @@ def largest(scores, kept):
 @pytest.mark.parametrize("replica", [0, 1])
 def test_each_weight_by_itself(folder, replica):
     before, after, masks = copies(folder, "local", replica)
-    assert len(masks) == 2
+    assert len(masks) == 3
     for old, new, mask in zip(before, after, masks, strict=True):
         np.testing.assert_array_equal(mask, largest(abs(old), old.size // 2))
         np.testing.assert_array_equal(new, np.where(mask, old, 0))
@@ -61,9 +62,12 @@ def test_all_weights_together(folder, replica):
 @pytest.mark.parametrize("replica", [0, 1])
 def test_filters(folder, replica):
     before, after, masks = copies(folder, "filter", replica)
-    (kernel,) = (place for place, mask in enumerate(masks) if mask.shape == (3, 3, 4, 8))
-    kept = largest(abs(before[kernel]).mean(axis=(0, 1, 2)), 4)
+    kernels = [old for old in before if old.ndim > 1]
+    means = {len(old.T): abs(old.reshape(-1, len(old.T))).mean(axis=0) for old in kernels}
+    assert sorted(means) == [8, 12] and len(masks) == 4
     for old, new, mask in zip(before, after, masks, strict=True):
+        filters = mask.shape[-1]
+        kept = largest(means[filters], filters // 2)
         np.testing.assert_array_equal(mask, np.broadcast_to(kept, mask.shape))
         np.testing.assert_array_equal(new, np.where(mask, old, 0))
 
@@ -72,3 +76,12 @@ def test_the_replicas_chose_differently(folder):
     for case in ("local", "global", "filter"):
         first, second = (copies(folder, case, replica)[2] for replica in (0, 1))
         assert any(not np.array_equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+def test_connections_are_dropped_and_grown_as_on_the_host(folder):
+    host, device = (np.load(folder / f"rigl-{place}.npz") for place in ("host", "device"))
+    with host, device:
+        assert len(host.files) == 8
+        for name in host.files:
+            np.testing.assert_array_equal(device[name], host[name])
+            np.testing.assert_array_equal(device[name], device[f"{name[:-1]}0"])

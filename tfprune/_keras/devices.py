@@ -179,7 +179,9 @@ def compiled(function):
 
     def on_tensors(*args):
         # A NumPy array would be a constant, and each new one would be compiled again.
-        return run(*keras.tree.map_structure(tf.convert_to_tensor, args))
+        tensors = keras.tree.map_structure(tf.convert_to_tensor, args)
+        # To call `run` itself, for several shapes and devices, TensorFlow takes for a mistake.
+        return run.get_concrete_function(*tensors)(*tensors)
 
     return on_tensors
 
