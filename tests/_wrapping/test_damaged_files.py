@@ -358,6 +358,24 @@ def test_a_link_to_a_folder_stays_a_link(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["link", "target"]
 
 
+@pytest.mark.parametrize("ending", [".json", "-old"])
+def test_a_planted_link_is_not_followed(ending, tmp_path, monkeypatch):
+    """Under a name that the writer would have chosen."""
+    chosen = [files.uuid.UUID(int=0), files.uuid.UUID(int=2**127)]
+    monkeypatch.setattr(files.uuid, "uuid4", iter(chosen).__next__)
+    path, victim = tmp_path / "file.json", tmp_path / "victim"
+    path.write_text("old")
+    victim.write_text("mine")
+    mark = f"{files._UNFINISHED}{files._name_mark(path)}_{files._process_mark()}_{'0' * 12}"
+    planted = tmp_path / f"{mark}{ending}"
+    planted.symlink_to(victim)
+    with files.written_atomically(path) as unfinished:
+        assert unfinished.name.split("_")[-1].startswith("8" + "0" * 11)
+        unfinished.write_text("new")
+    assert path.read_text() == "new" and not path.is_symlink()
+    assert victim.read_text() == "mine" and planted.is_symlink()
+
+
 def test_two_writers_of_one_folder(tmp_path):
     path = tmp_path / "saved"
     path.mkdir()

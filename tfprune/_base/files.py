@@ -36,9 +36,7 @@ def written_atomically(path):
     """
     path = Path(os.path.realpath(path))
     remove_leftovers(path)
-    mark = f"{_UNFINISHED}{_name_mark(path)}_{_process_mark()}_{uuid.uuid4().hex[:12]}"
-    unfinished = path.with_name(f"{mark}{_suffix(path)}")
-    old = path.with_name(f"{mark}-old")
+    unfinished, old = _free_names(path)
     try:
         yield unfinished
         if unfinished.is_file():
@@ -59,6 +57,18 @@ def written_atomically(path):
     finally:
         for leftover in (unfinished, old):
             _remove(leftover)
+
+
+def _free_names(path):
+    """Returns names for a new file or folder, and for the one that it replaces.
+
+    Nothing has these names yet: a writer would follow a symbolic link that somebody put there.
+    """
+    while True:
+        mark = f"{_UNFINISHED}{_name_mark(path)}_{_process_mark()}_{uuid.uuid4().hex[:12]}"
+        names = path.with_name(f"{mark}{_suffix(path)}"), path.with_name(f"{mark}-old")
+        if not any(map(os.path.lexists, names)):
+            return names
 
 
 def _put_in_place(unfinished, path, old):
