@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+from contextlib import nullcontext
 
 import keras
 import numpy as np
@@ -292,6 +293,45 @@ def test_only_what_is_missing_is_measured(tmp_path):
     )
     assert more.calls == 1 and found.rows[0].values[0] == whole.rows[2].values[1]
     assert [file.name for file in tmp_path.iterdir()] == ["sensitivity.json"]
+
+
+class Between(Counted):
+    """Counted, with a run of its own in the middle of the outer one."""
+
+    __name__ = "counted"
+
+    def __init__(self, at, run):
+        super().__init__()
+        self.at, self.run = at, run
+
+    def __call__(self, model):
+        if self.calls == self.at:
+            self.run()
+        return super().__call__(model)
+
+
+@pytest.mark.parametrize("stop_after", [None, 3])
+def test_runs_with_one_file_do_not_destroy_each_other(stop_after, tmp_path):
+    model, path = small(), tmp_path / "sensitivity.json"
+    # While a layer of a model is pruned, the model has other weights than the file is for.
+    twin = small()
+    twin.set_weights(model.get_weights())
+    given = {"sparsities": SPARSITIES, "verbose": 0}
+    whole = tfprune.sensitivity(model, metric=Counted(), path=tmp_path / "alone.json", **given)
+    inner = []
+
+    def run():
+        metric = Counted(stop_after)
+        with pytest.raises(KeyboardInterrupt) if stop_after else nullcontext():
+            inner.append(tfprune.sensitivity(twin, metric=metric, path=path, **given))
+        # What the outer run has measured so far is not measured again.
+        assert metric.calls == (stop_after or 10 - 5)
+
+    metric = Between(5, run)
+    assert tfprune.sensitivity(model, metric=metric, path=path, **given) == whole
+    assert inner == ([] if stop_after else [whole])
+    assert path.read_bytes() == (tmp_path / "alone.json").read_bytes()
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["alone.json", "sensitivity.json"]
 
 
 def test_a_file_of_other_settings_is_refused(tmp_path):
