@@ -272,6 +272,7 @@ def _read_file(path, legacy_code, safe_mode, with_tfmot):
                 "Pass the file that defines the classes of the model.",
             )
         )
+    _check_not_keras_3(path)
     packages = ("tensorflow_model_optimization", "tf_keras")[not with_tfmot :]
     check_installed(packages, "tfmot", f"to read {path.name!r}")
     with tempfile.TemporaryDirectory() as folder:
@@ -292,6 +293,23 @@ def _read_file(path, legacy_code, safe_mode, with_tfmot):
         description = json.loads((Path(folder) / "description.json").read_text())
         with np.load(Path(folder) / "arrays.npz") as arrays:
             return description, dict(arrays)
+
+
+def _check_not_keras_3(path):
+    """Raises for a file that Keras 3 saved, which needs no conversion."""
+    try:
+        version = tfmot_reader.keras_version(path)
+    except Exception:
+        # A damaged file raises errors of many kinds; the reader says what is wrong.
+        return
+    if version is not None and version.split(".")[0] == "3":
+        raise ValueError(
+            check.message(
+                "a file that tf_keras saved",
+                f"{str(path)!r}, a Keras 3 file (Keras {version}), which needs no conversion",
+                f"Load it with keras.saving.load_model({str(path)!r}).",
+            )
+        )
 
 
 def _run_reader(path, folder, legacy_code, safe_mode):

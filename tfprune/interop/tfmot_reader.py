@@ -235,6 +235,20 @@ def config_of_file(path):
     return json.loads(text if isinstance(text, str) else bytes(text))
 
 
+def keras_version(path):
+    """The version of Keras that saved a `.keras` or `.h5` file; `None` where it does not say."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            return json.loads(archive.read("metadata.json"))["keras_version"]
+    import h5py
+
+    if not h5py.is_hdf5(path):
+        return None
+    with h5py.File(path) as file:
+        text = file.attrs.get("keras_version")
+    return text if text is None or isinstance(text, str) else bytes(text).decode()
+
+
 def code_in(config):
     """Returns what in a config, parsed, is code that runs when a model is made of it, or `None`."""
     stack = [config]
