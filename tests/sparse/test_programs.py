@@ -157,6 +157,36 @@ def test_comparisons_on_other_backends_note_why_there_is_no_program():
     assert found.files["keras"][0].raw > 0
 
 
+class Deciding(layers.Layer):
+    """Decides by the values of its inputs, which a program cannot."""
+
+    def call(self, x):
+        return x if keras.ops.sum(x) > 0 else -x
+
+    def compute_output_shape(self, shape):
+        return shape
+
+
+class Converting(Deciding):
+    """Computes in NumPy, which a program cannot."""
+
+    def call(self, x):
+        return keras.ops.convert_to_tensor(np.cumsum(keras.ops.convert_to_numpy(x), axis=-1))
+
+
+@needs_torch
+@pytest.mark.parametrize("kind", [Deciding, Converting])
+def test_a_layer_that_no_program_can_follow_is_named(kind, tmp_path, capfd):
+    stack = [layers.Dense(3), kind(name="culprit"), layers.Dense(2)]
+    model = keras.Sequential([keras.Input((4,)), *stack])
+    with pytest.raises(ValueError, match=f"Received: 'culprit', a {kind.__name__}, which") as told:
+        tfprune.export(model, tmp_path / "model.pt2", verbose=0)
+    said = str(told.value)
+    assert "\n" not in said and len(said) < 900 and "Nothing was written" in said
+    assert "graph" not in capfd.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.skipif(BACKEND == "torch", reason="PyTorch can")
 def test_other_backends_say_how_to_get_one(tmp_path):
     pytest.importorskip("torch")

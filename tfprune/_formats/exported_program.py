@@ -1,6 +1,7 @@
 """`.pt2` files: the computation as one program, run by PyTorch without Keras."""
 
 import warnings
+from contextlib import contextmanager
 
 import keras
 import numpy as np
@@ -82,7 +83,7 @@ class ExportedProgram(FileFormat):
         module = _flat(model, examples)
         device = next((v.value.device for v in model.variables), "cpu")
         tensors = tuple(torch.as_tensor(array).to(device) for array in arrays)
-        with torch.no_grad(), warnings.catch_warnings():
+        with torch.no_grad(), warnings.catch_warnings(), _failing_layer_named(model):
             # The weights are not registered, and so become constants, stored once.
             warnings.simplefilter("ignore")
             program = torch.export.export(
@@ -93,7 +94,7 @@ class ExportedProgram(FileFormat):
                 ),
                 strict=False,
             )
-            torch.export.save(program, str(path))
+        torch.export.save(program, str(path))
 
     def open(self, path, threads=None):
         return _ProgramSession(path, threads)
@@ -109,6 +110,38 @@ def _check_backend():
                 "KERAS_BACKEND=torch. Nothing was written.",
             )
         )
+
+
+@contextmanager
+def _failing_layer_named(model):
+    """Turns an error of torch.export, with all of its graph, into one line that names the layer."""
+    paths = {id(chain[-1][1]): chain[-1][0] for chain in _keras.walk(model)}
+    failed: list = []
+
+    def noting(layer, call, args, kwargs):
+        try:
+            return call(*args, **kwargs)
+        except Exception as error:
+            # Before torch.export puts lines of its own in front.
+            failed.append((layer, check.first_line(error)))
+            raise
+
+    try:
+        with _keras.intercepted_calls(_keras.flatten(model), noting):
+            yield
+    except Exception as error:
+        # PyTorch raises errors of many kinds.
+        layer, first = failed[0] if failed else (model, check.first_line(error))
+        path = paths.get(id(layer), layer.name)
+        raise ValueError(
+            check.message(
+                f"a model that torch.export can follow, '{model.name}'",
+                f"'{path}', a {type(layer).__name__}, which fails with: {first}"[:400].rstrip("."),
+                "torch.export runs the calls without values: leave out what decides by values or "
+                "converts them to NumPy arrays. Or export to another format, under "
+                "KERAS_BACKEND=tensorflow. Nothing was written.",
+            )
+        ) from error
 
 
 def _flat(model, examples):
