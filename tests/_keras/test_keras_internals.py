@@ -399,6 +399,17 @@ def test_several_optimizers():
     assert set(_keras.averages(optimizer)) == {id(model.layers[0].kernel)}
 
 
+def test_an_optimizer_that_was_built_for_nothing():
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(2)])
+    nothing = keras.optimizers.Adam()
+    assert not _keras.is_built_for_nothing(nothing)
+    nothing.build([])
+    assert _keras.is_built_for_nothing(nothing)
+    whole = keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam())
+    whole.build(model.trainable_variables)
+    assert not _keras.is_built_for_nothing(whole)
+
+
 def test_no_averages_without_ema():
     assert _keras.averages(trained("adam").optimizer) == {}
 

@@ -25,6 +25,18 @@ def single_optimizers(optimizer):
     return [optimizer]
 
 
+def is_built_for_nothing(optimizer):
+    """Whether an optimizer is built, but for no variable at all.
+
+    Keras builds the optimizer of a legacy .h5 file with the variables of the model itself, without
+    those of its layers, and then loads none of its state.
+    """
+    return all(
+        single.built and getattr(single, "_trainable_variables", None) == []
+        for single in single_optimizers(optimizer)
+    )
+
+
 def batches_done(optimizer):
     """Returns `(batches, accumulation)`: batches an optimizer has seen, and batches per update."""
     first = single_optimizers(optimizer)[0]

@@ -14,7 +14,7 @@ from tfprune._wrapping.owner import mask_owners, warn_unattended
 from tfprune.callbacks.mask_updater import MaskUpdater
 from tfprune.callbacks.projection import Projection, mask_averages
 from tfprune.callbacks.resumption import Resumption
-from tfprune.callbacks.shortfall import RESTORED, emptied, shortfalls
+from tfprune.callbacks.shortfall import RESTORED, emptied, made_by_others, shortfalls
 from tfprune.callbacks.step_count import StepCounter, steps_in
 
 
@@ -91,6 +91,8 @@ class PruningTraining:
         self.is_own_loop = False
         self.projection: Any = None
         self._resumption: Any = None
+        # Whether the masks of a file disagree with the schedule.
+        self._resumed_otherwise = False
 
     def attach(self, model, own_loop=False):
         """Attaches a model; pass `own_loop` if the user calls `step` instead of `fit`."""
@@ -100,6 +102,8 @@ class PruningTraining:
         self._part.check(model)
         owners = mask_owners(model)
         _check_ready(model, owners)
+        if not own_loop:
+            _check_optimizer(model)
         self.model = model
         self.evidence = Evidence(model, **self._evidence_from)
         for owner in owners:
@@ -136,17 +140,23 @@ class PruningTraining:
         self.counter.clock.stop()
         self.counter.measure_epoch(self.params.get("steps"))
         self.updater.forget()
+        self._resumed_otherwise = False
         self._resumption.begin(self.model)
         self._part.begin(self)
 
     def begin_epoch(self, epoch):
         """Begins an epoch; another callback may have restored weights since `begin`."""
         self.counter.begin_epoch()
-        self._resumption.begin_epoch(epoch, steps_in(self.model, self.params.get("steps")))
+        steps = steps_in(self.model, self.params.get("steps"))
+        resumed = self._resumption.begin_epoch(epoch, steps)
         self._part.begin_epoch(self, epoch)
         # A file that another callback loaded since `begin` brings its own masks.
         self.updater.refresh()
         self.ask()
+        if resumed and self._part.follows_schedule:
+            for said in made_by_others(self.updater.update, self.updater.schedules):
+                self._resumed_otherwise = True
+                _warn(*said)
 
     def ask(self, elapsed=None):
         """Evaluates the schedules.
@@ -192,7 +202,9 @@ class PruningTraining:
         owners = updater.update.owners
         takes_steps = bool(self.model.trainable_variables)
         if self._part.follows_schedule:
-            for said in shortfalls(updater.update, updater.schedules, takes_steps):
+            for said in shortfalls(
+                updater.update, updater.schedules, takes_steps, self._resumed_otherwise
+            ):
                 _warn(*said)
             for said in emptied(updater.update, updater.schedules):
                 _warn(*said)
@@ -268,6 +280,23 @@ def _check_ready(model, owners):
                 "a built model",
                 f"'{unbuilt[0]}' without weights yet",
                 "Give the model a keras.Input, or call it on data once.",
+            )
+        )
+
+
+def _check_optimizer(model):
+    """Raises if the optimizer cannot train the weights of its model."""
+    optimizer = getattr(model, "optimizer", None)
+    if optimizer is None or not model.trainable_variables:
+        return
+    if _keras.is_built_for_nothing(optimizer):
+        raise ValueError(
+            check.message(
+                f"an optimizer that knows the weights of '{model.name}'",
+                f"{type(optimizer).__name__} that knows none, as Keras loads it from the old .h5 "
+                "format",
+                "Call model.compile again, for a new optimizer. A .keras file keeps the optimizer "
+                'and the pruning step: model.save("model.keras").',
             )
         )
 

@@ -31,13 +31,19 @@ class Resumption:
             _keras.move_first_epoch(model, wanted - 1, wanted)
 
     def begin_epoch(self, epoch, steps):
-        """Called at the start of each epoch, with the number of its optimizer steps or `None`."""
+        """Called at the start of each epoch, with the number of its optimizer steps or `None`.
+
+        Returns:
+            Whether the masks came from a file since the last epoch or training.
+        """
         in_fit, waits = self._masks.was_loaded, self._waits
         self._masks.was_loaded = self._waits = False
+        resumed = in_fit or self._was_loaded
         if waits and (in_fit or (self._was_loaded and epoch)):
             self._compare(epoch)
         self._was_loaded = False
         self._masks.epoch = (epoch, self._masks.current_step(), steps or 0)
+        return resumed
 
     def _epoch(self):
         """The epoch that the file's training would have come to next; `None` if unknown."""

@@ -1,4 +1,4 @@
-"""Warnings about a training that ended with another sparsity than its schedule's."""
+"""Warnings about masks whose sparsity is not that of their schedule."""
 
 import numpy as np
 
@@ -12,35 +12,47 @@ RESTORED = (
 _SHARE = 100
 
 
-def shortfalls(update, lookahead, steps_taken):
+def shortfalls(update, lookahead, steps_taken, resumed=False):
     """Yields `(expected, received, mend)` for each schedule that training did not complete.
 
     Args:
         update: The `MaskUpdate` of the model.
         lookahead: The `Lookahead` that evaluates the schedules.
         steps_taken: Whether the optimizer takes steps; it takes none without trainable weights.
+        resumed: Whether training began with masks of a file that another schedule made.
     """
-    for step, weights in _by_schedule(update.owners):
-        schedule = weights[0].method.schedule
-        held = lookahead.held(schedule, step)
-        counts = update.expected_zeros([(held, weight) for weight in weights])
-        if not counts:
-            continue
-        pruned, expected, units = (sum(count) for count in zip(*counts, strict=True))
+    for step, schedule, pruned, expected, held in _sparsities(update, lookahead):
         end = getattr(schedule, "end_step", -1)
         target = schedule.target_sparsity
         if pruned != expected:
             yield (
-                f"a sparsity of {expected / units:.4f}, the schedule's own at step {step}",
-                f"{pruned / units:.4f}",
-                f"Other code changed the masks or the schedule. {RESTORED}",
+                f"a sparsity of {expected:.4f}, the schedule's own at step {step}",
+                f"{pruned:.4f}",
+                _how_to_resume(schedule, step, pruned)
+                if resumed
+                else f"Other code changed the masks or the schedule. {RESTORED}",
             )
         elif step < end or (end < 0 and held < np.float32(target)):
             yield (
                 f"training to reach the schedule's sparsity of {target:g}"
                 + (f" at step {end}" if end >= 0 else ""),
-                f"sparsity {pruned / units:.4f} at step {step}, where training ended",
+                f"sparsity {pruned:.4f} at step {step}, where training ended",
                 _how_to_reach(end, step, steps_taken),
+            )
+
+
+def made_by_others(update, lookahead):
+    """Yields `(expected, received, mend)` for each schedule that has ended in another sparsity.
+
+    Masks from a file are those of the schedule that the file was saved with. If the model was
+    wrapped with another one, which has no update left at this step, they stay as they are.
+    """
+    for step, schedule, pruned, expected, _ in _sparsities(update, lookahead):
+        if pruned != expected and 0 <= getattr(schedule, "end_step", -1) <= step:
+            yield (
+                f"a sparsity of {expected:.4f}, the schedule's own at step {step}",
+                f"{pruned:.4f}, from the file that training resumes from",
+                _how_to_resume(schedule, step, pruned),
             )
 
 
@@ -87,6 +99,29 @@ def _how_to_reach(end, step, steps_taken):
         f"Train for {end - step} more optimizer steps, or lower end_step; "
         "from_epochs(..., steps_per_epoch=...) counts in epochs."
     )
+
+
+def _how_to_resume(schedule, step, pruned):
+    return (
+        "The file was saved with another schedule than that of this model, which has no update "
+        "left to make. Wrap the model with the schedule of the file, or with one that goes on from "
+        f"there: tfprune.PolynomialDecay({pruned:.4g}, {schedule.target_sparsity:g}, "
+        f"begin_step={step}, end_step=...)."
+    )
+
+
+def _sparsities(update, lookahead):
+    """Yields `(step, schedule, sparsity, the schedule's sparsity, as it was asked for)`.
+
+    The third and the fourth are counted in whole units.
+    """
+    for step, weights in _by_schedule(update.owners):
+        schedule = weights[0].method.schedule
+        held = lookahead.held(schedule, step)
+        counts = update.expected_zeros([(held, weight) for weight in weights])
+        if counts:
+            pruned, expected, units = (sum(count) for count in zip(*counts, strict=True))
+            yield step, schedule, pruned / units, expected / units, held
 
 
 def _by_schedule(owners):
