@@ -55,6 +55,16 @@ def test_fit_without_the_callback_says_which_line_to_add():
         fit(model)
 
 
+@pytest.mark.parametrize("kind", [tfprune.UpdatePruningStep, tfprune.RigL])
+def test_a_class_among_the_callbacks_is_told_to_be_called(kind):
+    model = model_with(ramp(5))
+    before = model.get_weights()
+    with pytest.raises(TypeError, match=r"Expected objects.*Received: a class.*parentheses"):
+        fit(model, kind)
+    for one, other in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 def test_evaluation_and_prediction_without_the_callback_say_nothing():
     model = model_with(ramp(5))
     with warnings.catch_warnings():

@@ -32,7 +32,16 @@ class PruningCallback(keras.callbacks.Callback):
             training.attach(model, own_loop=True)
             super().set_model(model)
 
-    def set_model(self, model):
+    def set_model(self, model=None):
+        # In `fit(callbacks=[UpdatePruningStep])`, Keras calls the class: `self` is the model.
+        if not isinstance(self, PruningCallback):
+            raise TypeError(
+                check.message(
+                    "objects in callbacks=[...], such as tfprune.UpdatePruningStep()",
+                    "a class of callbacks itself",
+                    "Add the parentheses, with the arguments of the class if it needs any.",
+                )
+            )
         super().set_model(model)
         self._is_idle = is_plain(model, type(self).__name__, self._how_to_wrap)
         if not self._is_idle:
