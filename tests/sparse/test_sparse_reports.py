@@ -6,14 +6,13 @@ from dataclasses import asdict
 import keras
 import pytest
 from keras import layers
-from sparse_support import attention_model, with_zeros
+from sparse_support import attention_model, inputs_of, with_zeros
 
 import tfprune
 from tfprune._analysis.comparison import html
-from tfprune._base.text import as_text
 from tfprune.cli import main
 
-NOT_STORED = "sparse: zeros not stored"
+NOT_STORED = "zeros not stored"
 
 
 @pytest.fixture(scope="module")
@@ -48,8 +47,7 @@ def test_the_report_has_the_numbers_of_the_dense_model(models):
         assert getattr(small, total) == getattr(dense, total)
     assert small.sparsity == dense.sparsity > 0.7
     assert small.weights == dense.weights == models[0].count_params()
-    text = as_text(small.table(), width=140)
-    assert text.count(NOT_STORED) == 8 and f"{dense.sparsity:.2%}" in text
+    assert str(small).count(NOT_STORED) == 8 and f"{dense.sparsity:.2%}" in str(small)
 
 
 def test_costs_are_those_of_the_dense_model_but_for_bytes(models):
@@ -78,6 +76,32 @@ def test_a_matrix_counts_as_its_kernel():
     assert (cost.parameters, cost.prunable, cost.zeros) == (10, 8, 5)
     # Each of the 5 rows is multiplied by each weight.
     assert (cost.macs, cost.effective_macs) == (40, 15)
+
+
+@keras.saving.register_keras_serializable(package="sparse_reports")
+class Coded(keras.Model):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.attention = layers.MultiHeadAttention(2, 4, name="attention")
+        self.head = layers.Dense(3, name="head")
+
+    def call(self, inputs):
+        return self.head(self.attention(inputs, inputs))
+
+    def get_config(self):
+        return {"name": self.name}
+
+
+def test_models_of_a_class_of_their_own_count_too():
+    dense = Coded(name="coded")
+    dense(inputs_of(2, (3, 8)))
+    with_zeros(dense, 0.8)
+    reports = [
+        tfprune.sparsity_report(model) for model in (dense, tfprune.to_sparse(dense, prefer="size"))
+    ]
+    assert [counts(report) for report in reports] == [counts(reports[0])] * 2
+    assert {row.status for row in reports[1].rows} == {NOT_STORED}
+    assert reports[0].total == reports[1].total
 
 
 def test_comparisons_show_the_sparsity(models, tmp_path):

@@ -29,7 +29,7 @@ class LayerSparsity:
         status: "pruned", "pruned, frozen", the reason why a layer was not pruned, as "exempt by
             Rule('head')", "not wrapped" (it could be pruned, or it was and is
             stripped), "token embedding: exempt by default", "quantized", "not built: it never ran",
-            "sparse: zeros not stored", or "nothing to prune".
+            "zeros not stored", or "nothing to prune".
             Where a weight holds those of all experts, "experts" is added.
         weights: Number of all its own weights, biases and zeros that are not stored included.
     """
@@ -132,7 +132,7 @@ class SparsityReport:
 _NOTHING = "nothing to prune"
 _QUANTIZED = "quantized"
 _NEVER_RAN = "not built: it never ran"
-_NOT_STORED = "sparse: zeros not stored"
+_NOT_STORED = "zeros not stored"
 
 
 def _cells(row):
