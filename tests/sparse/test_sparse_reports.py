@@ -110,6 +110,10 @@ def test_comparisons_show_the_sparsity(models, tmp_path):
     found = tfprune.compare(dense, small, formats=[], latency=False)
     for pair in found.totals.values():
         assert pair[0] == pair[1] > 0
+    text = " ".join(found.markdown().split())
+    assert "| out | Dense → SparseDense |" in text
+    assert "after: 8 sparse layers, whose zeros count but are not stored." in text
+    assert "before: 8" not in text
     titles = [title for title, figure in html._pictures(found)]
     assert titles == ["Sparsity of the layers"]
 

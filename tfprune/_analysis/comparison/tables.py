@@ -4,7 +4,9 @@ from dataclasses import dataclass
 
 from rich.table import Table
 
+from tfprune import _keras
 from tfprune._base.text import as_text
+from tfprune._layers.stored import stores_nonzeros
 from tfprune._reports.latency import conditions
 
 
@@ -192,14 +194,23 @@ def _layers(comparison):
     if not any(totals["zeros"]):
         # Without zeros, the last three columns say nothing.
         return Grid("Layers", columns[:5], [row[:5] for row in rows])
-    return Grid("Layers", columns, rows)
+    return Grid("Layers", columns, rows, tuple(_not_stored(comparison)))
+
+
+def _not_stored(comparison):
+    """Yields a note for each side with layers that store no zeros."""
+    for side, model in zip(("before", "after"), comparison.models, strict=True):
+        number = sum(map(stores_nonzeros, _keras.flatten(model)))
+        if number:
+            plural = "" if number == 1 else "s"
+            yield f"{side}: {number} sparse layer{plural}, whose zeros count but are not stored."
 
 
 def _layer(change):
     sides = (change.before, change.after)
     return (
         change.layer,
-        next(cost.type for cost in sides if cost is not None),
+        " → ".join(dict.fromkeys(cost.type for cost in sides if cost is not None)),
         _of_both(sides, lambda cost: "x".join("?" if n is None else str(n) for n in cost.shape)),
         _of_both(sides, lambda cost: _number(cost.parameters)),
         _of_both(sides, lambda cost: _number(cost.macs)),
