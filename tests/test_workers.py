@@ -48,6 +48,15 @@ def test_both_processes_end_with_the_same_weights_and_masks(library, pattern, tr
     assert reports == ([0.75, 0.75] if pattern == "single" else [0.5, 0.5])
 
 
+def test_tensorflow_workers_choose_the_same_masks_where_the_weights_are(trained):
+    arrays, reports = read_both(trained("tensorflow"), "tensorflow_device")
+    expected, _ = read_both(trained("tensorflow"), "tensorflow_single")
+    for own, others in zip(arrays, expected, strict=True):
+        for array in own:
+            np.testing.assert_array_equal(array, others[0])
+    assert reports == [0.75, 0.75]
+
+
 def fit_without_pruning(folder):
     """What Keras says to `fit` on two workers; empty if it trains."""
     return [json.loads((folder / f"fit_{n}.json").read_text()) for n in (0, 1)]

@@ -20,6 +20,7 @@ import numpy as np  # noqa: E402
 from keras import layers  # noqa: E402
 
 import tfprune  # noqa: E402
+from tfprune.masks import groups  # noqa: E402
 
 STEPS = 12
 # Each process trains on its own data.
@@ -36,14 +37,14 @@ def build(pattern):
     return tfprune.prune_low_magnitude(model, schedule, pattern=pattern)
 
 
-def on_tensorflow(name, pattern, strategy):
+def on_tensorflow(name, pattern, strategy, masks_on="auto"):
     import tensorflow as tf
 
     with strategy.scope():
         model = build(pattern)
         optimizer = keras.optimizers.SGD(0.05)
         optimizer.build(model.trainable_variables)
-    pruning = tfprune.UpdatePruningStep(model)
+    pruning = tfprune.UpdatePruningStep(model, masks_on=masks_on)
 
     @tf.function
     def step(x):
@@ -133,6 +134,10 @@ if LIBRARY == "tensorflow":
     strategy = tf.distribute.MultiWorkerMirroredStrategy()
     for name, pattern in PATTERNS.items():
         on_tensorflow(name, pattern, strategy)
+    chosen, original = [], groups.keep_device_masks
+    groups.keep_device_masks = lambda *args: chosen.append(1) or original(*args)
+    on_tensorflow("device", PATTERNS["single"], strategy, masks_on="device")
+    assert chosen
     fit_on_tensorflow(strategy)
 else:
     import torch
