@@ -3,7 +3,8 @@
     python benchmarks/exemptions.py --seeds 3
 
 A small network of all kinds of layers learns 8 x 8 digits, then is pruned while it trains on. Each
-line leaves one kind of weight dense; "none exempt" prunes them all.
+line leaves one kind of weight dense; "none exempt" prunes them all. Networks that the results hold
+are not trained again.
 """
 
 import argparse
@@ -65,23 +66,33 @@ def fit(model, train, epochs, callbacks=()):
     model.fit(*train, batch_size=BATCH, epochs=epochs, verbose=0, callbacks=list(callbacks))
 
 
-def accuracies(seed, sparsities):
-    """`{(sparsity, kind): accuracy}` for one network."""
+def measure(seed, sparsities, known, keep):
+    """Adds the accuracies of one network to `known`, and calls `keep` after each."""
     train, test = data()
+    wanted = {
+        f"{kind} {sparsity}, seed {seed}": (sparsity, exempt)
+        for sparsity in sparsities
+        for kind, exempt in KINDS.items()
+    }
+    if all(name in known for name in [*wanted, f"dense, seed {seed}"]):
+        return
     dense = network(seed)
     fit(dense, train, EPOCHS)
-    found = {(0.0, "dense"): dense.evaluate(*test, verbose=0)[1]}
+    known[f"dense, seed {seed}"] = dense.evaluate(*test, verbose=0)[1]
     steps = EPOCHS * -(-len(train[0]) // BATCH)
-    for sparsity in sparsities:
+    for name, (sparsity, exempt) in wanted.items():
+        if name in known:
+            continue
+        keras.utils.set_random_seed(seed)
         schedule = tfprune.PolynomialDecay(0.0, sparsity, 0, int(steps * 0.7), frequency=10)
-        for kind, exempt in KINDS.items():
-            # Depthwise kernels are exempt unless a rule names them.
-            rules = [tfprune.Rule(keras.layers.DepthwiseConv2D)]
-            rules += [tfprune.Rule(name, prune=False) for name in exempt]
-            model = tfprune.prune_low_magnitude(dense, schedule, rules=rules)
-            fit(model, train, EPOCHS, [tfprune.UpdatePruningStep()])
-            found[sparsity, kind] = model.evaluate(*test, verbose=0)[1]
-    return found
+        # Depthwise kernels are exempt unless a rule names them.
+        rules = [tfprune.Rule(keras.layers.DepthwiseConv2D)]
+        rules += [tfprune.Rule(layer, prune=False) for layer in exempt]
+        model = tfprune.prune_low_magnitude(dense, schedule, rules=rules)
+        fit(model, train, EPOCHS, [tfprune.UpdatePruningStep()])
+        known[name] = model.evaluate(*test, verbose=0)[1]
+        print(name, f"{known[name]:.3f}", flush=True)
+        keep()
 
 
 def main():
@@ -89,22 +100,23 @@ def main():
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--sparsities", type=float, nargs="*", default=[0.8, 0.9])
     parser.add_argument("--output", type=pathlib.Path, default=harness.RESULTS)
-    arguments = parser.parse_args()
-    runs = [accuracies(seed, arguments.sparsities) for seed in range(arguments.seeds)]
-    columns = [f"{sparsity:.0%}" for sparsity in arguments.sparsities]
+    options = parser.parse_args()
+    path = options.output / "exemptions.json"
+    known = json.loads(path.read_text()) if path.exists() else {}
+    for seed in range(options.seeds):
+        measure(
+            seed, options.sparsities, known, lambda: harness.write(path.stem, options.output, known)
+        )
+    columns = [f"{sparsity:.0%}" for sparsity in options.sparsities]
     table = Table("exempt", *columns, title="Accuracy on 8 x 8 digits")
-    dense = np.mean([run[0.0, "dense"] for run in runs])
-    results = {"dense": float(dense)}
     for kind in KINDS:
         cells = []
-        for sparsity in arguments.sparsities:
-            values = [run[sparsity, kind] for run in runs]
+        for sparsity in options.sparsities:
+            values = [known[f"{kind} {sparsity}, seed {seed}"] for seed in range(options.seeds)]
             cells.append(f"{np.mean(values):.3f} ({min(values):.3f} to {max(values):.3f})")
-            results[f"{kind} {sparsity}"] = [float(value) for value in values]
         table.add_row(kind, *cells)
+    dense = np.mean([known[f"dense, seed {seed}"] for seed in range(options.seeds)])
     Console().print(table, f"dense: {dense:.3f}")
-    arguments.output.mkdir(exist_ok=True, parents=True)
-    (arguments.output / "exemptions.json").write_text(json.dumps(results, indent=1) + "\n")
 
 
 if __name__ == "__main__":

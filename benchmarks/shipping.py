@@ -1,16 +1,21 @@
-"""Measures shrunk and quantized files, and whether they meet their targets.
+"""What shrinking and quantizing are worth in the files that ship; whether targets are met there.
 
 python benchmarks/shipping.py --data FOLDER
 
 A network of MobileNetV2's blocks (103 k parameters) on CIFAR-10, one thread, batch size 1: dense,
 half of the MACs with widths as they come and with the default's multiples of 8, and a target of 0.6
 of the latency in LiteRT and in ONNX Runtime. All files run in turns.
+
+`--models FOLDER` keeps the trained models and the plans: what lies there is not made again. With
+`--stop-after`, each part can run when the machine is fit for it: trainings beside other work, plans
+and the files alone.
 """
 
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+import json
 import pathlib
 import tempfile
 import warnings
@@ -36,6 +41,9 @@ PLANS = {
 }
 
 
+PARTS = ("dense", "plans", "tuned")
+
+
 def fitted(model, data, epochs, rate, batch=128):
     steps = -(-len(data[0]) // batch)
     decay = keras.optimizers.schedules.CosineDecay(rate, epochs * steps)
@@ -44,46 +52,84 @@ def fitted(model, data, epochs, rate, batch=128):
     return model
 
 
+def kept(path, make):
+    """Loads the model of `path`, which is made first if it is missing."""
+    if not path.exists():
+        keras.utils.set_random_seed(0)
+        make().save(path)
+        print(path.stem, flush=True)
+    return keras.saving.load_model(path)
+
+
+def planned(dense, folder):
+    """Shrinks the dense model by each plan; returns `{name: what it reached}`."""
+    result = {}
+    for number, (name, (targets, how)) in enumerate(PLANS.items()):
+        model, facts = folder / f"plan {number}.keras", folder / f"plan {number}.json"
+        if not facts.exists():
+            plan = tfprune.plan_shrink(dense, targets, **how)
+            plan.apply().save(model)
+            found = {
+                "target": targets,
+                "reached": plan.reached,
+                "macs": plan.after.macs / plan.before.macs,
+                "widths": [group.widths for group in plan.groups],
+            }
+            facts.write_text(json.dumps(found))
+        result[name] = json.loads(facts.read_text())
+        print(name, result[name]["reached"], f"{result[name]['macs']:.1%} of the MACs", flush=True)
+    return result
+
+
 def main():
     parser = arguments(__doc__)
     parser.add_argument("--data", type=pathlib.Path, help="folder with cifar10.npz")
     parser.add_argument("--images", type=int, default=10_000)
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--more", type=int, default=3, help="epochs of fine-tuning")
+    parser.add_argument("--models", type=pathlib.Path, help="folder that keeps the models")
+    parser.add_argument("--stop-after", choices=PARTS, help="make only this part and those before")
     options = parser.parse_args()
     warnings.simplefilter("ignore", DeprecationWarning)
+    with tempfile.TemporaryDirectory() as folder:
+        run(options, options.models or pathlib.Path(folder))
+
+
+def run(options, folder):
+    folder.mkdir(parents=True, exist_ok=True)
     train, test = data_set("cifar10", options.data)
     train = tuple(part[: options.images] for part in train)
     test = tuple(part[:2000] for part in test)
-    keras.utils.set_random_seed(0)
-    dense = fitted(mobile_net(), train, options.epochs, 3e-3)
-    print("trained", flush=True)
-    models, result = {"dense": dense}, {}
-    for name, (targets, how) in PLANS.items():
-        plan = tfprune.plan_shrink(dense, targets, **how)
-        models[name] = fitted(plan.apply(), train, options.more, 1e-3)
-        result[name] = {
-            "target": targets,
-            "reached": plan.reached,
-            "macs": plan.after.macs / plan.before.macs,
-            "widths": [plan.groups[0].widths, plan.groups[1].widths],
-        }
-        print(name, plan.reached, f"{result[name]['macs']:.1%} of the MACs", flush=True)
-    with tempfile.TemporaryDirectory() as folder:
-        rows = measured(models, test, pathlib.Path(folder), options.rounds, result)
+    path = folder / "dense.keras"
+    dense = kept(path, lambda: fitted(mobile_net(), train, options.epochs, 3e-3))
+    if options.stop_after == "dense":
+        return
+    result = planned(dense, folder)
+    if options.stop_after == "plans":
+        return
+
+    def tuned(path, rate=1e-3):
+        return lambda: fitted(keras.saving.load_model(path), train, options.more, rate)
+
+    # The dense model trains for as long as the others do in the end.
+    models = {"dense": kept(folder / "dense tuned.keras", tuned(path))}
+    for number, name in enumerate(PLANS):
+        plan = folder / f"plan {number}.keras"
+        models[name] = kept(folder / f"plan {number} tuned.keras", tuned(plan))
+    if options.stop_after == "tuned":
+        return
+    with tempfile.TemporaryDirectory() as files:
+        rows = measured(models, test, pathlib.Path(files), options.rounds, result)
     names = [*FILES, "Keras"]
     show("Milliseconds (share of dense), batch 1, one thread", ["", *names], rows)
-    sizes = [
-        (name, *(f"{result[name]['files'][f]['bytes']:,}" for f in FILES), "") for name in models
-    ]
-    show("Bytes", ["", *names], sizes)
-    shares = [
-        (name, *(f"{result[name]['files'][f]['accuracy']:.4f}" for f in FILES), "")
-        for name in models
-    ]
-    show("Accuracy of the file", ["", *names], shares)
+    for title, key, form in (("Bytes", "bytes", ","), ("Accuracy of the file", "accuracy", ".4f")):
+        cells = [
+            (name, *(f"{result[name]['files'][file][key]:{form}}" for file in FILES))
+            for name in models
+        ]
+        show(title, ["", *FILES], cells)
     formats = ["litert", "dynamic litert", "int8 litert", "onnx"]
-    report = tfprune.compare(dense, models["macs 0.5, round_to=1"], test, formats=formats)
+    report = tfprune.compare(models["dense"], models["macs 0.5, round_to=1"], test, formats=formats)
     print(report)
     result["comparison"] = report.to_dict()["files"]
     write("shipping", options.output, result)
