@@ -1,6 +1,10 @@
 """`.pt2` files: one call for all layers, in PyTorch without Keras."""
 
+import importlib.util
 import json
+import os
+import subprocess
+import sys
 
 import keras
 import numpy as np
@@ -116,6 +120,23 @@ def test_programs_that_the_user_has(tmp_path):
     before, after = found.files["torch"]
     assert after.raw == path.stat().st_size and after.metrics == pytest.approx(before.metrics)
     assert found.metrics["accuracy"][0] == pytest.approx(after.metrics["accuracy"])
+
+
+@needs_torch
+def test_another_backend_measures_programs(tmp_path):
+    other = "jax" if importlib.util.find_spec("jax") else "tensorflow"
+    pytest.importorskip(other)
+    tfprune.export(classifier(), tmp_path / "model.pt2")
+    code = "import sys, tfprune; print(tfprune.measure_latency(sys.argv[1], 2, runs=2).runtime)"
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "model.pt2")],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "KERAS_BACKEND": other, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.strip() == "PyTorch"
 
 
 @needs_torch
