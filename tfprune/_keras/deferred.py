@@ -100,7 +100,8 @@ def build_before_training(model):
 
 
 def _first_batch(iterator):
-    for _, _, found in iterator:
+    # Keras 3.10 counts with the first step of an execution alone, later ones with the last too.
+    for *_, found in iterator:
         return found[0] if isinstance(found, (list, tuple)) else next(found)
 
 
