@@ -101,8 +101,7 @@ def _with(value, news):
 def _put_in_graph(model, news):
     """Lets the nodes of a Sequential or Functional model run the new layers."""
     if isinstance(model, keras.Sequential):
-        if any(id(held) in news for held in model._layers):
-            model._layers = [news.get(id(held), held) for held in model._layers]
+        _put_in_list(model, news)
         if model._functional is not None:
             _put_in_graph(model._functional, news)
         return
@@ -122,3 +121,10 @@ def _put_in_graph(model, news):
             found = map_graph(model._inputs, model._outputs)
             model._nodes, model._nodes_by_depth = found[:2]
             model._operations, model._operations_by_depth = found[2:]
+            # Keras 3.10 keeps a list of its own here too, which its tracking does not follow.
+            _put_in_list(model, news)
+
+
+def _put_in_list(model, news):
+    if any(id(held) in news for held in model._layers):
+        model._layers = [news.get(id(held), held) for held in model._layers]
