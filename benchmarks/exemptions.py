@@ -33,6 +33,9 @@ KINDS = {
     "grouped": ["grouped"],
     "squeeze and excitation": ["squeeze", "excite"],
     "output": ["output"],
+    "depthwise, first layer": [*DEPTHWISE, "first"],
+    "depthwise, squeeze and excitation": [*DEPTHWISE, "squeeze", "excite"],
+    "depthwise, output": [*DEPTHWISE, "output"],
 }
 
 
