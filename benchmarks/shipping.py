@@ -49,7 +49,8 @@ def fitted(model, data, epochs, rate, batch=128):
     decay = keras.optimizers.schedules.CosineDecay(rate, epochs * steps)
     compiled(model, keras.optimizers.Adam(decay))
     model.fit(*data, batch_size=batch, epochs=epochs, verbose=0)
-    return model
+    # Moving averages of so few steps have not arrived at the statistics.
+    return compiled(tfprune.recalibrate(model, data[0], batch), "sgd")
 
 
 def kept(path, make):
