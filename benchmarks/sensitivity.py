@@ -1,6 +1,6 @@
 """Shares from a sensitivity analysis against the same sparsity everywhere.
 
-    python benchmarks/sensitivity.py --data FOLDER
+    python benchmarks/sensitivity.py --data FOLDER --networks FOLDER
 
 Two networks of benchmarks/search.py: single weights of the MNIST CNN, and filters of the small CNN
 on CIFAR-10. `sensitivity` and the choice of shares see the validation images alone. Each share is
