@@ -44,3 +44,17 @@ class StoresNonzeros:
 def stores_nonzeros(layer):
     """Whether a layer is built, and stores its kernel without zeros."""
     return isinstance(layer, StoresNonzeros) and layer.built  # type: ignore[attr-defined]
+
+
+def number_of_weights(layers, variables):
+    """Returns how many weights variables hold, zeros that are not stored included.
+
+    Args:
+        layers: The layers to which the variables belong, and those inside them. The kernels of
+            those that store no zeros are counted at full size in place of their variables.
+        variables: Iterable of variables, each once.
+    """
+    sparse = {id(layer): layer for layer in layers if stores_nonzeros(layer)}.values()
+    compressed = {id(variable) for layer in sparse for variable in layer.compressed}
+    others = (math.prod(v.shape) for v in variables if id(v) not in compressed)
+    return sum(layer.stored.size for layer in sparse) + sum(others)

@@ -11,7 +11,7 @@ import numpy as np
 from tfprune import _keras
 from tfprune._keras.checks import check_followable
 from tfprune._layers import facts, registry
-from tfprune._layers.stored import StoredKernel, stores_nonzeros
+from tfprune._layers.stored import StoredKernel, number_of_weights, stores_nonzeros
 from tfprune._reports.code_cost import macs_of_code
 
 
@@ -153,10 +153,7 @@ def _weights(layer):
 
 
 def _parameters(layer):
-    sparse = [inner for inner in _keras.flatten(layer) if stores_nonzeros(inner)]
-    places = {id(variable) for inner in sparse for variable in inner.compressed}
-    others = [weight for weight in _weights(layer) if id(weight) not in places]
-    return sum(inner.stored.size for inner in sparse) + sum(map(_size, others))
+    return number_of_weights(_keras.flatten(layer), _weights(layer))
 
 
 def _prunable(layer):

@@ -13,7 +13,7 @@ from tfprune._base.text import as_text
 from tfprune._keras.checks import not_keras
 from tfprune._layers import registry
 from tfprune._layers.exemptions import exempt_by_default
-from tfprune._layers.stored import stores_nonzeros
+from tfprune._layers.stored import number_of_weights, stores_nonzeros
 from tfprune._wrapping.wrapper import MaskWrapper, mask_owners, plain_path, pruned_weights
 
 
@@ -203,8 +203,6 @@ def sparsity_report(model):
 
 def _all_weights(layers, added):
     """How many weights there are without masks and states of random generators."""
-    sparse = {id(layer): layer for layer in layers if stores_nonzeros(layer)}.values()
-    added = added.union(id(variable) for layer in sparse for variable in layer.compressed)
     found = {
         id(variable): variable
         for layer in layers
@@ -213,8 +211,7 @@ def _all_weights(layers, added):
         for variable in layer.weights
         if id(variable) not in added and not _is_seed(variable)
     }
-    stored = sum(layer.stored.size for layer in sparse)
-    return stored + sum(math.prod(variable.shape) for variable in found.values())
+    return number_of_weights(layers, found.values())
 
 
 def _row(path, layer, around, masked, added, reason):
@@ -243,9 +240,7 @@ def _row(path, layer, around, masked, added, reason):
 
 def _sparse_row(path, layer):
     """The row of a layer that stores only nonzero weights, as that of its dense form."""
-    kernel, places = layer.stored, {id(variable) for variable in layer.compressed}
-    others = [math.prod(v.shape) for v in layer.weights if id(v) not in places]
-    weights = kernel.size + sum(others)
+    kernel, weights = layer.stored, number_of_weights([layer], layer.weights)
     kind = type(layer).__name__
     return LayerSparsity(path, kind, kernel.size, kernel.zeros, _NOT_STORED, weights)
 
