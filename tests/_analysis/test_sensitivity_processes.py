@@ -17,7 +17,9 @@ SPARSITIES = tuple(np.arange(1, 20) / 20)
 
 def measured(path):
     """The same weights and values in every process."""
-    model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(8), keras.layers.Dense(3)])
+    hidden = keras.layers.Dense(8, name="hidden")
+    output = keras.layers.Dense(3, name="output")
+    model = keras.Sequential([keras.Input((6,)), hidden, output])
     random = np.random.default_rng(0)
     model.set_weights([random.normal(size=weight.shape) for weight in model.weights])
 
