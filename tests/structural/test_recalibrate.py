@@ -7,6 +7,8 @@ from keras import layers
 from structural_support import randomize
 
 import tfprune
+from tfprune._updates.passes import mean_statistics
+from tfprune._updates.recalibration import Recalibration
 
 
 def model_with(dropout=0.0):
@@ -48,6 +50,25 @@ def test_later_layers_see_what_training_shows_them():
     np.testing.assert_allclose(new.get_layer("last").moving_mean, seen.mean(axis=0), 1e-4, 1e-5)
 
 
+def test_each_call_of_a_shared_layer_counts_alike():
+    one, two = keras.Input((3,)), keras.Input((3,))
+    norm = layers.BatchNormalization(name="norm")
+    model = keras.Model([one, two], layers.Add()([norm(one), norm(two)]))
+    x = [np.random.default_rng(seed).normal(seed, 2, (8, 3)).astype("float32") for seed in (1, 5)]
+    means = np.mean([batch.mean(axis=0) for part in x for batch in np.split(part, 2)], axis=0)
+    variances = np.mean([batch.var(axis=0) for part in x for batch in np.split(part, 2)], axis=0)
+    new = tfprune.recalibrate(model, (x,), batch_size=4).get_layer("norm")
+    np.testing.assert_allclose(new.moving_mean, means, 1e-4)
+    np.testing.assert_allclose(new.moving_variance, variances, 1e-4)
+    Recalibration(model, (x,), batches=2, batch_size=4)()
+    np.testing.assert_allclose(norm.moving_mean, means, 1e-4)
+    np.testing.assert_allclose(norm.moving_variance, variances, 1e-4)
+    with mean_statistics([norm]):
+        norm(x[0], training=False)
+        norm(x[1], training=True)
+    np.testing.assert_allclose(norm.moving_mean, x[1].mean(axis=0), 1e-4)
+
+
 def test_frozen_layers_and_random_states_stay():
     model = model_with(0.5)
     model.get_layer("norm").trainable = False
@@ -86,3 +107,5 @@ def test_what_cannot_be_recalibrated_is_refused():
         tfprune.recalibrate(model, np.ones((2, 3)), 0.5)
     with pytest.raises(ValueError, match="Expected `batch_size` to be at least 1"):
         tfprune.recalibrate(model, np.ones((2, 3)), 0)
+    with pytest.raises(ValueError, match=r"Expected `data` to recalibrate on\. Received: no batch"):
+        Recalibration(model, np.ones((0, 3)), batches=1, batch_size=2)

@@ -191,7 +191,8 @@ def batch_statistics_function(model, norms):
     """
 
     def statistics(x, mapping=()):
-        with keras.StatelessScope(state_mapping=mapping) as scope:
+        scope = keras.StatelessScope(state_mapping=mapping)
+        with mean_statistics(norms), scope:
             model(x, training=True)
         return [
             tuple(scope.get_current_value(v) for v in (norm.moving_mean, norm.moving_variance))
@@ -201,18 +202,34 @@ def batch_statistics_function(model, norms):
     run = _compiled(model, statistics)
 
     def of_batch(x):
-        momenta = [norm.momentum for norm in norms]
-        try:
-            for norm in norms:
-                # With this, the moving statistics equal those of the batch.
-                norm.momentum = 0.0
-            found = run(tree.map_structure(_as_tensor, x))
-        finally:
-            for norm, momentum in zip(norms, momenta, strict=True):
-                norm.momentum = momentum
+        found = run(tree.map_structure(_as_tensor, x))
         return [tuple(ops.convert_to_numpy(part) for part in pair) for pair in found]
 
     return of_batch
+
+
+def mean_statistics(norms):
+    """Returns a context in which moving statistics become plain means over all training calls.
+
+    The first call replaces the old statistics. A layer that is called several times counts each
+    call.
+
+    Args:
+        norms: List of BatchNormalizations.
+    """
+    calls = dict.fromkeys(map(id, norms), 0)
+
+    def handle(norm, call, args, kwargs):
+        if not kwargs.get("training", args[1] if len(args) > 1 else False):
+            return call(*args, **kwargs)
+        before, norm.momentum = norm.momentum, calls[id(norm)] / (calls[id(norm)] + 1)
+        calls[id(norm)] += 1
+        try:
+            return call(*args, **kwargs)
+        finally:
+            norm.momentum = before
+
+    return _keras.intercepted_calls(norms, handle)
 
 
 def loss_function(model, loss_of):

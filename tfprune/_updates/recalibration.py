@@ -6,6 +6,7 @@ import keras
 import numpy as np
 
 from tfprune import _keras
+from tfprune._base import validation as check
 from tfprune._updates.passes import batch_statistics_function
 from tfprune._wrapping.wrapper import mask_owners
 
@@ -30,6 +31,9 @@ class Recalibration:
         data: Inputs, as in `tfprune.recalibrate`.
         batches: Number of batches to use.
         batch_size: Size of the batches that arrays are cut into.
+
+    Raises:
+        ValueError: If there is no batch.
     """
 
     def __init__(self, model, data, batches, batch_size):
@@ -39,6 +43,10 @@ class Recalibration:
             self._inputs.append(batch[0] if isinstance(batch, tuple) else batch)
             if len(self._inputs) == batches:
                 break
+        if not self._inputs:
+            raise ValueError(
+                check.message("`data` to recalibrate on", "no batch", "Pass at least one batch.")
+            )
         self._statistics = batch_statistics_function(model, self._norms)
         self._owners = mask_owners(model)
 

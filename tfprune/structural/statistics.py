@@ -6,6 +6,7 @@ import numpy as np
 from tfprune import _keras
 from tfprune._base import validation as check
 from tfprune._keras.checks import check_model
+from tfprune._updates.passes import mean_statistics
 from tfprune._updates.recalibration import learning_norms
 from tfprune._wrapping.strip import strip_pruning
 
@@ -16,7 +17,7 @@ def recalibrate(model, data, batch_size=32):
     Removing channels that are not silent changes the inputs of later layers, and a short
     fine-tuning may not give the moving averages time to follow. This function runs each batch in
     training mode and gives every BatchNormalization the average of the batch means and of the
-    batch variances. Weights do not change.
+    batch variances, over all of its calls. Weights do not change.
 
     Args:
         model: A built Sequential or Functional model. It is not changed.
@@ -56,26 +57,21 @@ def recalibrate(model, data, batch_size=32):
         )
     batch_size = check.integer("batch_size", batch_size, 1, "Use for instance 32.")
     batches = 0
-    momenta = [norm.momentum for norm in norms]
-    for batch in _keras.numpy_batches(data, batch_size):
-        inputs = batch[0] if isinstance(batch, tuple) else batch
-        for norm in norms:
-            # The first batch replaces the old statistics; later batches form a plain mean.
-            norm.momentum = batches / (batches + 1)
-        try:
-            new(inputs, training=True)
-        except (ValueError, TypeError) as error:
-            shapes = keras.tree.map_structure(np.shape, inputs)
-            raise ValueError(
-                check.message(
-                    f"inputs that fit model '{model.name}'",
-                    f"a batch of shapes {shapes}",
-                    "Pass an array or a data set of the inputs that the model is trained on.",
-                )
-            ) from error
-        batches += 1
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
+    with mean_statistics(norms):
+        for batch in _keras.numpy_batches(data, batch_size):
+            inputs = batch[0] if isinstance(batch, tuple) else batch
+            try:
+                new(inputs, training=True)
+            except (ValueError, TypeError) as error:
+                shapes = keras.tree.map_structure(np.shape, inputs)
+                raise ValueError(
+                    check.message(
+                        f"inputs that fit model '{model.name}'",
+                        f"a batch of shapes {shapes}",
+                        "Pass an array or a data set of the inputs that the model is trained on.",
+                    )
+                ) from error
+            batches += 1
     if not batches:
         raise ValueError(check.message("data", "none", "Pass at least one batch."))
     _copy_random_states(model, new)
