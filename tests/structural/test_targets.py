@@ -131,6 +131,13 @@ def test_the_widest_model_that_is_fast_enough(monkeypatch):
     assert asked == [(7, 20), (2, 60)]
 
 
+def test_a_count_that_is_met_already_leaves_the_latency_to_find(monkeypatch):
+    timed(monkeypatch, lambda widths, runs: sum(widths) / 128)
+    targets = {"latency": 0.5, "parameters": 10**9}
+    plan = tfprune.plan_shrink(two_convolutions(), targets, runtime="onnx")
+    assert plan.reached["latency"] == 24 / 64 and plan.reached["parameters"] < 1
+
+
 def test_a_runtime_that_is_slower_at_odd_widths_is_given_even_ones(monkeypatch):
     def seconds(widths, runs):
         return 3.0 if widths[0] % 8 else widths[0] / 64
@@ -343,6 +350,15 @@ def test_the_layers_that_lose_least_give_most():
     assert losses[0] < 0.5 * losses[1]
     for one, other in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("allocation", [None, "sensitivity"])
+def test_whole_numbers_may_be_small(allocation):
+    model = uneven()
+    x = np.random.default_rng(5).normal(size=(64, 12)).astype("float32")
+    data = (x, x[:, :1]) if allocation else None
+    small = tfprune.shrink(model, {"macs": 90}, allocation=allocation, data=data, round_to=1)
+    assert 65 <= tfprune.model_cost(small).macs <= 90
 
 
 @pytest.mark.parametrize(

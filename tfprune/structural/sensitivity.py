@@ -4,9 +4,9 @@ import numpy as np
 
 from tfprune._base import validation as check
 from tfprune._updates.recalibration import Recalibration, learning_norms
-from tfprune.structural.allocation import Allocator, Budget, levels, tolerated
+from tfprune.structural.allocation import Allocator, levels, tolerated
 from tfprune.structural.costs import Costs
-from tfprune.structural.targets import share
+from tfprune.structural.targets import budget_of, share
 
 # The smallest share that every group keeps of its channels at the same density everywhere.
 _LEAST = 0.25
@@ -36,7 +36,7 @@ def search_by_sensitivity(candidates, model, targets, make_plan, evidence):
             )
         )
     costs = Costs(model, candidates)
-    allocator = Allocator(candidates, costs, Budget(targets, costs.dense), _LEAST)
+    allocator = Allocator(candidates, costs, budget_of(costs, targets), _LEAST)
     loss = candidates.loss_meter()
     recalibration = None
     if learning_norms(candidates.model):

@@ -86,7 +86,8 @@ def plan_shrink(
 
     def plan_with(step):
         unpruned = plan_removal(plain, step, uniform)
-        if len(counted) == len(targets) and share(unpruned, counted) <= 1:
+        enough = not counted or share(unpruned, counted) <= 1
+        if enough and len(counted) == len(targets):
             unpruned.sparsity = 0.0
             return unpruned
         candidates = Candidates(
@@ -105,7 +106,7 @@ def plan_shrink(
         if allocation is not None:
             return search_by_sensitivity(candidates, plain, targets, make_plan, evidence)
         maker, low = PlanMaker(candidates, make_plan, uniform), 0.0
-        if counted:
+        if not enough:
             low, plan = maker.counted(plain, counted)
         if "latency" in targets:
             with meter:

@@ -137,7 +137,7 @@ def _by_counting(candidates, costs, targets, tried):
     if any(not costs.dense[name] for name in targets):
         # The first plan says which layers are not counted.
         return None
-    budget, limit = _budget(costs, targets), 1.0
+    budget, limit = budget_of(costs, targets), 1.0
     best: tuple | None = None
     known: set = set()
     for _ in range(_COUNTS):
@@ -171,7 +171,7 @@ def _counted(candidates, costs, budget, limit):
     return high, load(high)
 
 
-def _budget(costs, targets):
+def budget_of(costs, targets):
     """Returns the `Budget` of targets in MACs and parameters."""
     parts = {name: t if t < 1 else t / costs.dense[name] for name, t in targets.items()}
     return Budget({name: part for name, part in parts.items() if part < 1}, costs.dense)
@@ -192,7 +192,7 @@ def filled(candidates, costs, targets, zeros):
     Returns:
         Numbers of pruned units.
     """
-    budget = _budget(costs, targets)
+    budget = budget_of(costs, targets)
     zeros = list(zeros)
     requests = candidates.requests
     waiting = set(range(len(zeros)))
