@@ -596,6 +596,7 @@ def folder(tmp_path_factory):
         ({"data": "other"}, "data="),
         ({"levels": 3}, "levels=3.*levels=2"),
         ({"objective": "accuracy"}, "objective=.*'accuracy'.*'loss'"),
+        ({"rules": [tfprune.Rule("two", criterion="random")]}, "competitors=.*Random"),
     ],
     ids=str,
 )

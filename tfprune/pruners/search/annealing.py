@@ -87,7 +87,7 @@ class SimulatedAnnealing(CandidateSearch):
         self._start = None if self.start is None else self._shares_of(self.start)
 
     def _shares_of(self, start):
-        names = [name for name, _ in self._config["competitors"]]
+        names = [name for name, *_ in self._config["competitors"]]
         shares = {row.name: row.share for row in start.allocation}
         if set(names) != set(shares):
             raise ValueError(

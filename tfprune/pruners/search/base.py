@@ -145,7 +145,7 @@ class Search:
             "budget": self.budget,
             "weights": _keras.fingerprint(self._plain.weights),
             "data": _keras.fingerprint(self.data),
-            "competitors": [[r.name, r.units] for r in candidates.requests],
+            "competitors": self._competitors(candidates),
             "pattern": keras.saving.serialize_keras_object(self.pattern),
             "criterion": keras.saving.serialize_keras_object(self.criterion),
             "objective": self.objective.get_config(),
@@ -153,6 +153,16 @@ class Search:
             "least": self.least,
             "seed": self.seed,
         }
+
+    def _competitors(self, candidates):
+        """Returns `[name, units]` of each competitor, and its criteria where rules change these."""
+        serialize = keras.saving.serialize_keras_object
+        usual, found = serialize(self.criterion), []
+        for request, competitor in zip(candidates.requests, candidates.competitors, strict=True):
+            own = [serialize(weight.method.criterion) for weight in competitor.scored]
+            changed = own if any(one != usual for one in own) else []
+            found.append([request.name, request.units, *changed])
+        return found
 
     @property
     def _removes_filters(self):
