@@ -353,6 +353,14 @@ def test_a_run_goes_on_where_it_was_killed(method, tmp_path, monkeypatch):
         method(language_model(2), 0.25, calibration(), path=tmp_path / "run", verbose=0)
 
 
+def test_a_folder_of_other_layers_is_refused(tmp_path):
+    model = keras.Sequential([keras.Input((8,)), layers.Dense(8), layers.Dense(8)])
+    first, second = (layer.name for layer in model.layers)
+    pruners.magnitude(model, 0.5, layers=[first], path=tmp_path / "run", verbose=0)
+    with pytest.raises(ValueError, match="of this configuration, blocks="):
+        pruners.magnitude(model, 0.5, layers=[second], path=tmp_path / "run", verbose=0)
+
+
 # -- Data ------------------------------------------------------------------------------------------
 
 

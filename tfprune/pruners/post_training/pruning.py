@@ -246,12 +246,16 @@ def _check_distribution(distribution, sparsity, pattern):
 
 def _identity(method, model, planned, pattern, data, batches):
     """Plain data by which a folder recognizes the run that it belongs to."""
+    places = {id(variable): place for place, variable in enumerate(model.weights)}
     return {
         "method": repr(method),
         "pattern": repr(pattern),
-        # Shapes, as Keras numbers the names that it makes itself.
+        # Places and shapes, as Keras numbers the names that it makes itself.
         "blocks": [
-            [block.sparsity, [list(weight.product.shape) for weight in block.weights]]
+            [
+                block.sparsity,
+                [[places[id(w.product.variable)], *w.product.shape] for w in block.weights],
+            ]
             for block in planned.blocks
         ],
         "samples": None if data is None else [data.num_samples, data.batch_size],
