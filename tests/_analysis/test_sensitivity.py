@@ -295,6 +295,25 @@ def test_only_what_is_missing_is_measured(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["sensitivity.json"]
 
 
+def test_names_that_keras_numbers_on_mean_the_same_layers(tmp_path):
+    """In a process that made another layer before, the first Dense may be called dense_1."""
+
+    def twin(first):
+        names = [f"dense_{number}" for number in (first, first + 1)]
+        model = keras.Sequential([keras.Input((6,)), *[layers.Dense(6, name=n) for n in names]])
+        random = np.random.default_rng(0)
+        model.set_weights([random.normal(size=weight.shape) for weight in model.weights])
+        return model
+
+    given = {"sparsities": SPARSITIES, "path": tmp_path / "sensitivity.json", "verbose": 0}
+    then, again = Counted(), Counted()
+    whole = tfprune.sensitivity(twin(0), metric=then, **given)
+    found = tfprune.sensitivity(twin(1), metric=again, **given)
+    assert (then.calls, again.calls) == (7, 0)
+    assert [row.values for row in found.rows] == [row.values for row in whole.rows]
+    assert [row.layer for row in found.rows] == ["dense_1", "dense_2"]
+
+
 class Between(Counted):
     """Counted, with a run of its own in the middle of the outer one."""
 

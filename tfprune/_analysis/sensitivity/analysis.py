@@ -11,6 +11,7 @@ from tfprune._analysis.sensitivity.subjects import groups_of_filters, have_group
 from tfprune._base import validation as check
 from tfprune._base.progress import progress
 from tfprune._keras.checks import not_keras
+from tfprune._reports import prunable_weights
 from tfprune._wrapping.pruned_weight import masked
 
 _SPARSITIES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
@@ -103,7 +104,7 @@ def sensitivity(
         "pattern": f"{pattern!r} in groups" if coupled else repr(pattern),
         "batches": [_BATCHES, batch_size] if set(criterion.needs) & set(criteria.FROM_DATA) else [],
     }
-    record = Record(path, settings)
+    record = Record(path, settings, dict.fromkeys(w.path for w in prunable_weights.find(model)))
     meter.name = record.metric
     evidence = {"data": data, "batches": _BATCHES, "batch_size": batch_size}
     subjects = find(model, layers, criterion, pattern, evidence)

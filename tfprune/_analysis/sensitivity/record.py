@@ -15,6 +15,8 @@ class Record:
     Args:
         path: The file, or `None` to keep the values in memory only.
         settings: Plain data on which the values depend.
+        layers: Paths of all layers that can be measured, in the order of the model. Keras numbers
+            the names that it makes itself, so the same model may have other names in the file.
 
     Attributes:
         metric: Name of the metric, or `None`.
@@ -24,9 +26,10 @@ class Record:
         ValueError: If the file has other settings or another format, or its folder is missing.
     """
 
-    def __init__(self, path, settings):
+    def __init__(self, path, settings, layers):
         self._path: Any = None if path is None else pathlib.Path(path)
         self._settings = json.loads(json.dumps(settings))
+        self._layers = list(layers)
         self.metric: Any = None
         self.baseline: Any = None
         self._values: dict = {}
@@ -52,6 +55,8 @@ class Record:
             settings = {name: found["settings"][name] for name in self._settings}
             metric, baseline, values = found["metric"], found["baseline"], found["values"]
             _check_numbers(baseline, values)
+            # Files of version 0.1 have none.
+            known = list(found.get("layers", self._layers))
             # Files of version 0.1 have none.
             sum_then = found.pop("checksum", None)
             whole = sum_then is None or sum_then == checksum_of_data(found)
@@ -80,7 +85,11 @@ class Record:
                     f"Choose another name, or use the same {name} as in the file.",
                 )
             )
-        self.metric, self.baseline, self._values = metric, baseline, values
+        # Another version may measure other layers; then names alone decide.
+        fits = len(known) == len(self._layers)
+        names = dict(zip(known, self._layers, strict=True)) if fits else {}
+        self.metric, self.baseline = metric, baseline
+        self._values = {names.get(layer, layer): found for layer, found in values.items()}
 
     def value(self, layer, sparsity):
         """Returns a measurement, or `None`."""
@@ -101,6 +110,7 @@ class Record:
             return
         whole = {
             "settings": self._settings,
+            "layers": self._layers,
             "metric": self.metric,
             "baseline": self.baseline,
             "values": self._values,
