@@ -262,6 +262,17 @@ def test_files_that_the_user_has(tmp_path):
         tfprune.compare(*paths, data())
 
 
+def test_the_loss_of_a_file_has_the_penalties_of_its_own_weights():
+    model = keras.Sequential(
+        [keras.Input((8, 8, 3)), layers.Flatten(), layers.Dense(5, kernel_regularizer="l2")]
+    )
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    pruned = tfprune.pruners.one_shot(model, 0.9)
+    found = tfprune.compare(model, pruned, data(), formats=["keras"], latency=False)
+    losses = tuple(file.metrics["loss"] for file in found.files["keras"])
+    assert losses == pytest.approx(found.metrics["loss"], rel=1e-5)
+
+
 def test_files_take_bytes_as_keras_does():
     model = build()
     model.compile("sgd", "sparse_categorical_crossentropy", metrics=["accuracy"])

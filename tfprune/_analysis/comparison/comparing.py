@@ -223,10 +223,13 @@ def compare(
         if latency:
             sides = with_latency(sides, batch_size, how)
         if data is not None:
-            judge = strip_pruning(compiled)
-            judge.compile_from_config(compile_config)
+            # Each side has its own penalties in the loss, since they depend on its weights.
+            judges = [strip_pruning(compiled if isinstance(m, Path) else m) for m in plain]
+            for judge in judges:
+                judge.compile_from_config(compile_config)
             with progress(sum(map(len, sides)), "metrics measured", verbose) as done:
-                sides = tuple(with_metrics(side, judge, data, done) for side in sides)
+                pairs = zip(sides, judges, strict=True)
+                sides = tuple(with_metrics(side, judge, data, done) for side, judge in pairs)
     metrics = {}
     if data is not None:
         pairs = zip(given, plain, sides, strict=True)
