@@ -204,6 +204,27 @@ def test_only_what_is_faster_becomes_sparse(model, monkeypatch):
     check_same(plan.apply(), model)
 
 
+@keras.saving.register_keras_serializable(package=HERE)
+class Named(keras.Model):
+    def __init__(self, width, **kwargs):
+        super().__init__(**kwargs)
+        self.width, self.dense = width, layers.Dense(width, name="dense")
+
+    def call(self, inputs):
+        return self.dense(inputs=inputs)
+
+    def get_config(self):
+        return {**super().get_config(), "width": self.width}
+
+
+def test_code_may_name_the_inputs():
+    model = Named(8)
+    model(X)
+    plan = tfprune.plan_sparse(with_zeros(model, 0.8), X, prefer="size")
+    assert [row.sparse for row in plan.rows] == [True]
+    check_same(plan.apply(), model)
+
+
 class ReadsKernels(Coded):
     def call(self, inputs):
         return keras.ops.matmul(self.first(inputs), self.first.kernel)

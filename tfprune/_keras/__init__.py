@@ -10,6 +10,7 @@ from tfprune._keras.calls import is_symbolic as is_symbolic
 from tfprune._keras.calls import is_tracing_without_state as is_tracing_without_state
 from tfprune._keras.calls import is_training as is_training
 from tfprune._keras.calls import outermost_called as outermost_called
+from tfprune._keras.calls import positional as positional
 from tfprune._keras.calls import symbolic_inputs as symbolic_inputs
 from tfprune._keras.calls import symbolic_outputs as symbolic_outputs
 from tfprune._keras.calls import trace as trace

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import inspect
 
 import keras
 import numpy as np
@@ -85,8 +86,22 @@ class intercepted_calls:
             object.__delattr__(layer, "call")
 
 
+def positional(call, args, kwargs):
+    """Returns the positional arguments of a call; the first one also if it was given by name.
+
+    Args:
+        call: The method.
+        args: Its positional arguments.
+        kwargs: Its other arguments.
+    """
+    first = next(iter(inspect.signature(call).parameters), None)
+    return args or tuple(value for name, value in kwargs.items() if name == first)
+
+
 class watched_calls(intercepted_calls):
     """Calls `seen(layer, arguments, outputs)` after each call of the layers.
+
+    The arguments are the positional ones, and the first one also if code gives it by name.
 
     Args:
         layers: The layers to watch.
@@ -96,7 +111,7 @@ class watched_calls(intercepted_calls):
     def __init__(self, layers, seen):
         def handle(layer, call, args, kwargs):
             outputs = call(*args, **kwargs)
-            seen(layer, args, outputs)
+            seen(layer, positional(call, args, kwargs), outputs)
             return outputs
 
         super().__init__(layers, handle)

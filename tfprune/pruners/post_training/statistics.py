@@ -107,7 +107,7 @@ def watch(statistics, calls, run, masks):
     for call, mask in zip(calls, masks, strict=True):
 
         def handle(layer, own, args, kwargs, mask=mask):
-            x = args[0] if args else next(iter(kwargs.values()))
+            x = _keras.positional(own, args, kwargs)[0]
             for one in by_layer[id(layer)]:
                 one.add(x, mask)
             return own(*args, **kwargs)
