@@ -170,13 +170,14 @@ class Task:
         self.fit(model, 0, self.epochs, callbacks=callbacks)
         return model
 
-    def uniform_sparsity(self, share):
-        """The sparsity everywhere at which the budget is met."""
+    def uniform(self, share):
+        """The sparsity everywhere at which the budget is met, and its distribution."""
         import tfprune
 
         if self.weights:
-            return share
-        return tfprune.plan_shrink(self.dense, {"macs": share}).sparsity
+            return share, None
+        plan = tfprune.plan_shrink(self.dense, {"macs": share})
+        return plan.sparsity, plan.to_distribution()
 
     def search(self, kind, share, train=None, **options):
         from tfprune import pruners
@@ -276,7 +277,7 @@ def methods(task):
     wide = {"global": "global", "ERK": "erdos_renyi_kernel", "LAMP": "lamp"}
     found = {
         "uniform, at once": plain(lambda share: task.at_once(share)),
-        "uniform, gradual": plain(lambda share: task.gradual(task.uniform_sparsity(share), None)),
+        "uniform, gradual": plain(lambda share: task.gradual(*task.uniform(share))),
         **{
             f"{name}, at once": plain(lambda share, scope=scope: task.at_once(share, scope))
             for name, scope in wide.items()
