@@ -228,8 +228,8 @@ def compare(
             for judge in judges:
                 judge.compile_from_config(compile_config)
             with progress(sum(map(len, sides)), "metrics measured", verbose) as done:
-                pairs = zip(sides, judges, strict=True)
-                sides = tuple(with_metrics(side, judge, data, done) for side, judge in pairs)
+                judged = zip(sides, judges, strict=True)
+                sides = tuple(with_metrics(side, judge, data, done) for side, judge in judged)
     metrics = {}
     if data is not None:
         pairs = zip(given, plain, sides, strict=True)
