@@ -133,6 +133,19 @@ def test_shared_layer_counts_each_step_once():
     check_exact(pruned, 0.75)
 
 
+def test_a_layer_in_two_graphs_stays_one():
+    shared = keras.layers.Dense(8, name="shared")
+    inner = keras.Sequential([keras.Input((8,)), shared, keras.layers.ReLU()], name="inner")
+    inputs = keras.Input((8,))
+    model = keras.Model(inputs, keras.layers.Dense(1)(shared(inner(inputs))))
+    pruned = tfprune.prune_low_magnitude(model, tfprune.ConstantSparsity(0.5, 0))
+    assert pruned.get_layer("shared") is pruned.get_layer("inner").layers[0]
+    plain = tfprune.strip_pruning(pruned)
+    assert plain.count_params() == model.count_params() == 8 * 8 + 8 + 9
+    x = np.random.default_rng(0).normal(size=(4, 8)).astype("float32")
+    np.testing.assert_array_equal(plain(x), model(x))
+
+
 def test_model_that_is_called_twice():
     x = keras.Input((6,))
     inner = keras.Sequential([keras.Input((6,)), layers.Dense(6, name="inner")])

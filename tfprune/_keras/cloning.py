@@ -48,15 +48,19 @@ def clone_graph(model, make, omit=()):
         A new model with the same weights, uncompiled.
     """
     copies = []
-    inside: dict = {}
+    stand_ins: dict = {}
 
     def clone_function(layer):
         if not isinstance(layer, keras.layers.Layer):
             return type(layer).from_config(layer.get_config())
+        # A layer or model may be in several of the graphs.
+        if id(layer) not in stand_ins:
+            stand_ins[id(layer)] = stand_in_of(layer)
+        return stand_ins[id(layer)]
+
+    def stand_in_of(layer):
         if is_graph(layer) and not keeps_class(layer):
-            if id(layer) not in inside:
-                inside[id(layer)] = clone(layer)
-            return inside[id(layer)]
+            return clone(layer)
         source, target, stand_in = make(layer)
         if source is not None:
             copies.append((source, target))
