@@ -284,6 +284,16 @@ def test_shrunk_on_the_way_out(tmp_path):
         tfprune.export(pruned(image_model), tmp_path / "no.onnx", shrink=True)
 
 
+@pytest.mark.parametrize("size", [1, 4])
+@pytest.mark.parametrize("path", ["m.keras", "m.tflite", "m.onnx"])
+def test_a_fixed_batch_is_one_batch(path, size, tmp_path):
+    inputs = keras.Input(batch_shape=(size, 8))
+    model = keras.Model(inputs, layers.Dense(3)(inputs))
+    x = np.random.default_rng(0).normal(size=(64, 8)).astype("float32")
+    for data in (None, x):
+        assert tfprune.export(model, tmp_path / path, data=data, verbose=0).relative <= 1e-6
+
+
 def test_data_of_every_kind(tmp_path):
     model, x = pruned(image_model), images(10)
     import tensorflow as tf

@@ -112,13 +112,15 @@ def fitting_inputs(model, data, samples):
         model: A built model.
         data: Anything that `fit` takes, of which the first `samples` examples of the first batch
             are taken, without labels; or `None` for random numbers.
-        samples: Largest number of examples.
+        samples: Largest number of examples. A model with a fixed batch size gets one batch.
 
     Raises:
         ValueError: If there is no example, or the arrays do not fit the model.
     """
     session = KerasSession(model)
-    if session.inputs is not None and all(spec.dtype == "string" for spec in session.inputs):
+    specs = session.inputs or []
+    samples = next((spec.shape[0] for spec in specs if spec.shape[0]), samples)
+    if specs and all(spec.dtype == "string" for spec in specs):
         return _texts(session, data, samples)
     if data is None:
         return session.packed(random_inputs(session, samples))
