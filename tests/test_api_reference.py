@@ -46,6 +46,16 @@ def test_it_has_every_public_object_once():
     assert missing == []
 
 
+@pytest.mark.parametrize("name", [name for _, name in NAMED])
+def test_each_argument_has_a_line_of_its_own(name):
+    text = inspect.getdoc(_find(name)) or ""
+    arguments = text.partition("\nArgs:\n")[2].partition("\n\n")[0]
+    begun = re.findall(r"^    (\w+): ", arguments, re.MULTILINE)
+    inside = set(inspect.signature(_find(name)).parameters) - set(begun)
+    assert [one for one in inside if re.search(rf"\S {one}: ", arguments)] == []
+    assert not re.findall(r"^ *{\w+}", text, re.MULTILINE)
+
+
 def test_the_packages_are_searched():
     """So that the test above cannot pass by finding nothing."""
     names = dict(public_names())

@@ -104,10 +104,13 @@ def sparse_gpt(
         sparsity: Fraction of zeros in each weight, in [0, 1); or a list with one for each block.
         data: As in `wanda`.
         damping: Added to the diagonal of the Hessian, in units of its mean, at least 0. If it is
-        not enough, 0.01, 0.1 and 1 are tried, and noted in `notes` of the result. pattern: As in
-        `wanda`, likewise the further arguments. distribution: A `tfprune.pruners.Owl`. blocks: The
-        blocks. layers: The layers to prune. path: Folder that keeps each block. verbose: 1 shows a
-        progress bar.
+            not enough, 0.01, 0.1 and 1 are tried, and noted in `notes` of the result.
+        pattern: As in `wanda`, likewise the further arguments.
+        distribution: A `tfprune.pruners.Owl`.
+        blocks: The blocks.
+        layers: The layers to prune.
+        path: Folder that keeps each block.
+        verbose: 1 shows a progress bar.
 
     Returns:
         A `PostTrainingResult`: the wrapped model, and a table of the blocks.

@@ -37,10 +37,11 @@ class SimulatedAnnealing(CandidateSearch):
         {pattern}
         {methods}
         evaluations: Number of candidates drawn, including starts. Repeated candidates are evaluated
-        once. start: A further start: a `SearchResult` of the same model, for instance from a
-        sensitivity search. Uniform shares, Erdos-Renyi-Kernel and LAMP are always starts; the
-        search perturbs the best one. perturbation: Standard deviation of the first changes to the
-        logarithm of a density. It
+            once.
+        start: A further start: a `SearchResult` of the same model, for instance from a sensitivity
+            search. Uniform shares, Erdos-Renyi-Kernel and LAMP are always starts; the search
+            perturbs the best one.
+        perturbation: Standard deviation of the first changes to the logarithm of a density. It
             falls with the square root of the temperature.
         {options}
         {runtime}

@@ -39,9 +39,11 @@ class NetAdapt(CandidateSearch):
             stops adding steps when `decay` has made the last one a tenth of the first.
         decay: Size of each step as a fraction of the previous one, in (0, 1].
         candidates: Number of layers to try in each step: the least sensitive ones at their last
-        trial. `None` tries all. train_candidates: Whether `train` trains every candidate before its
-        evaluation, as in the paper, and not only the chosen one. This multiplies the training time
-        by their number. {options} {runtime}
+            trial. `None` tries all.
+        train_candidates: Whether `train` trains every candidate before its evaluation, as in the
+            paper, and not only the chosen one. This multiplies the training time by their number.
+        {options}
+        {runtime}
 
     {raises}
 
