@@ -16,13 +16,27 @@ def sync_state(model):
 
 def single_optimizers(optimizer):
     """Returns the plain optimizers inside a loss-scaling or combined optimizer."""
+    inside = _inside(optimizer)
+    return [single for item in inside for single in single_optimizers(item)] or [optimizer]
+
+
+def _inside(optimizer):
     inner = getattr(optimizer, "inner_optimizer", None)
-    if inner is not None:
-        return single_optimizers(inner)
-    several = getattr(optimizer, "optimizers", None)
-    if several:
-        return [single for item in several for single in single_optimizers(item)]
-    return [optimizer]
+    return list(getattr(optimizer, "optimizers", None) or []) if inner is None else [inner]
+
+
+def copy_numbers(optimizer, other):
+    """Copies the state that belongs to no weight: steps, learning rate, scale of the loss.
+
+    Args:
+        optimizer: The optimizer.
+        other: An optimizer of the same class, which gets the state.
+    """
+    for name, number in vars(optimizer).items():
+        if isinstance(number, keras.Variable):
+            getattr(other, name).assign(ops.convert_to_numpy(number))
+    for old, new in zip(_inside(optimizer), _inside(other), strict=True):
+        copy_numbers(old, new)
 
 
 def is_built_for_nothing(optimizer):

@@ -1,7 +1,5 @@
 """The state of an optimizer, for a copy of its model or for a smaller model."""
 
-from keras import ops
-
 from tfprune import _keras
 from tfprune._wrapping.strip import strip_pruning
 from tfprune.structural.silent_channels import plan_removal
@@ -54,7 +52,7 @@ def compile_smaller(plan, plain, model):
             # A bias that took over constants is new: nothing is remembered of it.
             if number < len(slots) and variable.path in cut:
                 slots[number].assign(_keras.host_array(cut[variable.path]))
-    _copy_steps(model, small)
+    _keras.copy_numbers(model.optimizer, optimizer)
     return small
 
 
@@ -76,12 +74,5 @@ def compile_copy(copy, model):
         slots = (_keras.slots(m.optimizer, v) for m, v in ((model, one), (copy, two)))
         for source, target in zip(*slots, strict=True):
             target.assign(_keras.on_host(source))
-    _copy_steps(model, copy)
+    _keras.copy_numbers(model.optimizer, copy.optimizer)
     return copy
-
-
-def _copy_steps(model, other):
-    """Copies the number of steps that the optimizers inside have done."""
-    olds, clones = (_keras.single_optimizers(m.optimizer) for m in (model, other))
-    for old, new in zip(olds, clones, strict=True):
-        new.iterations.assign(ops.convert_to_numpy(old.iterations))
