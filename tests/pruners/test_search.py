@@ -267,6 +267,28 @@ def test_table_plot_and_plain_data(name, tmp_path):
     assert (tmp_path / "search.png").stat().st_size > 1000
 
 
+def test_a_layer_whose_name_ends_the_path_of_another_gets_its_own_share():
+    names = ("a", "b")
+    inner = [layers.Dense(16, activation="relu", name=name) for name in names]
+    inputs = keras.Input((8,))
+    x = keras.Sequential([keras.Input((8,)), *inner], name="inner")(inputs)
+    x = layers.Dense(16, activation="relu", name="a")(x)
+    model = keras.Model(inputs, layers.Dense(2)(x))
+    units = {"inner/a": 4, "inner/b": 12, "a": 8}
+    rows = tuple(
+        pruners.search.result.LayerShare(f"{path}/kernel", (path,), 16, 16 - left)
+        for path, left in units.items()
+    )
+    given = pruners.SearchResult("by hand", "loss", {}, {}, {}, rows, [])
+    schedule = tfprune.ConstantSparsity(given.sparsity, 0)
+    for how in ({"scope": given.to_distribution()}, {"rules": given.to_rules(schedule)}):
+        pruned = tfprune.prune_low_magnitude(model, schedule, pattern="filter", **how)
+        tfprune.UpdatePruningStep(pruned)
+        small = tfprune.shrink(pruned)
+        assert [small.get_layer("inner").get_layer(name).units for name in names] == [4, 12]
+        assert small.get_layer("a").units == 8
+
+
 @pytest.mark.parametrize("recalibrate", [None, False])
 def test_candidates_get_new_statistics_unless_asked_otherwise(recalibrate):
     objective = pruners.Objective(recalibrate=recalibrate, **BATCHES)

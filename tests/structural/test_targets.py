@@ -233,6 +233,21 @@ def test_training_shrinks_a_model_to_its_budget():
         tfprune.plan_shrink(gradual).to_distribution()
 
 
+def test_gradual_training_gives_a_layer_in_a_nested_model_its_own_share():
+    inner = keras.Sequential([keras.Input((8,)), layers.Dense(16, name="same")], name="inner")
+    inputs = keras.Input((8,))
+    model = keras.Model(inputs, layers.Dense(2)(layers.Dense(32, name="same")(inner(inputs))))
+    plan = tfprune.plan_shrink(model, {"macs": 0.8}, round_to=1)
+    plan.shares = {"inner/same/kernel": 0.75, "same/kernel": 0.25}
+    schedule = tfprune.ConstantSparsity(20 / 48, 0)
+    pruned = tfprune.prune_low_magnitude(
+        model, schedule, pattern="filter", scope=plan.to_distribution()
+    )
+    tfprune.UpdatePruningStep(pruned)
+    small = tfprune.shrink(pruned)
+    assert small.get_layer("inner").layers[0].units == 4 and small.get_layer("same").units == 24
+
+
 def test_a_model_that_is_small_enough():
     model = randomize(residual())
     kernel, bias, *others = model.get_layer("wide").get_weights()

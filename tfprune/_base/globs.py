@@ -1,6 +1,7 @@
 """Patterns of names, as in file names: "conv_*", "encoder/*", "block_[12]/dense"."""
 
 import fnmatch
+import glob
 
 
 def matches(pattern, path):
@@ -16,6 +17,18 @@ def matches(pattern, path):
     parts = path.split("/")
     ends = ("/".join(parts[start:]) for start in range(len(parts)))
     return any(fnmatch.fnmatchcase(end, pattern) for end in ends)
+
+
+def exactly(by_path):
+    """Returns `{pattern: value}` for paths, each of which has its own pattern as its last match.
+
+    The end of a path means a layer too, so shorter paths come first.
+
+    Args:
+        by_path: `{path: value}`.
+    """
+    ordered = sorted(by_path.items(), key=lambda item: item[0].count("/"))
+    return {glob.escape(path): value for path, value in ordered}
 
 
 def matches_within(pattern, path):

@@ -1,11 +1,11 @@
 """A plan of shrinking: the changes, and the smaller model."""
 
-import glob
 from dataclasses import asdict, dataclass
 
 from rich.console import Console
 from rich.table import Table
 
+from tfprune._base import globs
 from tfprune._base import validation as check
 from tfprune._base.text import as_text, show
 from tfprune._reports.cost import model_cost
@@ -122,7 +122,7 @@ class ShrinkPlan:
                     'Use for instance plan_shrink(model, {"macs": 0.5}).',
                 )
             )
-        return PerLayer({glob.escape(name): share for name, share in self.shares.items()})
+        return PerLayer(globs.exactly(self.shares))
 
     def latency(self, batch_size=1, runs=30, input_shape=None, runtime="keras", threads=1):
         """Measures how long both models take to predict one batch, in turn.

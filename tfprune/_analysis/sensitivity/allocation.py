@@ -1,10 +1,10 @@
 """Shares a sparsity out so that the changes of the metric have the least sum."""
 
-import glob
 import itertools
 
 import numpy as np
 
+from tfprune._base import globs
 from tfprune._base import validation as check
 from tfprune.distributions import PerLayer
 
@@ -28,9 +28,10 @@ def distribution(sensitivity, sparsity):
     measured = np.array([0.0, *sensitivity.sparsities])
     curves = [_rising(row.values, sensitivity.baseline) for row in rows]
     shares = _cheapest(measured, curves, units / units.sum(), value)
-    # The end of a path means a layer too, and the last key that means a layer counts.
-    named = sorted(zip(rows, shares, strict=True), key=lambda pair: pair[0].layer.count("/"))
-    return PerLayer({glob.escape(row.layer): round(float(share), _DIGITS) for row, share in named})
+    named = zip(rows, shares, strict=True)
+    return PerLayer(
+        globs.exactly({row.layer: round(float(share), _DIGITS) for row, share in named})
+    )
 
 
 def _rising(values, baseline):

@@ -1,11 +1,11 @@
 """The result of a search: a model, a table, a plot, and the allocation for gradual training."""
 
 import dataclasses
-import glob
 from typing import Any
 
 from rich.table import Table
 
+from tfprune._base import globs
 from tfprune._base import validation as check
 from tfprune._base.text import as_text
 from tfprune._wrapping.methods import Rule
@@ -95,7 +95,7 @@ class SearchResult:
         >>> gradual = tfprune.prune_low_magnitude(
         ...     model, schedule, pattern="filter", scope=found.to_distribution())
         """
-        return PerLayer({glob.escape(row.name): row.share for row in self.allocation})
+        return PerLayer(globs.exactly({row.name: row.share for row in self.allocation}))
 
     def to_rules(self, schedule):
         """Returns the allocation as a list of `Rule`s, one for each layer.
@@ -118,8 +118,8 @@ class SearchResult:
                 )
             )
         rules = []
-        for row in self.allocation:
-            match, share = [glob.escape(path) for path in row.layers], row.share
+        shares = {path: row.share for row in self.allocation for path in row.layers}
+        for match, share in globs.exactly(shares).items():
             if not share:
                 rules.append(Rule(match, prune=False))
                 continue
