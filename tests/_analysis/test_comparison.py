@@ -372,6 +372,7 @@ def test_one_page_that_needs_nothing_else(tmp_path):
         (ValueError, "a compiled model", {"data": data()}),
         (ValueError, "read again", {"data": iter([data()]), "compiled": True}),
         (ValueError, "as \\(x, y\\)", {"data": (data()[0],), "compiled": True}),
+        (ValueError, "`data` with at least one batch", {"data": data(0), "compiled": True}),
         (ValueError, "runs", {"runs": 0}),
     ],
 )

@@ -318,5 +318,9 @@ def _of_both(before, after):
 
 
 def _inputs(data):
-    batch = next(_keras.numpy_batches(data, 64))
+    batch = next(_keras.numpy_batches(data, 64), None)
+    if batch is None:
+        raise ValueError(
+            check.message("`data` with at least one batch", "none", "Pass inputs and labels.")
+        )
     return batch[0] if isinstance(batch, tuple) else batch
