@@ -168,6 +168,13 @@ def test_a_latency_out_of_reach_says_what_can_be_had(monkeypatch):
         tfprune.shrink(two_convolutions(), {"latency": 0.5})
 
 
+def test_where_fewer_channels_save_no_time_no_latency_is_proposed(monkeypatch):
+    timed(monkeypatch, lambda widths, runs: 1.0)
+    with pytest.raises(ValueError, match="target in macs or parameters instead") as caught:
+        tfprune.shrink(two_convolutions(), {"latency": 0.5})
+    assert "Raise it" not in str(caught.value)
+
+
 def test_runtimes_and_threads_are_checked():
     for options, message in (
         ({"runtime": "tensorrt"}, "`runtime` to be one of 'keras'"),

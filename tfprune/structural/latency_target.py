@@ -100,7 +100,10 @@ class LatencyTarget:
         best = min(shares, key=shares.__getitem__)
         plan = self._plans[best]
         macs = plan.after.macs / plan.before.macs if plan.before.macs else float("nan")
-        mend = f"Raise it to {np.ceil(100 * shares[best] / _MARGIN) / 100:.2g} or more"
+        least = np.ceil(100 * shares[best] / _MARGIN) / 100
+        mend = f"Raise it to {least:.2g} or more"
+        if least >= 1:
+            mend = "Set a target in macs or parameters instead: fewer channels save no time here"
         if self._runtime == "keras":
             mend += (
                 ", or measure where the model ships: runtime='litert' or 'onnx'. In Keras, small "
