@@ -602,6 +602,14 @@ def test_a_train_that_does_not_work(name, bad, line, tmp_path):
     assert bool(kept) == callable(bad)
 
 
+@pytest.mark.parametrize("name", ["SimulatedAnnealing", "AutoCompress"])
+def test_candidates_drawn_without_a_seed_are_not_kept_in_a_folder(name, tmp_path):
+    path = tmp_path / "new"
+    with pytest.raises(ValueError, match=r"a seed where `path` is given.*seed=None.*seed=0"):
+        search_of(name, seed=None).run(evaluate, path, train, verbose=0)
+    assert not path.exists()
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("search")

@@ -67,6 +67,8 @@ class SimulatedAnnealing(CandidateSearch):
     - [Liu et al., 2020: AutoCompress](https://arxiv.org/abs/1907.03141), which uses this search
     """
 
+    _draws = True
+
     evaluations: int = 60
     start: SearchResult | None = None
     perturbation: float = 0.5

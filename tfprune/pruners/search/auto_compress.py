@@ -83,6 +83,8 @@ class AutoCompress(Search):
     - [Liu et al., 2020: AutoCompress](https://arxiv.org/abs/1907.03141)
     """
 
+    _draws = True
+
     admm_steps: int
     _: KW_ONLY
     rounds: int = 3

@@ -50,7 +50,8 @@ _TEXTS = {
             name of a metric; the loss by default.
         least: The smallest share that every layer or group keeps, of the number that the same
             density everywhere would leave it.
-        seed: For all that is random, so that a resumed run is the same run.
+        seed: For all that is random, so that a resumed run is the same run. Candidates that are
+            drawn without a seed (`None`) cannot be kept in a folder.
 """,
     "{runtime}": """
         runtime: Where a budget of latency is measured, for one example: "keras", or as a file on
@@ -93,6 +94,9 @@ class Search:
 
     {raises}
     """
+
+    # Whether candidates are drawn at random.
+    _draws = False
 
     model: Any
     budget: dict
@@ -245,6 +249,14 @@ class Search:
             mend = "Give a function of (model, callback) that trains the model."
             raise TypeError(check.message("`train` to be a function", f"{train=}", mend))
         self._check_train(train)
+        if path is not None and self.seed is None and self._draws:
+            raise ValueError(
+                check.message(
+                    "a seed where `path` is given: a run that continues draws the same candidates",
+                    f"seed=None, path={str(path)!r}",
+                    f"Give {type(self).__name__}(..., seed=0), or leave `path` out.",
+                )
+            )
         config = {**self._config, **self._options(), "trains": train is not None}
         return self._found(judge, RecordStore(path, config, "evaluations"), train, verbose)
 
