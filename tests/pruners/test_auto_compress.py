@@ -9,7 +9,7 @@ from test_search import train_longer as train
 
 import tfprune
 from tfprune import pruners
-from tfprune.structural.optimizer_state import shrink_compiled
+from tfprune.structural.optimizer_state import compile_copy, shrink_compiled
 
 
 def array(value):
@@ -117,6 +117,26 @@ def test_training_goes_on_as_if_nothing_had_been_removed(optimizer):
     plain = tfprune.shrink(wrapped)
     for one, other in zip(slices, plain.trainable_variables, strict=True):
         np.testing.assert_allclose(one, array(other), rtol=1e-3, atol=1e-5)
+
+
+def test_the_means_of_adafactor_go_on_in_copies_and_smaller_models():
+    x = np.random.default_rng(0).normal(size=(32, 6)).astype("float32")
+    model = keras.Sequential(
+        [keras.Input((6,)), keras.layers.Dense(8, name="one"), keras.layers.Dense(1, name="out")]
+    )
+    schedule = tfprune.ConstantSparsity.one_shot(0.5)
+    wrapped = tfprune.prune_low_magnitude(model, schedule, pattern="filter")
+    wrapped.compile(keras.optimizers.Adafactor(0.01), "mse")
+    wrapped.fit(x, x[:, :1], epochs=2, verbose=0, callbacks=[tfprune.UpdatePruningStep()])
+    stays = array(wrapped.layers[0].pruned_weights[0].mask).any(axis=0)
+    rows, columns = array(wrapped.optimizer._r[0]), array(wrapped.optimizer._c[0])
+    copy = compile_copy(tfprune.strip_pruning(wrapped), wrapped)
+    np.testing.assert_array_equal(array(copy.optimizer._r[0]), rows)
+    np.testing.assert_array_equal(array(copy.optimizer._c[0]), columns)
+    small = shrink_compiled(wrapped)
+    np.testing.assert_array_equal(array(small.optimizer._r[0]), rows)
+    np.testing.assert_array_equal(array(small.optimizer._c[0]), columns[stays])
+    assert stays.sum() == 4 and rows.all() and columns.all()
 
 
 @pytest.mark.parametrize(

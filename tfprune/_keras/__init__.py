@@ -115,6 +115,7 @@ from tfprune._keras.training import batches_done as batches_done
 from tfprune._keras.training import before_training as before_training
 from tfprune._keras.training import compile_like as compile_like
 from tfprune._keras.training import copy_numbers as copy_numbers
+from tfprune._keras.training import factors as factors
 from tfprune._keras.training import is_built_for_nothing as is_built_for_nothing
 from tfprune._keras.training import move_first_epoch as move_first_epoch
 from tfprune._keras.training import number_of_batches as number_of_batches

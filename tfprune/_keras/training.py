@@ -87,6 +87,21 @@ def slots(optimizer, variable):
     return found
 
 
+def factors(optimizer, variable):
+    """Returns `(state, axis)` of state that has the variable's shape without one of its axes.
+
+    Adafactor keeps the means of squared gradients over the last axis, and over the one before it.
+    """
+    found = []
+    for single in single_optimizers(optimizer):
+        if not isinstance(single, keras.optimizers.Adafactor) or len(variable.shape) < 2:
+            continue
+        for place, item in enumerate(getattr(single, "_trainable_variables", [])):
+            if item is variable:
+                found += [(single._r[place], -1), (single._c[place], -2)]
+    return [(kept, axis) for kept, axis in found if kept is not None]
+
+
 def numpy_batches(data, batch_size):
     """Returns an iterator over batches of NumPy arrays, for any data that `fit` takes.
 
