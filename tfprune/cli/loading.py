@@ -180,7 +180,7 @@ def load_data(args, model):
     parts = {name: (_scaled(x, args.scale), y) for name, (x, y) in parts.items()}
     if "test" not in parts:
         x, y = parts["train"]
-        parts = _split(x, y, args.held_out)
+        parts = split(x, y, args.held_out)
     return Data(parts["train"], parts["test"])
 
 
@@ -314,8 +314,14 @@ def _scaled(x, scale):
     return x if scale == 1.0 else (x * np.float32(scale)).astype("float32")
 
 
-def _split(x, y, share):
-    """Splits off the same examples every time, so that results can be compared across runs."""
+def split(x, y, share):
+    """Splits off the same examples every time, so that results can be compared across runs.
+
+    They are drawn at random, because data may be sorted by class.
+
+    Returns:
+        `{"train": (x, y), "test": (x, y)}`.
+    """
     order = np.random.default_rng(0).permutation(len(x))
     held_out = min(len(x) - 1, max(1, round(share * len(x))))
     if held_out < 1:

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 
 from tfprune._base import validation as check
-from tfprune.cli.loading import load_data, load_model
+from tfprune.cli.loading import load_data, load_model, split
 
 
 def compile_for(model, data, loss, optimizer):
@@ -79,9 +79,8 @@ def evaluated(args):
     check_labels(model, data.train[1])
     if not model.compiled or args.loss is not None:
         compile_for(model, data, args.loss, "adam")
-    x, y = data.train
-    held = max(1, round(len(x) * args.held_out))
-    return model, (x[:-held], y[:-held]), (x[-held:], y[-held:])
+    parts = split(*data.train, args.held_out)
+    return model, parts["train"], parts["test"]
 
 
 # -- Commands that train ---------------------------------------------------------------------------
