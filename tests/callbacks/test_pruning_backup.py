@@ -180,6 +180,20 @@ def test_backups_every_few_batches(every, epoch, steps, tmp_path):
     assert started[0] == (epoch, steps)
 
 
+def test_an_epoch_that_executions_do_not_divide_is_not_repeated(tmp_path):
+    def several_steps():
+        model = make()
+        model.compile("adam", "mse", steps_per_execution=2)
+        return model
+
+    path, model = tmp_path / "run.weights.h5", several_steps()
+    backup = tfprune.PruningBackup(path, save_freq=2)
+    with pytest.raises(Killed):
+        fit(model, backup, tfprune.UpdatePruningStep(), KillIn(1, 0))
+    history = fit(several_steps(), tfprune.PruningBackup(path), tfprune.UpdatePruningStep())
+    assert history.epoch[0] == 1
+
+
 @pytest.fixture(scope="module")
 def backup(tmp_path_factory):
     path = tmp_path_factory.mktemp("backup") / "run.weights.h5"

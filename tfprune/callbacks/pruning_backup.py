@@ -24,8 +24,8 @@ class PruningBackup(keras.callbacks.Callback):
     Args:
         path: File to keep the backup in; its suffix is ".weights.h5".
         save_freq: "epoch", or a number of batches. A training resumed in the middle of an epoch
-        repeats the epoch from its first batch; it warns, and its result differs. delete_checkpoint:
-        Whether the file is deleted when `fit` ends.
+            repeats the epoch from its first batch; it warns, and its result differs.
+        delete_checkpoint: Whether the file is deleted when `fit` ends.
 
     Raises:
         TypeError: If `path` is not a path.
@@ -91,7 +91,9 @@ class PruningBackup(keras.callbacks.Callback):
         self._batch = batch + 1
         if self._unsaved >= self.save_freq:
             self._unsaved = 0
-            self._save(self._epoch + (self._batch == self.params.get("steps")))
+            # The last execution may count beyond the end of the epoch.
+            steps = self.params.get("steps")
+            self._save(self._epoch + (steps is not None and self._batch >= steps))
 
     def on_epoch_end(self, epoch, logs=None):
         if self.save_freq == "epoch":
