@@ -465,7 +465,7 @@ def read_events(folder):
     return found
 
 
-@pytest.mark.parametrize("update_freq, steps", [("epoch", [5, 10]), (2, [2, 4, 7, 9])])
+@pytest.mark.parametrize("update_freq, steps", [("epoch", [5, 10]), (2, [2, 4, 6, 8, 10])])
 def test_summaries_hold_sparsity_and_threshold_of_each_weight(tmp_path, update_freq, steps):
     model = model_with(ramp(10))
     names = [owner.name for owner in mask_owners(model)]
@@ -482,3 +482,27 @@ def test_summaries_hold_sparsity_and_threshold_of_each_weight(tmp_path, update_f
     for place, expected in zip(places, sparsity, strict=True):
         assert events[f"sparsity/{names[0]}/kernel"][place] == pytest.approx(expected, abs=1 / 512)
         assert events[f"threshold/{names[0]}/kernel"][place] > 0
+
+
+@pytest.mark.parametrize(
+    ("every", "at_once", "steps"), [(7, 1, [7, 14]), (2, 3, [3, 5, 8, 10, 13, 15])]
+)
+def test_summaries_after_a_number_of_batches_over_epochs(tmp_path, every, at_once, steps):
+    model = model_with(ramp(10))
+    model.compile("adam", "mse", steps_per_execution=at_once)
+    summaries = tfprune.PruningSummaries(tmp_path, update_freq=every)
+    fit(model, tfprune.UpdatePruningStep(), summaries, epochs=3)
+    assert sorted(read_events(tmp_path)["sparsity"]) == steps
+
+
+def test_summaries_of_nested_models_tell_layers_of_one_name_apart(tmp_path):
+    nested = [
+        keras.Sequential([keras.Input((16,)), layers.Dense(16, name="same")], name=name)
+        for name in ("a", "b")
+    ]
+    model = keras.Sequential([keras.Input((16,)), *nested, layers.Dense(4, name="last")])
+    model = tfprune.prune_low_magnitude(model, ramp(5))
+    model.compile("adam", "mse")
+    fit(model, tfprune.UpdatePruningStep(), tfprune.PruningSummaries(tmp_path))
+    names = ("a/same/kernel", "b/same/kernel", "last/kernel")
+    assert {f"sparsity/{name}" for name in names} < set(read_events(tmp_path))

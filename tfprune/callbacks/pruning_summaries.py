@@ -7,7 +7,7 @@ import keras
 
 from tfprune._base import validation as check
 from tfprune._base.packages import check_installed
-from tfprune._wrapping.wrapper import mask_owners
+from tfprune._updates.mask_update import MaskUpdate
 from tfprune.callbacks.pruning_callback import is_plain
 
 
@@ -74,23 +74,29 @@ class PruningSummaries(ForwardingCallback):
         self._writer: Any = None
         self._owners: list = []
         self._epoch = 0
+        self._batch = 0  # Batches of the epoch so far.
+        self._unwritten = 0  # Batches since the values were due.
         if kwargs:
             self.board = _board(log_dir, update_freq, kwargs)
 
     def set_model(self, model):
         super().set_model(model)
-        self._owners = [] if is_plain(model, type(self).__name__) else mask_owners(model)
+        self._owners = [] if is_plain(model, type(self).__name__) else MaskUpdate(model).owners
 
     def on_train_begin(self, logs=None):
         import tensorflow as tf
 
         self._writer = tf.summary.create_file_writer(self.log_dir)
-        self._epoch = 0
+        self._epoch = self._batch = self._unwritten = 0
         super().on_train_begin(logs)
 
     def on_train_batch_end(self, batch, logs=None):
+        # With several steps per execution, batches are left out. A smaller number begins an epoch.
+        self._unwritten += batch + 1 - (self._batch if self._batch <= batch else 0)
+        self._batch = batch + 1
         every = 1 if self.update_freq == "batch" else self.update_freq
-        if every != "epoch" and (batch + 1) % every == 0:
+        if every != "epoch" and self._unwritten >= every:
+            self._unwritten %= every
             self._write()
         super().on_train_batch_end(batch, logs)
 
@@ -115,7 +121,7 @@ class PruningSummaries(ForwardingCallback):
             for owner in self._owners:
                 step = owner.pruning_step if epoch is None else epoch
                 for weight in owner.pruned_weights:
-                    name = f"{owner.name}/{weight.path}"
+                    name = weight.name
                     _write_scalar(f"sparsity/{name}", weight.zeros / weight.size, step=step)
                     if weight.threshold is not None:
                         _write_scalar(f"threshold/{name}", weight.threshold, step=step)
