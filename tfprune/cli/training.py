@@ -79,7 +79,8 @@ def evaluated(args):
     check_labels(model, data.train[1])
     if not model.compiled or args.loss is not None:
         compile_for(model, data, args.loss, "adam")
-    parts = split(*data.train, args.held_out)
+    x, y = data.train
+    parts = split(x, y, args.held_out)
     return model, parts["train"], parts["test"]
 
 
