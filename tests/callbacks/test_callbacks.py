@@ -55,6 +55,18 @@ def test_fit_without_the_callback_says_which_line_to_add():
         fit(model)
 
 
+@pytest.mark.parametrize("refused", ["another", "several"])
+def test_fit_without_the_callback_warns_after_a_callback_was_refused(refused):
+    model = model_with(ramp(5))
+    callbacks = [tfprune.SET(0.5)]
+    if refused == "several":
+        callbacks = [tfprune.UpdatePruningStep(), tfprune.UpdatePruningStep()]
+    with pytest.raises(ValueError, match="Expected"):
+        fit(model, *callbacks)
+    with pytest.warns(UserWarning, match="a training step without it"):
+        fit(model)
+
+
 @pytest.mark.parametrize("kind", [tfprune.UpdatePruningStep, tfprune.RigL])
 def test_a_class_among_the_callbacks_is_told_to_be_called(kind):
     model = model_with(ramp(5))

@@ -1,6 +1,7 @@
 """The training of a pruned model: counts steps, updates masks, keeps pruned weights at zero."""
 
 import warnings
+from contextlib import contextmanager
 from typing import Any
 
 import keras
@@ -122,12 +123,27 @@ class PruningTraining:
         self.projection = Projection(model)
         if _keras.backend() == "jax" and optimizer is not None:
             self.projection.install(model)
-        self._part.attach(self)
+        with self._left_if_refused(owners):
+            self._part.attach(self)
         if own_loop:
             self.ask()
 
+    @contextmanager
+    def _left_if_refused(self, owners):
+        """Context in which an error ends the training before it begins: a later one is warned."""
+        try:
+            yield
+        except Exception:
+            for owner in owners:
+                owner.leave()
+            raise
+
     def begin(self, params):
         """Begins a `fit`."""
+        with self._left_if_refused(self.updater.update.owners):
+            self._begin(params)
+
+    def _begin(self, params):
         self.params = params or {}
         if not self.counter.is_in_charge:
             raise ValueError(
