@@ -141,13 +141,15 @@ def main(folder):
     for name, suffix in (("h5", ".h5"), ("keras", ".keras"), ("saved_model", "")):
         case(name, model, suffix)
     # -- Without tfmot ----------------------------------------------------------------------------
-    two_inputs = [layers.Input((4,)), layers.Input((3,))]
+    two_inputs = [layers.Input((4,), name="wide"), layers.Input((3,), name="narrow")]
     joined = layers.Concatenate()([layers.Dense(5, "tanh")(two_inputs[0]), two_inputs[1]])
     two_outputs = [layers.Dense(2, name="a")(joined), layers.Dense(1, name="b")(joined)]
+    named_inputs = dict(zip(("wide", "narrow"), two_inputs, strict=True))
     for name, plain, suffix in (
         ("plain", cnn(), ""),
         ("plain_h5", cnn(), ".h5"),
         ("plain_graph", tf_keras.Model(two_inputs, two_outputs), ""),
+        ("plain_named", tf_keras.Model(named_inputs, two_outputs), ".h5"),
     ):
         case(name, noisy(plain), suffix)
     # One more update, which no callback puts to zero: what is pruned drifts.

@@ -126,6 +126,8 @@ def check_same(model, truth, name):
 
 def check_outputs(model, truth, name):
     inputs, expected = arrays(truth, name, "input"), arrays(truth, name, "output")
+    if not isinstance(model, keras.Sequential):
+        inputs = keras.tree.pack_sequence_as(model.input, keras.tree.flatten(inputs))
     found = model(inputs, training=False)
     for ours, theirs in zip(
         keras.tree.flatten(found),
@@ -308,7 +310,7 @@ def test_a_live_model_is_converted_and_left_alone(moved):
     assert moved.truth["live/own_schedule_is_kept"]
 
 
-@pytest.mark.parametrize("name", ["plain", "plain_h5", "plain_graph"])
+@pytest.mark.parametrize("name", ["plain", "plain_h5", "plain_graph", "plain_named"])
 def test_plain_models_of_tf_keras(moved, convert, name, tmp_path):
     model = convert(name, by=tfprune.interop.from_tf_keras)
     check_outputs(model, moved.truth, name)

@@ -340,7 +340,10 @@ def _check_same(model, arrays):
     wanted = [arrays[f"output_{i}"] for i in range(len(arrays)) if f"output_{i}" in arrays]
     if not wanted:
         return
-    found = model(inputs[0] if len(inputs) == 1 else inputs, training=False)
+    single = isinstance(model, keras.Sequential)
+    # The inputs of a graph may have names.
+    given = inputs[0] if single else keras.tree.pack_sequence_as(model.input, inputs)
+    found = model(given, training=False)
     found = [np.asarray(_keras.on_host(array)) for array in keras.tree.flatten(found)]
     for ours, theirs in zip(found, wanted, strict=True):
         limit = _HALF_PRECISION if theirs.dtype.itemsize < 4 else _TOLERANCE
