@@ -457,6 +457,13 @@ def test_checkpoint_by_batches(tmp_path):
     assert sorted(file.name for file in tmp_path.iterdir()) == ["3.keras", "4.keras", "5.keras"]
 
 
+def test_the_checkpoint_compares_after_a_number_of_batches(tmp_path):
+    model, path = model_with(tfprune.ConstantSparsity.one_shot(0.5)), tmp_path / "best.keras"
+    checkpoint = tfprune.PruningCheckpoint(path, monitor="loss", save_freq=2)
+    fit(model, tfprune.UpdatePruningStep(), checkpoint)
+    assert tfprune.sparsity_report(keras.saving.load_model(path)).sparsity == 0.5
+
+
 # -- PruningSummaries -----------------------------------------------------------------------------
 
 

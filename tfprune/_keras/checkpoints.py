@@ -31,6 +31,12 @@ class WholeFileCheckpoint(keras.callbacks.ModelCheckpoint):
                 )
             ) from error
 
+    def on_train_batch_end(self, batch, logs=None):
+        # Keras sets it when the first epoch ends, too late where batches are compared.
+        if self.save_best_only and self.monitor_op is None:
+            self._set_monitor_op()
+        super().on_train_batch_end(batch, logs)
+
     @property
     def model(self):
         model = super().model
