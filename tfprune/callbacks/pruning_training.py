@@ -123,42 +123,29 @@ class PruningTraining:
         self.projection = Projection(model)
         if _keras.backend() == "jax" and optimizer is not None:
             self.projection.install(model)
-        with self._left_if_refused(owners):
+        with _left_if_refused(owners):
             self._part.attach(self)
         if own_loop:
             self.ask()
 
-    @contextmanager
-    def _left_if_refused(self, owners):
-        """Context in which an error ends the training before it begins: a later one is warned."""
-        try:
-            yield
-        except Exception:
-            for owner in owners:
-                owner.leave()
-            raise
-
     def begin(self, params):
         """Begins a `fit`."""
-        with self._left_if_refused(self.updater.update.owners):
-            self._begin(params)
-
-    def _begin(self, params):
-        self.params = params or {}
-        if not self.counter.is_in_charge:
-            raise ValueError(
-                check.message(
-                    "one UpdatePruningStep among the callbacks",
-                    "several, which would count each step several times",
-                    "Keep only one of them. RigL, SET and SNFS take its place.",
+        with _left_if_refused(self.updater.update.owners):
+            self.params = params or {}
+            if not self.counter.is_in_charge:
+                raise ValueError(
+                    check.message(
+                        "one UpdatePruningStep among the callbacks",
+                        "several, which would count each step several times",
+                        "Keep only one of them. RigL, SET and SNFS take its place.",
+                    )
                 )
-            )
-        self.counter.clock.stop()
-        self.counter.measure_epoch(self.params.get("steps"))
-        self.updater.forget()
-        self._resumed_otherwise = False
-        self._resumption.begin(self.model)
-        self._part.begin(self)
+            self.counter.clock.stop()
+            self.counter.measure_epoch(self.params.get("steps"))
+            self.updater.forget()
+            self._resumed_otherwise = False
+            self._resumption.begin(self.model)
+            self._part.begin(self)
 
     def begin_epoch(self, epoch):
         """Begins an epoch; another callback may have restored weights since `begin`."""
@@ -251,6 +238,17 @@ class PruningTraining:
             # torch.optim does not apply constraints.
             self.updater.project()
         return self._part.step(self, sync) or bool(due)
+
+
+@contextmanager
+def _left_if_refused(owners):
+    """Context in which an error ends the training before it begins: a later one is warned."""
+    try:
+        yield
+    except Exception:
+        for owner in owners:
+            owner.leave()
+        raise
 
 
 def _follow_state_trees(model):
