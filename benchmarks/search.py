@@ -448,9 +448,12 @@ def draw(parsed, names, budgets, options):
         axis.grid(axis="x", alpha=0.3)
         axis.spines[["top", "right"]].set_visible(False)
     axes[0][0].invert_yaxis()
-    handles, labels = axes[0][0].get_legend_handles_labels()
+    # Each axis has only the seeds that ran for its budget.
+    legends = (zip(*axis.get_legend_handles_labels(), strict=True) for axis in axes[0])
+    labels = {label: handle for legend in legends for handle, label in legend}
     columns = {"ncol": len(labels), "fontsize": 8, "frameon": False}
-    figure.legend(handles, labels, loc="upper center", bbox_to_anchor=(0.5, -0.02), **columns)
+    place = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.02)}
+    figure.legend(labels.values(), labels.keys(), **place, **columns)
     path = options.output / f"search_{options.network}.png"
     figure.savefig(path, dpi=120, bbox_inches="tight")
     pyplot.close(figure)
