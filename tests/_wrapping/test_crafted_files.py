@@ -125,16 +125,19 @@ def test_records_of_a_search(data, tmp_path):
         {"checksum": "x"},
         {"settings": 3},
         {"settings": {}},
+        {"layers": 3},
+        {"layers": "a"},
+        {"layers": [["a"]]},
     ],
     ids=str,
 )
 def test_records_of_sensitivity(change, tmp_path):
     path = tmp_path / "record.json"
-    Record(path, {"a": 1}).keep_baseline(0.5, "loss")
+    Record(path, {"a": 1}, ["a"]).keep_baseline(0.5, "loss")
     found = json.loads(path.read_text())
     found.pop("checksum")
     path.write_text(json.dumps({**found, **change}))
-    refused(lambda: Record(path, {"a": 1}))
+    refused(lambda: Record(path, {"a": 1}, ["a"]))
 
 
 # -- Presets ---------------------------------------------------------------------------------------

@@ -272,15 +272,15 @@ def test_records_of_sensitivity(tmp_path):
     from tfprune._analysis.sensitivity.record import Record
 
     path = tmp_path / "record.json"
-    record = Record(path, {"a": 1})
+    record = Record(path, {"a": 1}, ["dense"])
     record.keep_baseline(0.5, "loss")
     record.keep("dense", 0.5, 0.25)
-    assert Record(path, {"a": 1}).value("dense", 0.5) == 0.25
+    assert Record(path, {"a": 1}, ["dense"]).value("dense", 0.5) == 0.25
     found = json.loads(path.read_text())
     found["values"]["dense"]["0.5"] = 0.75
     path.write_text(json.dumps(found))
     with pytest.raises(ValueError, match=r"record\.json' to hold what sensitivity\(\) wrote"):
-        Record(path, {"a": 1})
+        Record(path, {"a": 1}, ["dense"])
 
 
 def test_records_of_lottery_tickets(tmp_path):

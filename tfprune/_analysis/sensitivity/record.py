@@ -55,9 +55,10 @@ class Record:
             settings = {name: found["settings"][name] for name in self._settings}
             metric, baseline, values = found["metric"], found["baseline"], found["values"]
             _check_numbers(baseline, values)
-            # Files of version 0.1 have none.
-            known = list(found.get("layers", self._layers))
-            # Files of version 0.1 have none.
+            # Files of version 0.1 have neither.
+            known = found.get("layers", self._layers)
+            if not (isinstance(known, list) and all(isinstance(name, str) for name in known)):
+                raise TypeError("names are strings")
             sum_then = found.pop("checksum", None)
             whole = sum_then is None or sum_then == checksum_of_data(found)
         except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
