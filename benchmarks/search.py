@@ -393,7 +393,12 @@ class _Names:
 
 
 def table(cells, budgets, options):
-    parsed = {tuple(key.split(" | ")): value for key, value in cells.items()}
+    # Cells of earlier versions have no accuracy with fresh statistics; one table shows one kind.
+    kinds = ("recalibrated", "accuracy")
+    kind = next(kind for kind in kinds if all(kind in value for value in cells.values()))
+    parsed = {
+        tuple(key.split(" | ")): {**value, "accuracy": value[kind]} for key, value in cells.items()
+    }
     names = list(dict.fromkeys(name for name, _, _ in parsed))
     rows = []
     for name in names:
@@ -452,7 +457,8 @@ def draw(parsed, names, budgets, options):
     legends = (zip(*axis.get_legend_handles_labels(), strict=True) for axis in axes[0])
     labels = {label: handle for legend in legends for handle, label in legend}
     columns = {"ncol": len(labels), "fontsize": 8, "frameon": False}
-    place = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.02)}
+    # Half an inch for the labels below the axes.
+    place = {"loc": "upper center", "bbox_to_anchor": (0.5, 0.08 - 0.5 / size[1])}
     figure.legend(labels.values(), labels.keys(), **place, **columns)
     path = options.output / f"search_{options.network}.png"
     figure.savefig(path, dpi=120, bbox_inches="tight")
