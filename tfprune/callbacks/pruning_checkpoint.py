@@ -71,7 +71,7 @@ class PruningCheckpoint(_keras.WholeFileCheckpoint):
         zeros = [weight.zeros for weight in self._update.weights]
         if zeros != self._zeros:
             self._zeros = zeros
-            _ = self.model  # On JAX, Keras writes the state into the variables on this access.
+            _keras.sync_state(self.model)
             aims = [(w.method.schedule.target_sparsity, w) for w in self._update.weights]
             counts = self._update.expected_zeros(aims)
             self._reached = all(pruned >= expected for pruned, expected, _ in counts)
